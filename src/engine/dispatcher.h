@@ -1,0 +1,97 @@
+// Dispatcher: admission, pools, queues and deadlines of one shard. A synchronous state machine: events and the time go
+// in, calls on the EnvironmentBackend port come out. No I/O, no clock, no coroutine, no thread; the simulator drives the
+// same code that ships.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/time.h"
+#include "engine/invocation.h"
+
+namespace mayfly::engine {
+
+using EnvironmentId = std::uint64_t;
+
+// Which clock an init runs against (contract.md, Lifecycle).
+enum class InitPhase : std::uint8_t {
+  kOwn,           // its own 10 s, before the invocation's Timeout begins
+  kInInvocation,  // redone after a failed first init: counts against the Timeout of the invocation that waits
+};
+enum class StopReason : std::uint8_t { kIdle, kReplaced, kTimeout, kInitTimeout, kCrashed, kShutdown, kMisbehaved };
+
+// Why an init ended badly: the document the caller gets when the init was the invocation's own.
+struct InitFailure {
+  std::string error_type;      // "Runtime.ImportModuleError", "Runtime.ExitError" ...
+  std::string payload;         // error document as posted by the runtime, or made by the platform
+  bool platform_fault = false; // the sandbox could not be made: the function is not to blame and nothing is redone
+  std::optional<base::Error> error;  // platform faults
+};
+
+// Implemented by backend/local (and by a fake in tests). Calls never block and never call back into the Dispatcher before
+// returning; what happens is reported later through the Dispatcher's on_... methods.
+class EnvironmentBackend {
+ public:
+  virtual ~EnvironmentBackend() = default;
+  // Makes an environment of `version` and initialises it.
+  virtual void start(EnvironmentId id, VersionPtr version, InitPhase phase) = 0;
+  // Hands `invocation` to the runtime (its next() answers), which has until `run_deadline`. Thaws first when frozen.
+  virtual void send(EnvironmentId id, InvocationPtr invocation, base::Deadline run_deadline, bool first) = 0;
+  virtual void freeze(EnvironmentId id) = 0;
+  // Ends the environment; on_gone follows. For kTimeout the backend writes the time-out log line before anything else ends.
+  virtual void stop(EnvironmentId id, StopReason reason) = 0;
+};
+
+struct DispatcherOptions {
+  std::uint32_t concurrency_max = 1000;             // environments that may be busy or starting at once (the account's concurrency)
+  std::uint32_t environments_max = 2000;            // and with the idle ones: older idle ones are ended first
+  std::uint32_t queue_max_per_function = 1000;      // waiting invocations; beyond it 429
+  base::Duration idle_timeout = std::chrono::minutes(10);
+  base::Duration freeze_after = std::chrono::milliseconds(10);
+  base::Duration queue_budget = std::chrono::seconds(10);  // longest wait for a free environment
+  base::Duration start_budget = std::chrono::seconds(20);  // making an environment and its own init
+};
+
+// One thread. References must outlive it.
+class Dispatcher final {
+ public:
+  Dispatcher(DispatcherOptions options, EnvironmentBackend& backend, InvocationObserver& observer);
+  ~Dispatcher();
+
+  // Admits, queues or refuses; exactly one sink->on_outcome follows for each call.
+  void invoke(InvocationPtr invocation, base::TimePoint now);
+
+  // Reports of the backend.
+  void on_initialised(EnvironmentId id, base::Duration start, base::Duration init, base::TimePoint now);  // the runtime asks for its first invocation
+  void on_init_failed(EnvironmentId id, InitFailure failure, base::TimePoint now);                         // on_gone follows
+  void on_answered(EnvironmentId id, Outcome outcome, base::TimePoint now);                                // the answer is complete; the runtime may still work
+  void on_ready(EnvironmentId id, base::TimePoint now);                                                    // the runtime asks for the next invocation
+  void on_gone(EnvironmentId id, Outcome if_busy, base::TimePoint now);                                    // process ended or killed; `if_busy` is what a running invocation gets
+
+  // Environments of other generations (or of a deleted function) end when idle; busy ones finish first.
+  // `current` decides whether an environment of that version may still be used.
+  void drop_outdated(const std::string& function_name, const std::function<bool(const FunctionVersion&)>& current, base::TimePoint now);
+
+  // When on_timer() wants to be called; kNoDeadline when never.
+  [[nodiscard]] base::Deadline next_timer() const;
+  void on_timer(base::TimePoint now);
+
+  // No new invocations (refused kUnavailable); idle environments end; finished() once nothing runs or waits.
+  void drain(base::TimePoint now);
+  [[nodiscard]] bool finished() const;
+
+  struct Counts {
+    std::uint32_t starting = 0, idle = 0, busy = 0, queued = 0;
+    std::uint64_t invocations = 0, cold_starts = 0, throttles = 0, errors = 0, timeouts = 0;
+  };
+  [[nodiscard]] Counts counts() const;
+  // Busy and starting environments of one function.
+  [[nodiscard]] std::uint32_t concurrency_of(const std::string& function_name) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace mayfly::engine

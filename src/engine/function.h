@@ -1,0 +1,111 @@
+// Functions, their versions and their configuration: what is deployed. Values here are immutable once published in the
+// catalogue and shared between threads as shared_ptr<const ...>.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "base/time.h"
+
+namespace mayfly::engine {
+
+// Limits of the Lambda contract (contract.md, section 1), in the units their names end in.
+struct Limits {
+  static constexpr std::uint64_t kZipBytesMax = 52'428'800;
+  static constexpr std::uint64_t kRequestBytesMax = 70'167'211;
+  static constexpr std::uint64_t kUnzippedBytesMax = 262'144'000;
+  static constexpr std::uint64_t kSyncPayloadBytesMax = 6'291'556;   // 6 MB and 100 bytes of slack, as AWS
+  static constexpr std::uint64_t kStreamBytesMax = 200ULL << 20U;
+  static constexpr std::uint64_t kEnvironmentBytesMax = 4096;        // of the variables as JSON
+  static constexpr std::uint64_t kClientContextBytesMax = 3583;
+  static constexpr base::Duration kInitTimeout = std::chrono::seconds(10);
+};
+
+// What an owner sets; a published version keeps a copy for ever.
+struct FunctionConfig {
+  std::string runtime;          // "python3.12", "provided.al2023", ...
+  std::string handler;
+  std::string role;             // ARN; stored, not evaluated
+  std::string description;
+  std::uint32_t timeout_s = 3;
+  std::uint32_t memory_mb = 128;
+  std::uint32_t ephemeral_mb = 512;
+  std::string architecture = "x86_64";
+  std::optional<std::map<std::string, std::string>> environment;  // absent unless ever set
+  std::string log_format = "Text";             // "Text" or "JSON"
+  std::string application_log_level;           // "" unless set; JSON only
+  std::string system_log_level;
+  std::string log_group;                       // "/aws/lambda/NAME" unless set
+  std::string tracing_mode = "PassThrough";
+  std::string snap_start = "None";
+  std::string network = "outside";             // Mayfly's own: "outside" or "none" (tag mayfly:network)
+  std::string accepted_json = "{}";            // members that are stored and echoed but do nothing yet, as sent (VpcConfig, DeadLetterConfig, KMSKeyArn ...)
+
+  std::string code_id;          // 64 hex digits: SHA-256 of the zip; names blob and unpacked directory
+  std::string code_sha256;      // the same digest in base64, as the API shows it
+  std::uint64_t code_size = 0;  // bytes of the zip
+};
+
+enum class FunctionState : std::uint8_t { kPending, kActive, kInactive, kFailed };
+enum class UpdateStatus : std::uint8_t { kNone, kSuccessful, kInProgress, kFailed };
+[[nodiscard]] std::string_view state_name(FunctionState state);         // "Pending" ...
+[[nodiscard]] std::string_view update_status_name(UpdateStatus status);  // "Successful" ...
+
+inline constexpr std::string_view kLatest = "$LATEST";
+
+// One version: "$LATEST", or a published one that never changes.
+struct FunctionVersion {
+  std::string function_name;
+  std::string version;          // "$LATEST" or "1", "2" ...
+  std::string arn;              // unqualified: arn:aws:lambda:REGION:ACCOUNT:function:NAME
+  std::string revision_id;      // UUID
+  std::string last_modified;    // "2026-11-23T19:02:01.123+0000"
+  FunctionConfig config;
+  FunctionState state = FunctionState::kPending;
+  std::string state_reason, state_reason_code;
+  UpdateStatus update_status = UpdateStatus::kNone;
+  std::string update_reason, update_reason_code;
+  // Changes whenever an existing environment must not serve this version any more (code or configuration changed).
+  // Environments are pooled by (function, version, generation).
+  std::uint64_t generation = 0;
+
+  [[nodiscard]] std::string qualified_arn() const { return arn + ":" + version; }
+};
+using VersionPtr = std::shared_ptr<const FunctionVersion>;
+
+// A function with everything that belongs to it.
+struct FunctionRecord {
+  VersionPtr latest;
+  std::vector<VersionPtr> published;        // ascending
+  std::uint64_t next_version = 1;
+  std::map<std::string, std::string> tags;
+
+  // The version a qualifier names: "" and "$LATEST" the latest, digits a published one; null when there is none.
+  [[nodiscard]] VersionPtr find(std::string_view qualifier) const;
+};
+using RecordPtr = std::shared_ptr<const FunctionRecord>;
+
+// Who and where this server is: every ARN is made of it.
+struct Account {
+  std::string id = "000000000000";
+  std::string region = "us-east-1";
+  [[nodiscard]] std::string function_arn(std::string_view name) const;
+};
+
+// A function named by one of the four forms (name, name:qualifier, account:function:name[:q], full ARN[:q]).
+struct FunctionName {
+  std::string name;
+  std::string qualifier;    // "" when not given
+  std::string account;      // "" when not given
+  std::string region;       // "" when not given
+};
+// kInvalidArgument when `text` has none of the forms. Region and account are compared by the caller.
+[[nodiscard]] base::Result<FunctionName> parse_function_name(std::string_view text);
+
+}  // namespace mayfly::engine

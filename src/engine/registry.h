@@ -1,0 +1,75 @@
+// FunctionRegistry: the rules of creating, changing, publishing and deleting functions, over the stored catalogue; and the
+// immutable view of it that the data plane reads without locks, I/O or waiting.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/time.h"
+#include "engine/function.h"
+#include "store/blobs.h"
+#include "store/catalogue.h"
+
+namespace mayfly::engine {
+
+// What UpdateFunctionConfiguration changes: only members that are set.
+struct ConfigChange {
+  std::optional<std::string> runtime, handler, role, description, log_format, application_log_level, system_log_level, log_group, tracing_mode,
+      snap_start, accepted_json;
+  std::optional<std::uint32_t> timeout_s, memory_mb, ephemeral_mb;
+  std::optional<std::map<std::string, std::string>> environment;
+};
+
+// Puts a stored zip where environments can use it (unpacked beneath the code directory); blocks; null-like success when it
+// is there already. The error is the archive's fault (kInvalidArgument) or the platform's.
+using CodePreparer = std::function<base::Result<void>(const std::string& code_id)>;
+
+// Errors carry AWS's type in Error::id (ResourceNotFoundException, ResourceConflictException, PreconditionFailedException,
+// InvalidParameterValueException ...) and AWS's message text (recorded.json).
+// Threads: find(), list() and revision() from anywhere, at any time; the others block (SQLite, files) and are serialised inside.
+class FunctionRegistry {
+ public:
+  // Loads the catalogue, settles what a crash left Pending or InProgress, and forgets code nobody uses. All references
+  // must outlive the registry.
+  [[nodiscard]] static base::Result<std::unique_ptr<FunctionRegistry>> open(store::Catalogue& catalogue, store::Blobs& blobs, CodePreparer prepare,
+                                                                            std::function<void(const std::string& code_id)> discard_code,
+                                                                            Account account, const base::Clock& clock);
+  ~FunctionRegistry();
+
+  [[nodiscard]] const Account& account() const;
+  // Null when there is no such function. Costs one hash look-up and two reference counts.
+  [[nodiscard]] RecordPtr find(std::string_view name) const;
+  // Functions in order of name, starting after `after`, at most `max`.
+  [[nodiscard]] std::vector<RecordPtr> list(std::string_view after, std::size_t max) const;
+  [[nodiscard]] std::size_t function_count() const;
+  [[nodiscard]] std::uint64_t total_code_bytes() const;
+
+  // The answers are the versions as the API shows them at that moment: create() answers Pending, the updates InProgress;
+  // by the time the caller reads on, find() shows the settled state with its new revision.
+  [[nodiscard]] base::Result<VersionPtr> create(const std::string& name, FunctionConfig config, std::string zip, std::map<std::string, std::string> tags, bool publish);
+  [[nodiscard]] base::Result<VersionPtr> update_code(const std::string& name, std::string zip, std::optional<std::string> architecture, const std::string& revision_id,
+                                                     bool publish, bool dry_run);
+  [[nodiscard]] base::Result<VersionPtr> update_configuration(const std::string& name, const ConfigChange& change, const std::string& revision_id);
+  // Idempotent: unchanged since the last one answers that one again.
+  [[nodiscard]] base::Result<VersionPtr> publish(const std::string& name, const std::string& code_sha256, std::optional<std::string> description,
+                                                 const std::string& revision_id);
+  // "" deletes the function with all versions; "$LATEST" is refused; a number deletes that version.
+  [[nodiscard]] base::Result<void> remove(const std::string& name, const std::string& qualifier);
+  [[nodiscard]] base::Result<void> tag(const std::string& name, const std::map<std::string, std::string>& tags);
+  [[nodiscard]] base::Result<void> untag(const std::string& name, const std::vector<std::string>& keys);
+  // The zip as uploaded.
+  [[nodiscard]] base::Result<base::UniqueFd> open_code(const std::string& code_id) const;
+
+  // Called (on the changing thread) after a function changed or went, so that pools can drop environments of old generations.
+  void on_change(std::function<void(const std::string& name)> listener);
+
+ private:
+  struct Impl;
+  explicit FunctionRegistry(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace mayfly::engine
