@@ -50,6 +50,8 @@ struct FunctionConfig {
   std::string code_id;          // 64 hex digits: SHA-256 of the zip; names blob and unpacked directory
   std::string code_sha256;      // the same digest in base64, as the API shows it
   std::uint64_t code_size = 0;  // bytes of the zip
+
+  bool operator==(const FunctionConfig&) const = default;
 };
 
 enum class FunctionState : std::uint8_t { kPending, kActive, kInactive, kFailed };
@@ -72,7 +74,8 @@ struct FunctionVersion {
   UpdateStatus update_status = UpdateStatus::kNone;
   std::string update_reason, update_reason_code;
   // Changes whenever an existing environment must not serve this version any more (code or configuration changed).
-  // Environments are pooled by (function, version, generation).
+  // Environments are pooled by (function, version, generation). Never used twice for a name, also not by a function that
+  // is deleted and made again.
   std::uint64_t generation = 0;
 
   [[nodiscard]] std::string qualified_arn() const { return arn + ":" + version; }
@@ -105,7 +108,8 @@ struct FunctionName {
   std::string account;      // "" when not given
   std::string region;       // "" when not given
 };
-// kInvalidArgument when `text` has none of the forms. Region and account are compared by the caller.
+// Reads as AWS's pattern does: "123456789012:f" is an account and a name. kInvalidArgument (ValidationException, AWS's
+// text) when `text` has none of the forms. Region and account are compared by the caller.
 [[nodiscard]] base::Result<FunctionName> parse_function_name(std::string_view text);
 
 }  // namespace mayfly::engine

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,8 +24,9 @@ struct ConfigChange {
   std::optional<std::map<std::string, std::string>> environment;
 };
 
-// Puts a stored zip where environments can use it (unpacked beneath the code directory); blocks; null-like success when it
-// is there already. The error is the archive's fault (kInvalidArgument) or the platform's.
+// Puts a stored zip where environments can use it (unpacked beneath the code directory); blocks; success when it is there
+// already. The error is the archive's fault (kInvalidArgument) or the platform's. Called from several threads at once, also
+// for the same code.
 using CodePreparer = std::function<base::Result<void>(const std::string& code_id)>;
 
 // Errors carry AWS's type in Error::id (ResourceNotFoundException, ResourceConflictException, PreconditionFailedException,
@@ -47,24 +49,33 @@ class FunctionRegistry {
   [[nodiscard]] std::size_t function_count() const;
   [[nodiscard]] std::uint64_t total_code_bytes() const;
 
-  // The answers are the versions as the API shows them at that moment: create() answers Pending, the updates InProgress;
-  // by the time the caller reads on, find() shows the settled state with its new revision.
+  // The answers are the versions as the API shows them at that moment: create() answers Pending, the updates InProgress,
+  // either with `publish` the new version, Pending; by the time the caller reads on, find() shows the settled state with its
+  // new revision. Code is stored and prepared before anything else changes: a bad archive changes nothing.
+  // `revision_id` "" stands for whatever is there. Of concurrent changes that name the same revision one succeeds.
   [[nodiscard]] base::Result<VersionPtr> create(const std::string& name, FunctionConfig config, std::string zip, std::map<std::string, std::string> tags, bool publish);
   [[nodiscard]] base::Result<VersionPtr> update_code(const std::string& name, std::string zip, std::optional<std::string> architecture, const std::string& revision_id,
                                                      bool publish, bool dry_run);
   [[nodiscard]] base::Result<VersionPtr> update_configuration(const std::string& name, const ConfigChange& change, const std::string& revision_id);
-  // Idempotent: unchanged since the last one answers that one again.
+  // Idempotent: unchanged since the last one answers that one again, whatever `description` says. $LATEST gets a new revision.
   [[nodiscard]] base::Result<VersionPtr> publish(const std::string& name, const std::string& code_sha256, std::optional<std::string> description,
                                                  const std::string& revision_id);
-  // "" deletes the function with all versions; "$LATEST" is refused; a number deletes that version.
+  // "" deletes the function with all versions; "$LATEST" is refused; a number deletes that version (absent is fine, as on AWS).
   [[nodiscard]] base::Result<void> remove(const std::string& name, const std::string& qualifier);
+  // Merges; at most 50 per function. $LATEST gets a new revision, as on AWS. The tag mayfly:network ("outside" or "none") also
+  // sets the network of $LATEST.
   [[nodiscard]] base::Result<void> tag(const std::string& name, const std::map<std::string, std::string>& tags);
   [[nodiscard]] base::Result<void> untag(const std::string& name, const std::vector<std::string>& keys);
   // The zip as uploaded.
   [[nodiscard]] base::Result<base::UniqueFd> open_code(const std::string& code_id) const;
 
-  // Called (on the changing thread) after a function changed or went, so that pools can drop environments of old generations.
+  // Adds a listener, called on the changing thread after a function changed or went, when find() shows it already; so that
+  // pools can drop environments of old generations.
   void on_change(std::function<void(const std::string& name)> listener);
+
+  // Forgets blobs and unpacked code that no version names, except what `in_use` (code ids of living environments) holds.
+  // open() does it with nothing in use; call it now and then. Answers how many codes went.
+  [[nodiscard]] base::Result<std::size_t> sweep(const std::set<std::string>& in_use);
 
  private:
   struct Impl;

@@ -1,0 +1,121 @@
+#include "engine/function.h"
+
+#include <algorithm>
+#include <charconv>
+
+namespace mayfly::engine {
+namespace {
+
+using base::Error;
+using base::ErrorCode;
+using base::Result;
+
+// AWS's pattern, which its error text quotes.
+constexpr std::string_view kNamePattern =
+    R"((arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?([a-zA-Z0-9-_\.]+)(:(\$LATEST(\.PUBLISHED)?|[a-zA-Z0-9-_]+))?)";
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+bool is_lower(char c) { return c >= 'a' && c <= 'z'; }
+bool is_letter(char c) { return is_lower(c) || (c >= 'A' && c <= 'Z'); }
+bool is_word(char c) { return is_letter(c) || is_digit(c) || c == '-' || c == '_'; }
+
+bool is_digits(std::string_view text) { return !text.empty() && std::all_of(text.begin(), text.end(), is_digit); }
+bool is_account(std::string_view text) { return text.size() == 12 && is_digits(text); }
+bool is_name(std::string_view text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return is_word(c) || c == '.'; });
+}
+bool is_qualifier(std::string_view text) {
+  if (text == kLatest || text == "$LATEST.PUBLISHED") return true;
+  return !text.empty() && std::all_of(text.begin(), text.end(), is_word);
+}
+bool is_partition(std::string_view text) {
+  return text.empty() || (text.starts_with("aws") && std::all_of(text.begin(), text.end(), [](char c) { return is_letter(c) || c == '-'; }));
+}
+
+// (eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d
+bool is_region(std::string_view text) {
+  if (text.starts_with("eusc-")) text.remove_prefix(5);
+  if (text.size() < 6 || !is_lower(text[0]) || !is_lower(text[1])) return false;
+  text.remove_prefix(2);
+  const std::size_t number = text.rfind('-');
+  if (number == 0 || number + 2 != text.size() || !is_digit(text.back())) return false;
+  text = text.substr(0, number);
+  const std::size_t place = text.rfind('-');
+  if (place + 1 == text.size() || !std::all_of(text.begin() + static_cast<std::ptrdiff_t>(place) + 1, text.end(), is_lower)) return false;
+  const std::string_view kind = text.substr(0, place);
+  return kind.empty() || kind == "-gov" || kind == "-iso" || (kind.size() == 5 && kind.starts_with("-iso") && is_lower(kind[4]));
+}
+
+std::vector<std::string_view> split(std::string_view text) {
+  std::vector<std::string_view> parts;
+  while (true) {
+    const std::size_t colon = text.find(':');
+    parts.push_back(text.substr(0, colon));
+    if (colon == std::string_view::npos) return parts;
+    text.remove_prefix(colon + 1);
+  }
+}
+
+}  // namespace
+
+std::string_view state_name(FunctionState state) {
+  switch (state) {
+    case FunctionState::kPending: return "Pending";
+    case FunctionState::kActive: return "Active";
+    case FunctionState::kInactive: return "Inactive";
+    case FunctionState::kFailed: return "Failed";
+  }
+  return "Failed";
+}
+
+std::string_view update_status_name(UpdateStatus status) {
+  switch (status) {
+    case UpdateStatus::kNone: return "";
+    case UpdateStatus::kSuccessful: return "Successful";
+    case UpdateStatus::kInProgress: return "InProgress";
+    case UpdateStatus::kFailed: return "Failed";
+  }
+  return "Failed";
+}
+
+VersionPtr FunctionRecord::find(std::string_view qualifier) const {
+  if (qualifier.empty() || qualifier == kLatest) return latest;
+  if (!is_digits(qualifier)) return nullptr;
+  for (const VersionPtr& version : published) {
+    if (version->version == qualifier) return version;
+  }
+  return nullptr;
+}
+
+std::string Account::function_arn(std::string_view name) const {
+  std::string arn = "arn:aws:lambda:" + region + ":" + id + ":function:";
+  arn += name;
+  return arn;
+}
+
+Result<FunctionName> parse_function_name(std::string_view text) {
+  const auto refused = [&] {
+    return Error(ErrorCode::kInvalidArgument,
+                 "1 validation error detected: Value '" + std::string(text) + "' at 'functionName' failed to satisfy constraint: Member must satisfy regular expression pattern: " +
+                     std::string(kNamePattern),
+                 "ValidationException");
+  };
+  const std::vector<std::string_view> parts = split(text);
+  std::size_t at = 0;
+  const auto more_than_name = [&] { return parts.size() - at > 1; };
+  if (parts.size() > 3 && parts[0] == "arn") {
+    if (!is_partition(parts[1]) || parts[2] != "lambda") return refused();
+    at = 3;
+  }
+  FunctionName found;
+  if (more_than_name() && is_region(parts[at])) found.region = parts[at++];
+  if (more_than_name() && is_account(parts[at])) found.account = parts[at++];
+  if (more_than_name() && parts[at] == "function") ++at;
+  const std::size_t left = parts.size() - at;
+  if (left > 2 || !is_name(parts[at]) || (left == 2 && !is_qualifier(parts[at + 1]))) return refused();
+  found.name = parts[at];
+  if (left == 2) found.qualifier = parts[at + 1];
+  return found;
+}
+
+}  // namespace mayfly::engine

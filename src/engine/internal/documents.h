@@ -1,0 +1,21 @@
+// How functions and versions are written into the catalogue: JSON documents, described in docs/formats/catalogue.md.
+// Unknown members are ignored and missing ones have defaults, so that the version before and after this one can read them.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "base/result.h"
+#include "engine/function.h"
+#include "store/catalogue.h"
+
+namespace mayfly::engine {
+
+[[nodiscard]] store::VersionRow to_row(const FunctionVersion& version);
+// kDataLoss when the document is not one; kUnsupported when its format is newer than ours.
+[[nodiscard]] base::Result<FunctionVersion> version_from(const store::VersionRow& row, const Account& account);
+
+[[nodiscard]] std::string tags_to_document(const std::map<std::string, std::string>& tags);
+[[nodiscard]] base::Result<std::map<std::string, std::string>> tags_from_document(const std::string& document);
+
+}  // namespace mayfly::engine

@@ -1,0 +1,113 @@
+#include "engine/internal/function_view.h"
+
+#include <algorithm>
+
+namespace mayfly::engine {
+
+FunctionView::FunctionView() : index_(std::make_shared<const Index>()) {
+  const auto empty = std::make_shared<const Map>();
+  for (auto& shard : shards_) shard = std::make_unique<base::Published<Map>>(empty);
+}
+
+RecordPtr FunctionView::find(std::string_view name) const {
+  const auto map = shards_[shard_of(name)]->get();
+  const auto found = map->find(name);
+  return found == map->end() ? nullptr : found->second;
+}
+
+std::size_t FunctionView::size() const { return index_.get()->size; }
+
+std::vector<RecordPtr> FunctionView::all() const { return list("", size()); }
+
+std::vector<RecordPtr> FunctionView::list(std::string_view after, std::size_t max) const {
+  const auto index = index_.get();
+  std::vector<RecordPtr> records;
+  if (index->chunks.empty()) return records;
+  records.reserve(std::min(max, index->size));
+  for (std::size_t c = chunk_of(*index, after); c < index->chunks.size() && records.size() < max; ++c) {
+    const Chunk& chunk = *index->chunks[c];
+    for (auto name = std::upper_bound(chunk.begin(), chunk.end(), after); name != chunk.end() && records.size() < max; ++name) {
+      if (RecordPtr record = find(*name)) records.push_back(std::move(record));  // null: deleted since the index was read
+    }
+  }
+  return records;
+}
+
+void FunctionView::put(RecordPtr record) {
+  const std::string name = record->latest->function_name;
+  auto& shard = *shards_[shard_of(name)];
+  auto map = std::make_shared<Map>(*shard.get());
+  const bool is_new = map->insert_or_assign(name, std::move(record)).second;
+  shard.set(std::move(map));
+  if (is_new) index_insert(name);
+}
+
+void FunctionView::remove(std::string_view name) {
+  auto& shard = *shards_[shard_of(name)];
+  auto map = std::make_shared<Map>(*shard.get());
+  const auto found = map->find(name);
+  if (found == map->end()) return;
+  map->erase(found);
+  shard.set(std::move(map));
+  index_remove(name);
+}
+
+void FunctionView::load(const std::vector<RecordPtr>& records) {
+  std::array<std::shared_ptr<Map>, kShards> maps;
+  for (auto& map : maps) map = std::make_shared<Map>();
+  auto index = std::make_shared<Index>();
+  std::shared_ptr<Chunk> chunk;
+  for (const RecordPtr& record : records) {
+    const std::string& name = record->latest->function_name;
+    maps[shard_of(name)]->emplace(name, record);
+    if (chunk == nullptr || chunk->size() == kChunkMax / 2) {  // half full: room to grow
+      chunk = std::make_shared<Chunk>();
+      index->chunks.push_back(chunk);
+    }
+    chunk->push_back(name);
+  }
+  index->size = records.size();
+  for (std::size_t i = 0; i < kShards; ++i) shards_[i]->set(std::move(maps[i]));
+  index_.set(std::move(index));
+}
+
+std::size_t FunctionView::chunk_of(const Index& index, std::string_view name) {
+  const auto after = std::upper_bound(index.chunks.begin(), index.chunks.end(), name,
+                                      [](std::string_view wanted, const auto& chunk) { return wanted < chunk->front(); });
+  return after == index.chunks.begin() ? 0 : static_cast<std::size_t>(after - index.chunks.begin()) - 1;
+}
+
+void FunctionView::index_insert(const std::string& name) {
+  auto index = std::make_shared<Index>(*index_.get());
+  ++index->size;
+  if (index->chunks.empty()) {
+    index->chunks.push_back(std::make_shared<const Chunk>(Chunk{name}));
+  } else {
+    const std::size_t at = chunk_of(*index, name);
+    auto chunk = std::make_shared<Chunk>(*index->chunks[at]);
+    chunk->insert(std::lower_bound(chunk->begin(), chunk->end(), name), name);
+    if (chunk->size() > kChunkMax) {
+      const auto middle = chunk->begin() + static_cast<std::ptrdiff_t>(chunk->size() / 2);
+      index->chunks.insert(index->chunks.begin() + static_cast<std::ptrdiff_t>(at) + 1, std::make_shared<const Chunk>(middle, chunk->end()));
+      chunk->erase(middle, chunk->end());
+    }
+    index->chunks[at] = std::move(chunk);
+  }
+  index_.set(std::move(index));
+}
+
+void FunctionView::index_remove(std::string_view name) {
+  auto index = std::make_shared<Index>(*index_.get());
+  --index->size;
+  const std::size_t at = chunk_of(*index, name);
+  auto chunk = std::make_shared<Chunk>(*index->chunks[at]);
+  std::erase(*chunk, name);
+  if (chunk->empty()) {
+    index->chunks.erase(index->chunks.begin() + static_cast<std::ptrdiff_t>(at));
+  } else {
+    index->chunks[at] = std::move(chunk);
+  }
+  index_.set(std::move(index));
+}
+
+}  // namespace mayfly::engine

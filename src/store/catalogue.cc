@@ -1,0 +1,149 @@
+#include "store/catalogue.h"
+
+#include <array>
+#include <utility>
+
+#include "base/mutex.h"
+#include "store/internal/sqlite.h"
+
+namespace mayfly::store {
+namespace {
+
+using base::Error;
+using base::ErrorCode;
+using base::MutexLock;
+using base::Result;
+
+constexpr std::int32_t kApplicationId = 0x4D464C59;  // "MFLY"
+
+// docs/formats/catalogue.md. Never edit one that was released; add the next.
+constexpr std::array kMigrations = {Migration{1, R"sql(
+CREATE TABLE functions(
+  name TEXT PRIMARY KEY,
+  next_version INTEGER NOT NULL,
+  document TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE versions(
+  name TEXT NOT NULL REFERENCES functions(name) ON DELETE CASCADE,
+  version TEXT NOT NULL,
+  code_id TEXT NOT NULL,
+  document TEXT NOT NULL,
+  PRIMARY KEY(name, version)
+) WITHOUT ROWID;
+CREATE TABLE settings(
+  key TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) WITHOUT ROWID;
+)sql"}};
+
+struct Statements {
+  Statement put_function, put_version, remove_version, remove_function, functions, versions, setting, set_setting, check;
+};
+
+Result<Statements> prepare_statements(Database& database) {
+  Statements all;
+  const std::pair<Statement*, const char*> wanted[] = {
+      {&all.put_function,
+       "INSERT INTO functions(name, next_version, document) VALUES(?, ?, ?) "
+       "ON CONFLICT(name) DO UPDATE SET next_version=excluded.next_version, document=excluded.document"},
+      {&all.put_version,
+       "INSERT INTO versions(name, version, code_id, document) VALUES(?, ?, ?, ?) "
+       "ON CONFLICT(name, version) DO UPDATE SET code_id=excluded.code_id, document=excluded.document"},
+      {&all.remove_version, "DELETE FROM versions WHERE name=? AND version=?"},
+      {&all.remove_function, "DELETE FROM functions WHERE name=?"},
+      {&all.functions, "SELECT name, next_version, document FROM functions ORDER BY name"},
+      {&all.versions, "SELECT name, version, code_id, document FROM versions ORDER BY name, version"},
+      {&all.setting, "SELECT value FROM settings WHERE key=?"},
+      {&all.set_setting, "INSERT INTO settings(key, value) VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET value=excluded.value"},
+      {&all.check, "SELECT count(*) FROM migrations"},
+  };
+  for (const auto& [statement, sql] : wanted) {
+    MAYFLY_ASSIGN(*statement, database.prepare(sql));
+  }
+  return all;
+}
+
+class SqliteCatalogue final : public Catalogue {
+ public:
+  SqliteCatalogue(std::unique_ptr<Database> database, Statements statements) : database_(std::move(database)), statements_(std::move(statements)) {}
+
+  Result<void> apply(const CatalogueChange& change) override {
+    const MutexLock lock(mutex_);
+    return database_->transaction([&]() MAYFLY_REQUIRES(mutex_) { return apply_rows(change); }).with_context("the catalogue did not take the change");
+  }
+
+  Result<std::vector<FunctionRow>> functions() override {
+    const MutexLock lock(mutex_);
+    std::vector<FunctionRow> rows;
+    while (true) {
+      MAYFLY_ASSIGN(const bool row, statements_.functions.step());
+      if (!row) return rows;
+      rows.push_back({.name = statements_.functions.text(0),
+                      .next_version = static_cast<std::uint64_t>(statements_.functions.number(1)),
+                      .document = statements_.functions.text(2)});
+    }
+  }
+
+  Result<std::vector<VersionRow>> versions() override {
+    const MutexLock lock(mutex_);
+    std::vector<VersionRow> rows;
+    while (true) {
+      MAYFLY_ASSIGN(const bool row, statements_.versions.step());
+      if (!row) return rows;
+      const Statement& at = statements_.versions;
+      rows.push_back({.name = at.text(0), .version = at.text(1), .code_id = at.text(2), .document = at.text(3)});
+    }
+  }
+
+  Result<std::string> setting(const std::string& key) override {
+    const MutexLock lock(mutex_);
+    MAYFLY_ASSIGN(const bool row, statements_.setting.bind(1, key).step());
+    std::string value = row ? statements_.setting.text(0) : std::string();
+    statements_.setting.reset();
+    return value;
+  }
+
+  Result<void> set_setting(const std::string& key, const std::string& value) override {
+    const MutexLock lock(mutex_);
+    return database_->transaction([&]() MAYFLY_REQUIRES(mutex_) { return run_set_setting(key, value); }).with_context("the setting " + key + " was not stored");
+  }
+
+  Result<void> check() override {
+    const MutexLock lock(mutex_);
+    MAYFLY_TRY(database_->healthy());
+    return statements_.check.run();
+  }
+
+ private:
+  // Called by transaction() while the mutex is held.
+  Result<void> apply_rows(const CatalogueChange& change) MAYFLY_REQUIRES(mutex_) {
+    for (const std::string& name : change.remove_functions) MAYFLY_TRY(statements_.remove_function.bind(1, name).run());
+    for (const auto& [name, version] : change.remove_versions) MAYFLY_TRY(statements_.remove_version.bind(1, name).bind(2, version).run());
+    for (const FunctionRow& row : change.put_functions) {
+      MAYFLY_TRY(statements_.put_function.bind(1, row.name).bind(2, static_cast<std::int64_t>(row.next_version)).bind(3, row.document).run());
+    }
+    for (const VersionRow& row : change.put_versions) {
+      MAYFLY_TRY(statements_.put_version.bind(1, row.name).bind(2, row.version).bind(3, row.code_id).bind(4, row.document).run());
+    }
+    return {};
+  }
+
+  Result<void> run_set_setting(const std::string& key, const std::string& value) MAYFLY_REQUIRES(mutex_) {
+    return statements_.set_setting.bind(1, key).bind(2, value).run();
+  }
+
+  base::Mutex mutex_;
+  std::unique_ptr<Database> database_ MAYFLY_GUARDED_BY(mutex_);
+  Statements statements_ MAYFLY_GUARDED_BY(mutex_);
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Catalogue>> open_catalogue(const std::string& path) {
+  MAYFLY_ASSIGN(std::unique_ptr<Database> database, Database::open(path, kApplicationId));
+  MAYFLY_TRY(database->migrate(kMigrations));
+  MAYFLY_ASSIGN(Statements statements, prepare_statements(*database));
+  return std::unique_ptr<Catalogue>(std::make_unique<SqliteCatalogue>(std::move(database), std::move(statements)));
+}
+
+}  // namespace mayfly::store
