@@ -18,10 +18,10 @@ namespace mayfly::engine {
 
 // What UpdateFunctionConfiguration changes: only members that are set.
 struct ConfigChange {
-  std::optional<std::string> runtime, handler, role, description, log_format, application_log_level, system_log_level, log_group, tracing_mode,
-      snap_start, accepted_json;
-  std::optional<std::uint32_t> timeout_s, memory_mb, ephemeral_mb;
-  std::optional<std::map<std::string, std::string>> environment;
+  std::optional<std::string> runtime = {}, handler = {}, role = {}, description = {}, log_format = {}, application_log_level = {}, system_log_level = {},
+                             log_group = {}, tracing_mode = {}, snap_start = {}, accepted_json = {};
+  std::optional<std::uint32_t> timeout_s = {}, memory_mb = {}, ephemeral_mb = {};
+  std::optional<std::map<std::string, std::string>> environment = {};
 };
 
 // Puts a stored zip where environments can use it (unpacked beneath the code directory); blocks; success when it is there

@@ -27,10 +27,10 @@ struct VersionRow {
 
 // One change, applied whole or not at all.
 struct CatalogueChange {
-  std::vector<FunctionRow> put_functions;
-  std::vector<VersionRow> put_versions;
-  std::vector<std::pair<std::string, std::string>> remove_versions;  // name, version
-  std::vector<std::string> remove_functions;                         // with all their versions
+  std::vector<FunctionRow> put_functions = {};
+  std::vector<VersionRow> put_versions = {};
+  std::vector<std::pair<std::string, std::string>> remove_versions = {};  // name, version
+  std::vector<std::string> remove_functions = {};                         // with all their versions; before anything is put
 };
 
 class Catalogue {
