@@ -19,6 +19,8 @@ def main() -> None:
         lines.append(",\n".join(rows + ["0"]))
         lines.append("};")
         name = os.path.relpath(path, root)
+        if name.startswith(".."):  # a file that belongs to every embedding, from elsewhere in the tree
+            name = os.path.basename(path)
         mode = "0755" if os.access(path, os.X_OK) else "0644"
         entries.append(f'    {{"{name}", std::string_view(reinterpret_cast<const char*>(kFile{index}), {len(data)}), {mode}}},')
     lines += ["", "}  // namespace", "", f"std::span<const base::EmbeddedFile> {symbol}() {{"]
