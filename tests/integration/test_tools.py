@@ -1,0 +1,103 @@
+"""The tools people already have: AWS CLI, Terraform, plain HTTP."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mayfly_server import ROLE, ROOT, zip_of
+
+AWS = os.path.join(ROOT, "build", "venv", "bin", "aws")
+
+
+def aws_cli(server, *words, expect=0):
+    done = subprocess.run([AWS, *words, "--output", "json"], capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **server.env})
+    assert done.returncode == expect, (words, done.stdout, done.stderr)
+    return json.loads(done.stdout) if done.stdout.strip().startswith(("{", "[")) else done.stdout + done.stderr
+
+
+def test_the_aws_cli_walks_the_whole_life(server, name, tmp_path):
+    package = tmp_path / "f.zip"
+    package.write_bytes(zip_of({"app.py": "def handler(e, c):\n    print('from the cli')\n    return e\n"}))
+    aws_cli(server, "lambda", "create-function", "--function-name", name, "--runtime", "python3.11", "--role", ROLE, "--handler", "app.handler", "--zip-file", f"fileb://{package}")
+    aws_cli(server, "lambda", "wait", "function-active-v2", "--function-name", name)
+    out = tmp_path / "out.json"
+    answer = aws_cli(server, "lambda", "invoke", "--function-name", name, "--payload", '{"k":"v"}', "--cli-binary-format", "raw-in-base64-out", "--log-type", "Tail", str(out))
+    assert answer["StatusCode"] == 200 and json.loads(out.read_text()) == {"k": "v"}
+    assert aws_cli(server, "lambda", "update-function-configuration", "--function-name", name, "--timeout", "7")["Timeout"] == 7
+    aws_cli(server, "lambda", "wait", "function-updated-v2", "--function-name", name)
+    assert aws_cli(server, "lambda", "publish-version", "--function-name", name)["Version"] == "1"
+    assert aws_cli(server, "sts", "get-caller-identity")["Account"] == "000000000000"
+    time.sleep(0.5)
+    assert "from the cli" in aws_cli(server, "logs", "tail", f"/aws/lambda/{name}", "--since", "5m")
+    streams = aws_cli(server, "logs", "describe-log-streams", "--log-group-name", f"/aws/lambda/{name}")["logStreams"]
+    events = aws_cli(server, "logs", "get-log-events", "--log-group-name", f"/aws/lambda/{name}", "--log-stream-name", streams[0]["logStreamName"])["events"]
+    assert any("from the cli" in event["message"] for event in events)
+    aws_cli(server, "lambda", "delete-function", "--function-name", name)
+    assert "ResourceNotFoundException" in aws_cli(server, "lambda", "get-function", "--function-name", name, expect=254)
+
+
+def test_an_operation_that_is_not_there_names_itself(server, aws, name):
+    for call, arguments in [("put_function_concurrency", {"FunctionName": name, "ReservedConcurrentExecutions": 1}), ("create_alias", {"FunctionName": name, "Name": "a", "FunctionVersion": "1"}),
+                            ("create_event_source_mapping", {"FunctionName": name, "EventSourceArn": "arn:aws:sqs:us-east-1:000000000000:q"}), ("list_layers", {})]:
+        with pytest.raises(aws.exceptions.ClientError) as refused:
+            getattr(aws, call)(**arguments)
+        operation = "".join(part.capitalize() for part in call.split("_"))
+        assert operation in refused.value.response["Error"]["Message"], refused.value
+        assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] >= 400
+    with pytest.raises(Exception) as refused:
+        server.client("dynamodb").list_tables()
+    assert "dynamodb" in str(refused.value).lower()
+
+
+TERRAFORM = """
+terraform {{
+  required_providers {{ aws = {{ source = "hashicorp/aws" }} }}
+}}
+provider "aws" {{
+  region                      = "us-east-1"
+  skip_credentials_validation = true
+  skip_metadata_api_check     = true
+}}
+resource "aws_lambda_function" "f" {{
+  function_name    = "{name}"
+  role             = "arn:aws:iam::000000000000:role/tf"
+  runtime          = "python3.11"
+  handler          = "app.handler"
+  filename         = "f.zip"
+  source_code_hash = filebase64sha256("f.zip")
+  timeout          = {timeout}
+  environment {{ variables = {{ COLOUR = "green" }} }}
+  tags = {{ made = "by-terraform" }}
+}}
+"""
+
+
+def test_terraform_applies_plans_nothing_changes_and_destroys(server, aws, name, tmp_path):
+    terraform = shutil.which("terraform")
+    mirror = next((path for path in ("/opt/tf-plugins", os.path.expanduser("~/.terraform.d/plugins"), "/usr/share/terraform/plugins") if os.path.isdir(path)), None)
+    if terraform is None or mirror is None:
+        pytest.skip("terraform or a local copy of its aws provider is not installed")
+    (tmp_path / "cli.tfrc").write_text(f'provider_installation {{ filesystem_mirror {{ path = "{mirror}" }} }}', encoding="ascii")
+    (tmp_path / "f.zip").write_bytes(zip_of({"app.py": "import os\ndef handler(e, c):\n    return os.environ['COLOUR']\n"}))
+    env = {**os.environ, **server.env, "TF_CLI_CONFIG_FILE": str(tmp_path / "cli.tfrc"), "CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1"}
+
+    def run(*words, expect=(0,)):
+        done = subprocess.run([terraform, *words, "-no-color"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode in expect, done.stdout[-3000:] + done.stderr[-3000:]
+        return done
+
+    (tmp_path / "main.tf").write_text(TERRAFORM.format(name=name, timeout=5), encoding="ascii")
+    run("init", "-input=false")
+    run("apply", "-auto-approve", "-input=false")
+    assert json.loads(aws.invoke(FunctionName=name)["Payload"].read()) == "green"
+    run("plan", "-detailed-exitcode", "-input=false")  # 2 would mean it sees a difference
+    (tmp_path / "main.tf").write_text(TERRAFORM.format(name=name, timeout=9), encoding="ascii")
+    run("apply", "-auto-approve", "-input=false")
+    assert aws.get_function_configuration(FunctionName=name)["Timeout"] == 9
+    run("destroy", "-auto-approve", "-input=false")
+    with pytest.raises(aws.exceptions.ResourceNotFoundException):
+        aws.get_function(FunctionName=name)
