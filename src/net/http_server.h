@@ -21,7 +21,8 @@ struct ServerLimits {
   base::Duration header_timeout = std::chrono::seconds(10);  // from the first byte to the end of the head
   base::Duration idle_timeout = std::chrono::seconds(75);    // between requests
   base::Duration write_timeout = std::chrono::seconds(30);   // one write without progress
-  std::uint64_t body_rate_min = 1024;                        // bytes per second averaged after 10 s; 0 switches the check off
+  std::uint64_t body_rate_min = 1024;                        // bytes per second on average while the server waits for a body; 0: no check
+  base::Duration body_grace = std::chrono::seconds(10);      // waiting allowed before the rate counts
   std::size_t connections_max = 10'000;                      // beyond it new connections are answered 503 and closed
 };
 
