@@ -32,19 +32,19 @@ struct LogLimits {
   std::uint64_t total_bytes_max = 4ULL << 30U;
   base::Duration age_max = std::chrono::hours(24 * 14);
   std::uint64_t event_bytes_max = 256U << 10U;     // longer events are cut, with a note
-  std::uint64_t queue_bytes_max = 32U << 20U;
+  std::uint64_t queue_bytes_max = 32U << 20U;      // of events not on file yet; one group gets half
 };
 
 struct LogQuery {
   std::string group;
-  std::vector<std::string> streams;    // empty: all
-  std::string stream_prefix;
+  std::vector<std::string> streams = {};  // empty: all
+  std::string stream_prefix = {};
   std::int64_t from_ms = 0, to_ms = INT64_MAX;  // [from, to)
   std::uint64_t after_sequence = 0;    // exclusive; for forward paging
   std::uint64_t before_sequence = UINT64_MAX;  // exclusive; for backward paging
-  bool newest_first = false;           // which end to take `max` from; answers are always oldest first
+  bool newest_first = false;           // which end to take `max` from; answers are always oldest first, in order of sequence
   std::size_t max = 10'000;
-  std::uint64_t bytes_max = 1U << 20U;
+  std::uint64_t bytes_max = 1U << 20U;  // of messages; one event is answered however long it is
 };
 
 class LogSegments {
