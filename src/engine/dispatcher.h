@@ -4,7 +4,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/time.h"
@@ -27,6 +29,20 @@ struct InitFailure {
   std::string payload;         // error document as posted by the runtime, or made by the platform
   bool platform_fault = false; // the sandbox could not be made: the function is not to blame and nothing is redone
   std::optional<base::Error> error;  // platform faults
+  // kInInvocation only: what the outcome of the waiting invocation also tells.
+  std::string log_tail, log_stream;
+  std::uint64_t memory_peak = 0;  // bytes
+};
+
+// What a new environment is for.
+struct StartOrder {
+  EnvironmentId id = 0;
+  VersionPtr version;
+  InitPhase phase = InitPhase::kOwn;
+  // kInInvocation only: the invocation whose Timeout pays for this init, for log lines and error texts; send() hands it over
+  // once the runtime is ready. Its run began with this order and ends at `run_deadline`.
+  InvocationPtr waiting;
+  base::Deadline run_deadline = base::kNoDeadline;
 };
 
 // Implemented by backend/local (and by a fake in tests). Calls never block and never call back into the Dispatcher before
@@ -34,12 +50,14 @@ struct InitFailure {
 class EnvironmentBackend {
  public:
   virtual ~EnvironmentBackend() = default;
-  // Makes an environment of `version` and initialises it.
-  virtual void start(EnvironmentId id, VersionPtr version, InitPhase phase) = 0;
-  // Hands `invocation` to the runtime (its next() answers), which has until `run_deadline`. Thaws first when frozen.
+  // Makes an environment and initialises it.
+  virtual void start(StartOrder order) = 0;
+  // Hands `invocation` to the runtime (its next() answers), which has until `run_deadline`. Thaws first when frozen. `first`:
+  // nothing ran in this environment before, so its report names the init.
   virtual void send(EnvironmentId id, InvocationPtr invocation, base::Deadline run_deadline, bool first) = 0;
   virtual void freeze(EnvironmentId id) = 0;
-  // Ends the environment; on_gone follows. For kTimeout the backend writes the time-out log line before anything else ends.
+  // Ends the environment; on_gone follows, and no stream piece reaches a sink after this call. For kTimeout the backend
+  // writes the time-out log line before anything else ends, and on_gone's `if_busy` carries log tail and memory.
   virtual void stop(EnvironmentId id, StopReason reason) = 0;
 };
 
@@ -51,7 +69,16 @@ struct DispatcherOptions {
   base::Duration freeze_after = std::chrono::milliseconds(10);
   base::Duration queue_budget = std::chrono::seconds(10);  // longest wait for a free environment
   base::Duration start_budget = std::chrono::seconds(20);  // making an environment and its own init
+  base::Duration init_timeout = Limits::kInitTimeout;      // of an own init, from on_started
+  // After an answer the runtime is expected back this soon: until then a waiting invocation does not start another environment.
+  base::Duration ready_grace = std::chrono::milliseconds(20);
+  base::Duration stop_grace = std::chrono::seconds(2);     // on_gone is awaited this long before a timed-out caller is answered anyway
 };
+
+// Run plus init, rounded up to whole milliseconds, at least one: what AWS bills (on-demand inits since August 2025).
+[[nodiscard]] base::Duration billed_duration(base::Duration run, base::Duration init);
+// {"errorType":"Sandbox.Timedout","errorMessage":"RequestId: <id> Error: Task timed out after 3.00 seconds"}
+[[nodiscard]] std::string timeout_document(const std::string& request_id, base::Duration timeout);
 
 // One thread. References must outlive it.
 class Dispatcher final {
@@ -62,10 +89,13 @@ class Dispatcher final {
   // Admits, queues or refuses; exactly one sink->on_outcome follows for each call.
   void invoke(InvocationPtr invocation, base::TimePoint now);
 
-  // Reports of the backend.
+  // Reports of the backend. Reports about environments that are unknown or already stopped are ignored.
+  void on_started(EnvironmentId id, base::TimePoint now);  // the sandbox runs; the clock of its init begins
   void on_initialised(EnvironmentId id, base::Duration start, base::Duration init, base::TimePoint now);  // the runtime asks for its first invocation
   void on_init_failed(EnvironmentId id, InitFailure failure, base::TimePoint now);                         // on_gone follows
-  void on_answered(EnvironmentId id, Outcome outcome, base::TimePoint now);                                // the answer is complete; the runtime may still work
+  // The answer is complete; the runtime may still work. The backend fills everything but queued, start and init times and
+  // `cold_start`; `timings.run` and `billed` are kept when set, so that they equal the REPORT line.
+  void on_answered(EnvironmentId id, Outcome outcome, base::TimePoint now);
   void on_ready(EnvironmentId id, base::TimePoint now);                                                    // the runtime asks for the next invocation
   void on_gone(EnvironmentId id, Outcome if_busy, base::TimePoint now);                                    // process ended or killed; `if_busy` is what a running invocation gets
 

@@ -34,8 +34,10 @@ struct Outcome {
   std::string payload;             // the answer, or the error document {"errorType","errorMessage",...}
   std::string error_type;          // "Runtime.ExitError", "Sandbox.Timedout", the function's own; empty on success
   std::optional<base::Error> error;  // kRefused only: code and AWS id
+  std::string throttle_reason;     // kRefused with TooManyRequestsException: the body's Reason ("ConcurrentInvocationLimitExceeded")
   std::string log_tail;            // last 4096 bytes of this invocation's log, when asked for
   std::string executed_version;
+  std::string log_stream;          // where its log lines are; empty when it never ran
   std::string stand_in;            // "python3.12 ran on python3.11 ..." when another interpreter stood in; else empty
   Timings timings;
   base::Duration billed{0};

@@ -1,0 +1,490 @@
+#include "engine/dispatcher.h"
+
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <map>
+
+namespace mayfly::engine {
+namespace {
+
+using namespace std::chrono_literals;
+using base::Duration;
+using base::TimePoint;
+
+VersionPtr make_version(const std::string& name, std::uint64_t generation = 1, std::uint32_t timeout_s = 3) {
+  auto version = std::make_shared<FunctionVersion>();
+  version->function_name = name;
+  version->version = std::string(kLatest);
+  version->generation = generation;
+  version->config.timeout_s = timeout_s;
+  return version;
+}
+
+struct Sink final : ResponseSink {
+  void on_stream_begin(const std::string&) override {}
+  void on_stream_piece(std::string, std::function<void(bool)> taken) override { taken(true); }
+  void on_outcome(Outcome outcome) override {
+    outcomes.push_back(std::move(outcome));
+    if (then) then();
+  }
+  std::vector<Outcome> outcomes;
+  std::function<void()> then;
+};
+
+// Writes down what the dispatcher asks for.
+struct Backend final : EnvironmentBackend {
+  struct Sent {
+    EnvironmentId id;
+    InvocationPtr invocation;
+    base::Deadline deadline;
+    bool first;
+  };
+  void start(StartOrder order) override { started.push_back(std::move(order)); }
+  void send(EnvironmentId id, InvocationPtr invocation, base::Deadline deadline, bool first) override {
+    sent.push_back({id, std::move(invocation), deadline, first});
+  }
+  void freeze(EnvironmentId id) override { frozen.push_back(id); }
+  void stop(EnvironmentId id, StopReason reason) override { stopped.emplace_back(id, reason); }
+  std::vector<StartOrder> started;
+  std::vector<Sent> sent;
+  std::vector<EnvironmentId> frozen;
+  std::vector<std::pair<EnvironmentId, StopReason>> stopped;
+};
+
+struct Observer final : InvocationObserver {
+  void on_invocation(const InvocationRecord& record) override { records.push_back(record); }
+  std::vector<InvocationRecord> records;
+};
+
+class DispatcherTest : public ::testing::Test {
+ protected:
+  void with(DispatcherOptions options) { dispatcher = std::make_unique<Dispatcher>(options, backend, observer); }
+
+  std::shared_ptr<Sink> invoke(const VersionPtr& version, Duration call_limit = 60s) {
+    auto invocation = std::make_shared<Invocation>();
+    invocation->request_id = "r" + std::to_string(++requests);
+    invocation->version = version;
+    invocation->accepted = now;
+    invocation->call_deadline = now + call_limit;
+    auto sink = std::make_shared<Sink>();
+    invocation->sink = sink;
+    dispatcher->invoke(std::move(invocation), now);
+    return sink;
+  }
+  void initialised(EnvironmentId id, Duration start = 5ms, Duration init = 20ms) {
+    dispatcher->on_started(id, now);
+    now += start + init;
+    dispatcher->on_initialised(id, start, init, now);
+  }
+  void answer(EnvironmentId id, const std::string& payload = "1") {
+    Outcome outcome;
+    outcome.payload = payload;
+    dispatcher->on_answered(id, outcome, now);
+  }
+  void answer_and_ready(EnvironmentId id) {
+    answer(id);
+    dispatcher->on_ready(id, now);
+  }
+  void advance(Duration by) {
+    const TimePoint until = now + by;
+    while (dispatcher->next_timer() <= until) {
+      now = std::max(now, dispatcher->next_timer());
+      dispatcher->on_timer(now);
+    }
+    now = until;
+  }
+  static InitFailure failure(const std::string& type) {
+    InitFailure failed;
+    failed.error_type = type;
+    failed.payload = "{\"errorType\":\"" + type + "\"}";
+    return failed;
+  }
+
+  TimePoint now{1h};
+  int requests = 0;
+  Backend backend;
+  Observer observer;
+  std::unique_ptr<Dispatcher> dispatcher = std::make_unique<Dispatcher>(DispatcherOptions{}, backend, observer);
+};
+
+TEST_F(DispatcherTest, AFirstCallStartsAnEnvironmentAndIsBilledForItsInit) {
+  auto sink = invoke(make_version("f"));
+  ASSERT_EQ(backend.started.size(), 1U);
+  EXPECT_EQ(backend.started[0].phase, InitPhase::kOwn);
+  initialised(1, 5ms, 20ms);
+  ASSERT_EQ(backend.sent.size(), 1U);
+  EXPECT_TRUE(backend.sent[0].first);
+  EXPECT_EQ(backend.sent[0].deadline, now + 3s);
+  now += 1500us;
+  answer(1, "42");
+  ASSERT_EQ(sink->outcomes.size(), 1U);
+  const Outcome& outcome = sink->outcomes[0];
+  EXPECT_EQ(outcome.kind, OutcomeKind::kSuccess);
+  EXPECT_EQ(outcome.payload, "42");
+  EXPECT_TRUE(outcome.cold_start);
+  EXPECT_EQ(outcome.timings.queued, 0ns);
+  EXPECT_EQ(outcome.timings.start, 5ms);
+  EXPECT_EQ(outcome.timings.init, 20ms);
+  EXPECT_EQ(outcome.timings.run, 1500us);
+  EXPECT_EQ(outcome.billed, 22ms);
+  EXPECT_EQ(outcome.executed_version, "$LATEST");
+  ASSERT_EQ(observer.records.size(), 1U);
+  EXPECT_EQ(observer.records[0].billed, 22ms);
+}
+
+TEST_F(DispatcherTest, AWarmCallReusesTheEnvironmentAndIsBilledForItsRunOnly) {
+  const VersionPtr version = make_version("f");
+  invoke(version);
+  initialised(1);
+  answer_and_ready(1);
+  auto sink = invoke(version);
+  EXPECT_EQ(backend.started.size(), 1U);
+  ASSERT_EQ(backend.sent.size(), 2U);
+  EXPECT_FALSE(backend.sent[1].first);
+  now += 200us;
+  answer(1);
+  EXPECT_FALSE(sink->outcomes.at(0).cold_start);
+  EXPECT_EQ(sink->outcomes.at(0).billed, 1ms);
+}
+
+TEST_F(DispatcherTest, TheEnvironmentUsedLastIsTakenFirst) {
+  const VersionPtr version = make_version("f");
+  invoke(version);
+  invoke(version);
+  initialised(1);
+  initialised(2);
+  answer_and_ready(1);
+  answer_and_ready(2);
+  invoke(version);
+  EXPECT_EQ(backend.sent.back().id, 2U);
+}
+
+TEST_F(DispatcherTest, AWaitingCallTakesWhatComesFirstAndTheStartInExcessBecomesIdle) {
+  const VersionPtr version = make_version("f");
+  invoke(version);
+  initialised(1);
+  auto second = invoke(version);
+  EXPECT_EQ(backend.started.size(), 2U);
+  answer_and_ready(1);
+  EXPECT_EQ(backend.sent.back().id, 1U);
+  initialised(2);
+  EXPECT_EQ(dispatcher->counts().idle, 1U);
+  answer(1);
+  EXPECT_EQ(second->outcomes.size(), 1U);
+}
+
+TEST_F(DispatcherTest, ACallRightAfterAnAnswerWaitsForTheRuntimeInsteadOfStartingAnother) {
+  const VersionPtr version = make_version("f");
+  invoke(version);
+  initialised(1);
+  answer(1);
+  invoke(version);
+  EXPECT_EQ(backend.started.size(), 1U);
+  now += 1ms;
+  dispatcher->on_ready(1, now);
+  EXPECT_EQ(backend.sent.size(), 2U);
+}
+
+TEST_F(DispatcherTest, ARuntimeThatDoesNotComeBackIsNotWaitedForAndEndsAtItsRunDeadline) {
+  const VersionPtr version = make_version("f");
+  invoke(version);
+  initialised(1);
+  answer(1);
+  invoke(version);
+  advance(25ms);
+  EXPECT_EQ(backend.started.size(), 2U);
+  advance(3s);
+  ASSERT_FALSE(backend.stopped.empty());
+  EXPECT_EQ(backend.stopped[0], std::pair(EnvironmentId{1}, StopReason::kMisbehaved));
+}
+
+TEST_F(DispatcherTest, AtTheLimitCallsQueueInOrderAndAreThrottledAfterTheirBudget) {
+  DispatcherOptions options;
+  options.concurrency_max = 1;
+  with(options);
+  const VersionPtr version = make_version("f", 1, 30);
+  invoke(version);
+  initialised(1);
+  auto second = invoke(version);
+  auto third = invoke(version);
+  EXPECT_EQ(backend.started.size(), 1U);
+  EXPECT_EQ(dispatcher->counts().queued, 2U);
+  now += 1s;
+  answer_and_ready(1);
+  EXPECT_EQ(backend.sent.back().invocation->request_id, "r2");
+  advance(11s);
+  ASSERT_EQ(third->outcomes.size(), 1U);
+  const Outcome& refused = third->outcomes[0];
+  EXPECT_EQ(refused.kind, OutcomeKind::kRefused);
+  EXPECT_EQ(refused.error->id(), "TooManyRequestsException");
+  EXPECT_EQ(refused.error->message(), "Rate Exceeded.");
+  EXPECT_EQ(refused.throttle_reason, "ConcurrentInvocationLimitExceeded");
+  EXPECT_EQ(dispatcher->counts().throttles, 1U);
+}
+
+TEST_F(DispatcherTest, AFullQueueThrottlesAtOnce) {
+  DispatcherOptions options;
+  options.concurrency_max = 1;
+  options.queue_max_per_function = 1;
+  with(options);
+  const VersionPtr version = make_version("f");
+  invoke(version);
+  initialised(1);
+  invoke(version);
+  auto third = invoke(version);
+  ASSERT_EQ(third->outcomes.size(), 1U);
+  EXPECT_EQ(third->outcomes[0].error->id(), "TooManyRequestsException");
+  EXPECT_TRUE(invoke(make_version("g"))->outcomes.empty()) << "the bound is each function's own";
+}
+
+TEST_F(DispatcherTest, FreedCapacityGoesToTheFunctionThatWaitedLongest) {
+  DispatcherOptions options;
+  options.concurrency_max = 1;
+  with(options);
+  invoke(make_version("f"));
+  initialised(1);
+  now += 1ms;
+  invoke(make_version("h"));
+  now += 1ms;
+  invoke(make_version("g"));
+  answer_and_ready(1);
+  ASSERT_EQ(backend.started.size(), 2U);
+  EXPECT_EQ(backend.started[1].version->function_name, "h");
+}
+
+TEST_F(DispatcherTest, ATimeoutStopsTheEnvironmentAndTheCallerGetsAWSsDocument) {
+  auto sink = invoke(make_version("f"));
+  initialised(1);
+  advance(3s);
+  ASSERT_EQ(backend.stopped.size(), 1U);
+  EXPECT_EQ(backend.stopped[0].second, StopReason::kTimeout);
+  EXPECT_TRUE(sink->outcomes.empty()) << "the log tail arrives with on_gone";
+  Outcome told;
+  told.log_tail = "tail";
+  told.memory_peak = 7;
+  dispatcher->on_gone(1, told, now);
+  ASSERT_EQ(sink->outcomes.size(), 1U);
+  EXPECT_EQ(sink->outcomes[0].error_type, "Sandbox.Timedout");
+  EXPECT_EQ(sink->outcomes[0].payload, R"({"errorType":"Sandbox.Timedout","errorMessage":"RequestId: r1 Error: Task timed out after 3.00 seconds"})");
+  EXPECT_EQ(sink->outcomes[0].log_tail, "tail");
+  EXPECT_EQ(sink->outcomes[0].timings.run, 3s);
+  EXPECT_EQ(dispatcher->counts().timeouts, 1U);
+  EXPECT_EQ(dispatcher->counts().busy, 0U);
+}
+
+TEST_F(DispatcherTest, ATimedOutCallerIsAnsweredEvenWhenTheSandboxDoesNotDie) {
+  auto sink = invoke(make_version("f"));
+  initialised(1);
+  advance(6s);
+  ASSERT_EQ(sink->outcomes.size(), 1U);
+  dispatcher->on_gone(1, {}, now);
+  EXPECT_EQ(sink->outcomes.size(), 1U);
+}
+
+TEST_F(DispatcherTest, TheRunEndsAtTheCallDeadlineWhenThatIsSooner) {
+  auto sink = invoke(make_version("f", 1, 900), 2s);
+  initialised(1, 0ms, 500ms);
+  EXPECT_EQ(backend.sent[0].deadline, TimePoint(1h) + 2s);
+  advance(1500ms);
+  dispatcher->on_gone(1, {}, now);
+  EXPECT_NE(sink->outcomes.at(0).payload.find("timed out after 1.50 seconds"), std::string::npos);
+}
+
+TEST_F(DispatcherTest, AFailedFirstInitIsRedoneInsideTheInvocationAndMaySucceed) {
+  auto sink = invoke(make_version("f"));
+  now += 100ms;
+  dispatcher->on_init_failed(1, failure("Runtime.ExitError"), now);
+  ASSERT_EQ(backend.started.size(), 2U);
+  EXPECT_EQ(backend.started[1].phase, InitPhase::kInInvocation);
+  EXPECT_EQ(backend.started[1].waiting->request_id, "r1");
+  EXPECT_EQ(backend.started[1].run_deadline, now + 3s);
+  initialised(2);
+  ASSERT_EQ(backend.sent.size(), 1U);
+  EXPECT_FALSE(backend.sent[0].first) << "an init on the invocation's clock is no Init Duration";
+  now += 5ms;
+  answer(2);
+  EXPECT_EQ(sink->outcomes.at(0).timings.run, 30ms) << "run counts from the start of the second init";
+  EXPECT_EQ(sink->outcomes.at(0).billed, 30ms);
+  EXPECT_TRUE(sink->outcomes.at(0).cold_start);
+}
+
+TEST_F(DispatcherTest, ASecondFailedInitIsTheInvocationsError) {
+  auto sink = invoke(make_version("f"));
+  dispatcher->on_init_failed(1, failure("Runtime.ImportModuleError"), now);
+  dispatcher->on_gone(1, {}, now);
+  dispatcher->on_init_failed(2, failure("Runtime.ImportModuleError"), now + 10ms);
+  ASSERT_EQ(sink->outcomes.size(), 1U);
+  EXPECT_EQ(sink->outcomes[0].kind, OutcomeKind::kFunctionError);
+  EXPECT_EQ(sink->outcomes[0].error_type, "Runtime.ImportModuleError");
+  EXPECT_EQ(sink->outcomes[0].payload, R"({"errorType":"Runtime.ImportModuleError"})");
+  dispatcher->on_gone(2, {}, now);
+  EXPECT_TRUE(dispatcher->finished());
+}
+
+TEST_F(DispatcherTest, AnInitOfTenSecondsIsCutAndRedoneUnderTheFunctionsTimeout) {
+  auto sink = invoke(make_version("f"));
+  dispatcher->on_started(1, now);
+  advance(10s);
+  ASSERT_EQ(backend.stopped.size(), 1U);
+  EXPECT_EQ(backend.stopped[0].second, StopReason::kInitTimeout);
+  ASSERT_EQ(backend.started.size(), 2U);
+  advance(3s);
+  EXPECT_EQ(backend.stopped.back(), std::pair(EnvironmentId{2}, StopReason::kTimeout));
+  dispatcher->on_gone(2, {}, now);
+  EXPECT_EQ(sink->outcomes.at(0).error_type, "Sandbox.Timedout");
+}
+
+TEST_F(DispatcherTest, AFaultOfThePlatformRefusesTheCallAndRedoesNothing) {
+  auto sink = invoke(make_version("f"));
+  InitFailure fault;
+  fault.platform_fault = true;
+  fault.error = base::Error(base::ErrorCode::kUnavailable, "mount /tmp: no space left");
+  dispatcher->on_init_failed(1, fault, now);
+  ASSERT_EQ(sink->outcomes.size(), 1U);
+  EXPECT_EQ(sink->outcomes[0].kind, OutcomeKind::kRefused);
+  EXPECT_EQ(sink->outcomes[0].error->id(), "ServiceException");
+  EXPECT_NE(sink->outcomes[0].error->message().find("mount /tmp"), std::string::npos);
+  EXPECT_EQ(backend.started.size(), 1U);
+}
+
+TEST_F(DispatcherTest, ACrashDuringARunIsReportedAndTheNextCallStartsAfresh) {
+  const VersionPtr version = make_version("f");
+  auto sink = invoke(version);
+  initialised(1);
+  Outcome crash;
+  crash.kind = OutcomeKind::kFunctionError;
+  crash.error_type = "Runtime.ExitError";
+  dispatcher->on_gone(1, crash, now + 1ms);
+  EXPECT_EQ(sink->outcomes.at(0).error_type, "Runtime.ExitError");
+  auto next = invoke(version);
+  EXPECT_EQ(backend.started.size(), 2U);
+  initialised(2);
+  answer(2);
+  EXPECT_EQ(next->outcomes.at(0).kind, OutcomeKind::kSuccess);
+}
+
+TEST_F(DispatcherTest, ACrashAfterTheAnswerConcernsNobody) {
+  auto sink = invoke(make_version("f"));
+  initialised(1);
+  answer(1);
+  dispatcher->on_gone(1, {}, now);
+  EXPECT_EQ(sink->outcomes.size(), 1U);
+  EXPECT_TRUE(dispatcher->finished());
+}
+
+TEST_F(DispatcherTest, IdleEnvironmentsFreezeThenEnd) {
+  const VersionPtr version = make_version("f");
+  invoke(version);
+  initialised(1);
+  answer_and_ready(1);
+  advance(20ms);
+  EXPECT_EQ(backend.frozen, std::vector<EnvironmentId>{1});
+  EXPECT_TRUE(backend.stopped.empty());
+  advance(10min);
+  EXPECT_EQ(backend.stopped.at(0), std::pair(EnvironmentId{1}, StopReason::kIdle));
+}
+
+TEST_F(DispatcherTest, TheOldestIdleEnvironmentMakesRoom) {
+  DispatcherOptions options;
+  options.environments_max = 2;
+  with(options);
+  invoke(make_version("f"));
+  initialised(1);
+  answer_and_ready(1);
+  now += 1ms;
+  invoke(make_version("g"));
+  initialised(2);
+  answer_and_ready(2);
+  invoke(make_version("h"));
+  EXPECT_EQ(backend.stopped.at(0), std::pair(EnvironmentId{1}, StopReason::kIdle));
+  EXPECT_EQ(backend.started.size(), 3U);
+}
+
+TEST_F(DispatcherTest, NoEnvironmentServesAnotherGeneration) {
+  invoke(make_version("f", 1));
+  initialised(1);
+  answer_and_ready(1);
+  invoke(make_version("f", 2));
+  EXPECT_EQ(backend.started.size(), 2U);
+  EXPECT_EQ(backend.started[1].version->generation, 2U);
+}
+
+TEST_F(DispatcherTest, OutdatedEnvironmentsEndWhenIdleAndBusyOnesFinishFirst) {
+  const VersionPtr version = make_version("f", 1);
+  auto running = invoke(version);
+  invoke(version);
+  initialised(1);
+  initialised(2);
+  answer_and_ready(2);
+  dispatcher->drop_outdated("f", [](const FunctionVersion& v) { return v.generation == 2; }, now);
+  EXPECT_EQ(backend.stopped.at(0), std::pair(EnvironmentId{2}, StopReason::kReplaced));
+  answer_and_ready(1);
+  EXPECT_EQ(running->outcomes.size(), 1U);
+  EXPECT_EQ(backend.stopped.at(1), std::pair(EnvironmentId{1}, StopReason::kReplaced));
+}
+
+TEST_F(DispatcherTest, DrainingRefusesNewCallsAndFinishesWhatRunsAndWaits) {
+  DispatcherOptions options;
+  options.concurrency_max = 1;
+  with(options);
+  const VersionPtr version = make_version("f");
+  invoke(version);
+  initialised(1);
+  auto waiting = invoke(version);
+  dispatcher->drain(now);
+  EXPECT_EQ(invoke(version)->outcomes.at(0).error->code(), base::ErrorCode::kUnavailable);
+  answer_and_ready(1);
+  EXPECT_EQ(backend.sent.back().invocation->request_id, "r2");
+  answer_and_ready(1);
+  EXPECT_EQ(waiting->outcomes.size(), 1U);
+  EXPECT_EQ(backend.stopped.at(0).second, StopReason::kShutdown);
+  EXPECT_FALSE(dispatcher->finished());
+  dispatcher->on_gone(1, {}, now);
+  EXPECT_TRUE(dispatcher->finished());
+}
+
+TEST_F(DispatcherTest, ASinkMayInvokeFromItsOutcome) {
+  const VersionPtr version = make_version("f");
+  auto sink = invoke(version);
+  std::shared_ptr<Sink> next;
+  sink->then = [&] { next = invoke(version); };
+  initialised(1);
+  answer(1);
+  dispatcher->on_ready(1, now);
+  ASSERT_TRUE(next);
+  EXPECT_EQ(backend.sent.size(), 2U);
+  EXPECT_EQ(backend.sent.back().invocation->request_id, "r2");
+}
+
+TEST_F(DispatcherTest, ACallWhoseDeadlinePassesInTheQueueNeverRuns) {
+  DispatcherOptions options;
+  options.concurrency_max = 1;
+  with(options);
+  const VersionPtr version = make_version("f", 1, 30);
+  invoke(version);
+  initialised(1);
+  auto late = invoke(version, 50ms);
+  advance(60ms);
+  EXPECT_EQ(late->outcomes.at(0).error->code(), base::ErrorCode::kDeadlineExceeded);
+  answer_and_ready(1);
+  EXPECT_EQ(backend.sent.size(), 1U);
+}
+
+TEST_F(DispatcherTest, ConcurrencyIsCountedPerFunction) {
+  invoke(make_version("f"));
+  invoke(make_version("f"));
+  invoke(make_version("g"));
+  EXPECT_EQ(dispatcher->concurrency_of("f"), 2U);
+  EXPECT_EQ(dispatcher->concurrency_of("g"), 1U);
+  EXPECT_EQ(dispatcher->concurrency_of("h"), 0U);
+}
+
+TEST(BilledDuration, RoundsUpToWholeMillisecondsAndIsNeverZero) {
+  EXPECT_EQ(billed_duration(0ns, 0ns), 1ms);
+  EXPECT_EQ(billed_duration(1000001ns, 0ns), 2ms);
+  EXPECT_EQ(billed_duration(2ms, 3ms), 5ms);
+}
+
+}  // namespace
+}  // namespace mayfly::engine
