@@ -279,9 +279,10 @@ struct Dispatcher::Impl {
     return oldest;
   }
 
-  bool may_start() {
+  // Whether one more environment may become active for `pool`: one of its idle ones, or a new one.
+  bool may_serve(const Pool& pool) const {
     if (active >= options.concurrency_max) return false;
-    return live < options.environments_max || live > active;  // an idle one can make room
+    return !pool.idle.empty() || live < options.environments_max || live > active;  // an idle one of others makes room
   }
 
   Environment& make_environment(Pool& pool, InitPhase phase, TimePoint now) {
@@ -310,9 +311,18 @@ struct Dispatcher::Impl {
 
   static std::size_t covered(const Pool& pool) { return std::size_t{pool.starting} + pool.expected; }
 
+  // One step towards serving the oldest waiting invocation of `pool`; may_serve() holds. An idle environment is there beside
+  // a queue only when the concurrency limit kept it from being used.
+  void serve_one(Pool& pool, TimePoint now) {
+    if (pool.idle.empty()) return start_own(pool, now);
+    if (std::optional<Waiting> next = take_next(pool, now)) {
+      hand_over(environments.at(pool.idle.back()), std::move(next->invocation), next->since, now);
+    }
+  }
+
   // Starts what the waiting invocations of `pool` still need, as far as the limits allow.
   void pump(Pool& pool, TimePoint now) {
-    while (pool.queue.size() > covered(pool) && may_start()) start_own(pool, now);
+    while (pool.queue.size() > covered(pool) && may_serve(pool)) serve_one(pool, now);
     if (pool.queue.size() > covered(pool)) {
       starved.insert(&pool);
     } else {
@@ -322,14 +332,14 @@ struct Dispatcher::Impl {
 
   // Gives freed capacity to the invocation that waited longest, whichever function it calls.
   void feed(TimePoint now) {
-    while (!starved.empty() && may_start()) {
+    while (!starved.empty()) {
       Pool* oldest = nullptr;
       for (Pool* pool : starved) {
-        if (pool->queue.size() <= covered(*pool)) continue;
+        if (pool->queue.size() <= covered(*pool) || !may_serve(*pool)) continue;
         if (oldest == nullptr || pool->queue.front().sequence < oldest->queue.front().sequence) oldest = pool;
       }
-      if (oldest == nullptr) return starved.clear();
-      start_own(*oldest, now);
+      if (oldest == nullptr) return;
+      serve_one(*oldest, now);
       if (oldest->queue.size() <= covered(*oldest)) starved.erase(oldest);
     }
   }
@@ -550,7 +560,7 @@ void Dispatcher::invoke(InvocationPtr invocation, TimePoint now) {
     return d.flush();
   }
   Pool& pool = d.pool_for(invocation->version);
-  if (!pool.idle.empty()) {
+  if (pool.queue.empty() && !pool.idle.empty() && d.active < d.options.concurrency_max) {
     d.hand_over(d.environments.at(pool.idle.back()), std::move(invocation), now, now);
   } else if (pool.function->queued >= d.options.queue_max_per_function) {
     d.refuse(std::move(invocation), throttled(), Duration::zero());

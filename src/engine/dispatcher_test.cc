@@ -253,6 +253,25 @@ TEST_F(DispatcherTest, FreedCapacityGoesToTheFunctionThatWaitedLongest) {
   EXPECT_EQ(backend.started[1].version->function_name, "h");
 }
 
+TEST_F(DispatcherTest, AnIdleEnvironmentIsNoWayAroundTheConcurrencyLimit) {
+  DispatcherOptions options;
+  options.concurrency_max = 1;
+  with(options);
+  const VersionPtr version = make_version("f");
+  invoke(version);
+  initialised(1);
+  answer_and_ready(1);
+  invoke(make_version("g"));
+  initialised(2);
+  invoke(version);
+  EXPECT_EQ(backend.sent.size(), 2U);
+  EXPECT_EQ(dispatcher->counts().queued, 1U);
+  answer_and_ready(2);
+  ASSERT_EQ(backend.sent.size(), 3U);
+  EXPECT_EQ(backend.sent.back().id, 1U);
+  EXPECT_EQ(backend.started.size(), 2U);
+}
+
 TEST_F(DispatcherTest, ATimeoutStopsTheEnvironmentAndTheCallerGetsAWSsDocument) {
   auto sink = invoke(make_version("f"));
   initialised(1);

@@ -1,0 +1,303 @@
+// Drives the shipped dispatcher through random lives on a virtual clock: arrivals, failing inits, crashes, time-outs,
+// replaced versions, drains. Every event is followed by a check of the invariants. A failure prints its seed;
+// MAYFLY_SIM_SEED=n replays it and MAYFLY_SIM_SEEDS=n sets how many run.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <map>
+#include <queue>
+#include <random>
+#include <set>
+
+#include "engine/dispatcher.h"
+
+namespace mayfly::engine {
+namespace {
+
+using namespace std::chrono_literals;
+using base::Duration;
+using base::TimePoint;
+
+class World;
+
+struct SimSink final : ResponseSink {
+  explicit SimSink(World& w, std::string id) : world(w), request(std::move(id)) {}
+  void on_stream_begin(const std::string&) override {}
+  void on_stream_piece(std::string, std::function<void(bool)>) override {}
+  void on_outcome(Outcome outcome) override;
+  World& world;
+  std::string request;
+};
+
+class World final : public EnvironmentBackend, public InvocationObserver {
+ public:
+  explicit World(std::uint64_t seed) : random_(seed) {
+    options_.concurrency_max = static_cast<std::uint32_t>(1 + pick(6));
+    options_.environments_max = options_.concurrency_max + static_cast<std::uint32_t>(pick(4));
+    options_.queue_max_per_function = static_cast<std::uint32_t>(1 + pick(12));
+    options_.idle_timeout = Duration(1ms * (1 + pick(3000)));
+    options_.queue_budget = pick(5) == 0 ? Duration(0) : Duration(1ms * (1 + pick(4000)));
+    fault_percent_ = pick(3) * 15;
+    dispatcher_ = std::make_unique<Dispatcher>(options_, *this, *this);
+  }
+
+  void run() {
+    const std::size_t calls = 20 + pick(60);
+    for (std::size_t i = 0; i < calls; ++i) after(Duration(1ms * pick(20'000)), [this] { arrive(); });
+    for (std::size_t i = pick(4); i > 0; --i) after(Duration(1ms * pick(20'000)), [this] { replace(); });
+    if (pick(2) == 0) after(Duration(1ms * (10'000 + pick(10'000))), [this] { drain(); });
+    drive(TimePoint::max());
+    if (!drained_) drain();
+    drive(TimePoint::max());
+    EXPECT_TRUE(dispatcher_->finished()) << "something still runs or waits";
+    for (const auto& [request, ended] : ended_) EXPECT_EQ(ended, 1) << request;
+    EXPECT_EQ(observed_, ended_.size());
+  }
+
+  void start(StartOrder order) override {
+    ASSERT_EQ(order.phase == InitPhase::kInInvocation, order.waiting != nullptr);
+    Env& env = environments_[order.id];
+    env.version = order.version;
+    env.bound = order.waiting;
+    const EnvironmentId id = order.id;
+    after(some_time(), [this, id] {
+      if (alive(id)) dispatcher_->on_started(id, now_);
+    });
+    const std::size_t dice = pick(100);
+    if (dice < fault_percent_) return after(some_time(), [this, id] { init_fails(id); });
+    if (dice < fault_percent_ + 3) return;  // hangs: the init timeout must end it
+    after(some_time() + 10ms, [this, id] {
+      if (!alive(id)) return;
+      environments_[id].initialised = true;
+      dispatcher_->on_initialised(id, 1ms, 2ms, now_);
+    });
+  }
+
+  void send(EnvironmentId id, InvocationPtr invocation, base::Deadline deadline, bool) override {
+    Env& env = environments_.at(id);
+    EXPECT_FALSE(env.stopped);
+    EXPECT_TRUE(env.initialised);
+    EXPECT_FALSE(env.running) << "two invocations at once";
+    EXPECT_EQ(env.version->generation, invocation->version->generation) << "used across generations";
+    EXPECT_EQ(env.version->function_name, invocation->version->function_name);
+    EXPECT_LE(deadline, invocation->call_deadline);
+    EXPECT_GT(deadline, now_);
+    EXPECT_EQ(ended_.at(invocation->request_id), 0) << "ran after its outcome";
+    EXPECT_TRUE(ran_.insert(invocation->request_id).second) << "ran twice";
+    if (env.bound) {
+      EXPECT_EQ(env.bound, invocation);
+    } else {
+      check_order(*invocation);
+    }
+    env.bound = nullptr;
+    env.running = true;
+    env.frozen = false;
+    const std::uint64_t turn = ++env.turn;
+    const std::size_t dice = pick(100);
+    if (dice < fault_percent_ / 2) return after(some_time(), [this, id, turn] { crash(id, turn); });
+    if (dice < fault_percent_ / 2 + 4) return;  // hangs: the run deadline must end it
+    after(some_time(), [this, id, turn] { answer(id, turn); });
+  }
+
+  void freeze(EnvironmentId id) override {
+    Env& env = environments_.at(id);
+    EXPECT_FALSE(env.running);
+    EXPECT_FALSE(env.frozen);
+    env.frozen = true;
+  }
+
+  void stop(EnvironmentId id, StopReason) override {
+    Env& env = environments_.at(id);
+    EXPECT_FALSE(env.stopped) << "stopped twice";
+    env.stopped = true;
+    after(Duration(1us * pick(100'000)), [this, id] { gone(id); });
+  }
+
+  void on_invocation(const InvocationRecord&) override { ++observed_; }
+
+  void ended(const std::string& request, const Outcome& outcome) {
+    ++ended_.at(request);
+    if (outcome.kind == OutcomeKind::kRefused) {
+      EXPECT_TRUE(outcome.error.has_value());
+      EXPECT_FALSE(ran_.contains(request)) << "refused after it ran";
+    }
+    if (outcome.error_type == "Sandbox.Timedout") EXPECT_GT(outcome.timings.run, 0ns);
+  }
+
+ private:
+  struct Env {
+    VersionPtr version;
+    InvocationPtr bound;
+    bool initialised = false, running = false, frozen = false, stopped = false;
+    std::uint64_t turn = 0;
+  };
+  struct Event {
+    TimePoint at;
+    std::uint64_t sequence;
+    std::function<void()> action;
+    bool operator<(const Event& other) const { return std::tie(other.at, other.sequence) < std::tie(at, sequence); }
+  };
+
+  std::size_t pick(std::size_t below) { return std::uniform_int_distribution<std::size_t>(0, below - 1)(random_); }
+  Duration some_time() {
+    switch (pick(4)) {
+      case 0: return Duration(0);
+      case 1: return Duration(1us * pick(1000));
+      case 2: return Duration(1ms * pick(100));
+      default: return Duration(1ms * pick(1500));
+    }
+  }
+  void after(Duration by, std::function<void()> action) { events_.push({now_ + by, ++sequence_, std::move(action)}); }
+  bool alive(EnvironmentId id) {
+    const auto it = environments_.find(id);
+    return it != environments_.end() && !it->second.stopped;
+  }
+
+  void drive(TimePoint until) {
+    while (true) {
+      const TimePoint timer = dispatcher_->next_timer();
+      const TimePoint event = events_.empty() ? base::kNoDeadline : events_.top().at;
+      const TimePoint next = std::min(timer, event);
+      if (next == base::kNoDeadline || next > until || ::testing::Test::HasFailure()) return;
+      now_ = std::max(now_, next);
+      if (timer <= event) {
+        dispatcher_->on_timer(now_);
+        EXPECT_GT(dispatcher_->next_timer(), now_) << "a timer stays due";
+      } else {
+        auto action = events_.top().action;
+        events_.pop();
+        action();
+      }
+      check();
+    }
+  }
+
+  void check() {
+    const Dispatcher::Counts counts = dispatcher_->counts();
+    EXPECT_LE(counts.busy + counts.starting, options_.concurrency_max);
+    EXPECT_LE(counts.busy + counts.starting + counts.idle, options_.environments_max);
+    std::size_t running = 0, live = 0;
+    for (const auto& [id, env] : environments_) {
+      running += env.running && !env.stopped ? 1U : 0U;
+      live += env.stopped ? 0U : 1U;
+    }
+    EXPECT_LE(running, counts.busy);
+    EXPECT_EQ(live, counts.busy + counts.starting + counts.idle);
+    const std::uint32_t by_function = dispatcher_->concurrency_of("f0") + dispatcher_->concurrency_of("f1") + dispatcher_->concurrency_of("f2");
+    EXPECT_EQ(by_function, counts.busy + counts.starting);
+  }
+
+  // Without a failed init, invocations of one version are handed over in the order they came.
+  void check_order(const Invocation& invocation) {
+    const std::uint64_t number = std::stoull(invocation.request_id);
+    std::uint64_t& last = last_handed_[invocation.version->function_name + std::to_string(invocation.version->generation)];
+    EXPECT_GT(number, last) << "overtaken";
+    last = number;
+  }
+
+  VersionPtr version(std::size_t function) {
+    auto made = std::make_shared<FunctionVersion>();
+    made->function_name = "f" + std::to_string(function);
+    made->version = std::string(kLatest);
+    made->generation = generation_;
+    made->config.timeout_s = 1 + static_cast<std::uint32_t>(function);
+    return made;
+  }
+
+  void arrive() {
+    const std::size_t burst = 1 + (pick(8) == 0 ? pick(10) : 0);
+    const std::size_t function = pick(3);
+    for (std::size_t i = 0; i < burst; ++i) {
+      auto invocation = std::make_shared<Invocation>();
+      invocation->request_id = std::to_string(++requests_);
+      invocation->version = version(function);
+      invocation->call_deadline = now_ + Duration(1ms * (1 + pick(30'000)));
+      invocation->sink = std::make_shared<SimSink>(*this, invocation->request_id);
+      ended_[invocation->request_id] = 0;
+      dispatcher_->invoke(std::move(invocation), now_);
+    }
+  }
+
+  void replace() {
+    ++generation_;
+    for (const char* name : {"f0", "f1", "f2"}) {
+      dispatcher_->drop_outdated(name, [this](const FunctionVersion& v) { return v.generation == generation_; }, now_);
+    }
+  }
+
+  void drain() {
+    drained_ = true;
+    dispatcher_->drain(now_);
+  }
+
+  void init_fails(EnvironmentId id) {
+    if (!alive(id)) return;
+    InitFailure failure;
+    failure.error_type = "Runtime.ExitError";
+    failure.platform_fault = pick(4) == 0;
+    environments_[id].stopped = true;
+    if (pick(5) == 0) return gone(id);  // without the word before
+    after(Duration(1us * pick(50'000)), [this, id] { gone(id); });
+    dispatcher_->on_init_failed(id, failure, now_);
+  }
+
+  void crash(EnvironmentId id, std::uint64_t turn) {
+    if (!alive(id) || environments_[id].turn != turn) return;
+    environments_[id].stopped = true;
+    gone(id);
+  }
+
+  void gone(EnvironmentId id) {
+    environments_.erase(id);
+    Outcome outcome;
+    outcome.kind = OutcomeKind::kFunctionError;
+    outcome.error_type = "Runtime.ExitError";
+    dispatcher_->on_gone(id, outcome, now_);
+  }
+
+  void answer(EnvironmentId id, std::uint64_t turn) {
+    if (!alive(id) || environments_[id].turn != turn) return;
+    dispatcher_->on_answered(id, {}, now_);
+    if (pick(100) < fault_percent_) return;  // never asks again
+    after(pick(2) == 0 ? Duration(0) : some_time(), [this, id, turn] {
+      if (!alive(id) || environments_[id].turn != turn) return;
+      environments_[id].running = false;
+      dispatcher_->on_ready(id, now_);
+    });
+  }
+
+  std::mt19937_64 random_;
+  DispatcherOptions options_;
+  std::size_t fault_percent_ = 0;
+  std::unique_ptr<Dispatcher> dispatcher_;
+  TimePoint now_{1h};
+  std::priority_queue<Event> events_;
+  std::uint64_t sequence_ = 0, generation_ = 1, requests_ = 0;
+  std::map<EnvironmentId, Env> environments_;
+  std::map<std::string, int> ended_;
+  std::set<std::string> ran_;
+  std::map<std::string, std::uint64_t> last_handed_;
+  std::size_t observed_ = 0;
+  bool drained_ = false;
+};
+
+void SimSink::on_outcome(Outcome outcome) { world.ended(request, outcome); }
+
+std::uint64_t number_from(const char* name, std::uint64_t otherwise) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
+}
+
+TEST(DispatcherSimulation, KeepsItsPromisesInThousandsOfRandomLives) {
+  const std::uint64_t only = number_from("MAYFLY_SIM_SEED", 0);
+  const std::uint64_t seeds = only != 0 ? only : number_from("MAYFLY_SIM_SEEDS", 2000);
+  for (std::uint64_t seed = only != 0 ? only : 1; seed <= seeds; ++seed) {
+    SCOPED_TRACE("MAYFLY_SIM_SEED=" + std::to_string(seed));
+    World world(seed);
+    world.run();
+    if (HasFailure()) return;
+  }
+}
+
+}  // namespace
+}  // namespace mayfly::engine
