@@ -26,6 +26,8 @@ constexpr std::array<bool, 256> kValueTable = [] {
   return table;
 }();
 
+constexpr std::size_t kRequestLineExtra = 64;  // method and version beside the target
+
 bool all_of(std::string_view text, const std::array<bool, 256>& table) {
   return std::ranges::all_of(text, [&table](char c) { return table[static_cast<unsigned char>(c)]; });
 }
@@ -159,6 +161,7 @@ std::optional<std::size_t> HeadScanner::scan(std::string_view bytes, const HeadL
       refusal_ = {400, "a line ends in LF without CR"};
       return std::nullopt;
     }
+    if (lines_ == 0 && at > limits.target_bytes_max + kRequestLineExtra) break;
     const bool empty = at - line_start_ == 1;
     line_start_ = at + 1;
     if (empty) {
@@ -171,8 +174,7 @@ std::optional<std::size_t> HeadScanner::scan(std::string_view bytes, const HeadL
     }
   }
   position_ = bytes.size();
-  // The request line alone can be at most method, target and version long.
-  if (lines_ == 0 && bytes.size() > limits.target_bytes_max + 64) {
+  if (lines_ == 0 && bytes.size() > limits.target_bytes_max + kRequestLineExtra) {
     refusal_ = {414, "the request line is too long"};
   } else if (bytes.size() > limits.head_bytes_max) {
     refusal_ = {431, "the header is too large"};
