@@ -43,7 +43,7 @@ fuzz: setup  ## every fuzz target, 20 s each (FUZZ_SECONDS=n for longer)
 bench: build  ## measure; results as ratios to a peer in the same run
 	@tools/setup test
 	@ninja -C build bench_programs
-	@bench/run
+	@bench/run --write
 
 soak: build  ## the full counts; result goes to docs/soak.md
 	@tools/setup test
