@@ -1,0 +1,545 @@
+#include "sandbox/internal/network.h"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <optional>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <linux/if_addr.h>
+#include <linux/if_link.h>
+#include <linux/ip.h>
+#include <linux/rtnetlink.h>
+#include <linux/sockios.h>
+#include <linux/veth.h>
+#include <net/if.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "sandbox/internal/firewall.h"
+#include "sandbox/internal/netlink.h"
+
+namespace mayfly::sandbox::internal {
+
+using base::Error;
+using base::errno_error;
+using base::ErrorCode;
+using base::Result;
+using base::UniqueFd;
+
+namespace {
+
+constexpr std::uint32_t kServiceAddress = 0xA9FE6401;  // 169.254.100.1
+constexpr std::uint16_t kRuntimeApiPort = 9001;
+constexpr std::uint16_t kDataApiPort = 9002;
+constexpr std::uint16_t kDnsPort = 53;
+constexpr int kBacklog = 64;
+constexpr int kSlotTries = 256;       // occupied slots passed over before giving up
+constexpr std::size_t kDenyMax = 1024;
+constexpr std::size_t kNotesMax = 8;
+constexpr std::uint16_t kChange = NLM_F_REQUEST | NLM_F_ACK;
+constexpr std::uint16_t kCreate = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+constexpr std::string_view kDeviceInside = "eth0";
+
+std::span<const std::byte> bytes_of(const auto& value) { return std::as_bytes(std::span(&value, 1)); }
+
+NetlinkBatch& add_address(NetlinkBatch& batch, std::string step, int device, std::uint32_t address, unsigned prefix) {
+  ifaddrmsg header{};
+  header.ifa_family = AF_INET;
+  header.ifa_prefixlen = static_cast<std::uint8_t>(prefix);
+  header.ifa_index = static_cast<std::uint32_t>(device);
+  const std::uint32_t wire = htonl(address);
+  batch.begin(std::move(step), RTM_NEWADDR, kCreate, header);
+  return batch.attribute(IFA_LOCAL, bytes_of(wire)).attribute(IFA_ADDRESS, bytes_of(wire));
+}
+
+NetlinkBatch& bring_up(NetlinkBatch& batch, std::string step, int device) {
+  ifinfomsg header{};
+  header.ifi_index = device;
+  header.ifi_flags = IFF_UP;
+  header.ifi_change = IFF_UP;
+  return batch.begin(std::move(step), RTM_NEWLINK, kChange, header);
+}
+
+Result<int> device_index(int socket, std::string_view name) {
+  ifreq request{};
+  std::memcpy(request.ifr_name, name.data(), std::min(name.size(), sizeof request.ifr_name - 1));
+  if (::ioctl(socket, SIOCGIFINDEX, &request) != 0) return errno_error("look up device " + std::string(name), errno);
+  return request.ifr_ifindex;
+}
+
+Result<UniqueFd> service_socket(int type, std::uint16_t port) {
+  const std::string step = (type == SOCK_STREAM ? "listen on 169.254.100.1:" : "bind UDP 169.254.100.1:") + std::to_string(port);
+  UniqueFd socket(::socket(AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!socket) return errno_error(step, errno);
+  const int on = 1;
+  // Not for UDP, where a second socket with the option could take the port over.
+  if (type == SOCK_STREAM && ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0) return errno_error(step, errno);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);
+  address.sin_addr.s_addr = htonl(kServiceAddress);
+  if (::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) return errno_error(step, errno);
+  if (type == SOCK_STREAM && ::listen(socket.get(), kBacklog) != 0) return errno_error(step, errno);
+  return socket;
+}
+
+// The network namespace `socket` lives in.
+Result<UniqueFd> namespace_of(int socket) {
+  const int fd = ::ioctl(socket, SIOCGSKNS);
+  if (fd < 0) return errno_error("open the network namespace of a socket", errno);
+  return UniqueFd(fd);
+}
+
+// Devices that appear in this namespace have no IPv6. Where that cannot be set the firewall still drops it.
+void disable_ipv6_by_default(const UniqueFd& sysctl) {
+  const UniqueFd file(::openat(sysctl.get(), "net/ipv6/conf/default/disable_ipv6", O_WRONLY | O_CLOEXEC));
+  if (file) (void)!::write(file.get(), "1", 1);
+}
+
+// Furnishes the network namespace the caller is in: loopback and the service sockets.
+Result<SandboxNetwork> furnish(Network mode, const UniqueFd& sysctl) {
+  MAYFLY_ASSIGN(NetlinkSocket netlink, NetlinkSocket::open(NETLINK_ROUTE));
+  NetlinkBatch batch;
+  constexpr int kLoopback = 1;  // always, in a new namespace
+  bring_up(batch, "bring up the loopback device", kLoopback);
+  add_address(batch, "address the loopback device", kLoopback, kServiceAddress, 32);
+  MAYFLY_TRY(netlink.apply(batch));
+  SandboxNetwork network;
+  MAYFLY_ASSIGN(network.netns, namespace_of(netlink.fd()));
+  MAYFLY_ASSIGN(network.runtime_api, service_socket(SOCK_STREAM, kRuntimeApiPort));
+  MAYFLY_ASSIGN(network.data_api, service_socket(SOCK_STREAM, kDataApiPort));
+  if (mode == Network::kNone) return network;
+  disable_ipv6_by_default(sysctl);
+  MAYFLY_ASSIGN(network.dns_udp, service_socket(SOCK_DGRAM, kDnsPort));
+  MAYFLY_ASSIGN(network.dns_tcp, service_socket(SOCK_STREAM, kDnsPort));
+  return network;
+}
+
+constexpr std::size_t kSockets = 5;
+
+// The report of the helper process of make_in_helper(): the descriptors travel beside it.
+struct HelperReport {
+  std::uint32_t failed = 0;
+  std::uint32_t code = 0;
+  std::uint32_t sockets = 0;
+  char message[500] = {};
+};
+
+void send_report(int channel, Result<SandboxNetwork>& made) {
+  HelperReport report;
+  std::array<int, kSockets> fds{};
+  std::uint32_t count = 0;
+  if (made.ok()) {
+    for (const UniqueFd* fd : {&made->netns, &made->runtime_api, &made->data_api, &made->dns_udp, &made->dns_tcp}) {
+      if (fd->valid()) fds[count++] = fd->get();
+    }
+  } else {
+    report.failed = 1;
+    report.code = static_cast<std::uint32_t>(made.error().code());
+    made.error().message().copy(report.message, sizeof report.message - 1);
+  }
+  report.sockets = count;
+  iovec part{.iov_base = &report, .iov_len = sizeof report};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kSockets)> control{};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  if (count > 0) {
+    message.msg_control = control.data();
+    message.msg_controllen = CMSG_SPACE(sizeof(int) * count);
+    cmsghdr* head = CMSG_FIRSTHDR(&message);
+    head->cmsg_level = SOL_SOCKET;
+    head->cmsg_type = SCM_RIGHTS;
+    head->cmsg_len = CMSG_LEN(sizeof(int) * count);
+    std::memcpy(CMSG_DATA(head), fds.data(), sizeof(int) * count);
+  }
+  (void)::sendmsg(channel, &message, MSG_NOSIGNAL);
+}
+
+Result<SandboxNetwork> receive_report(int channel) {
+  HelperReport report;
+  iovec part{.iov_base = &report, .iov_len = sizeof report};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kSockets)> control{};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  ssize_t got = 0;
+  do {
+    got = ::recvmsg(channel, &message, MSG_CMSG_CLOEXEC);
+  } while (got < 0 && errno == EINTR);
+  if (got != static_cast<ssize_t>(sizeof report)) return Error(ErrorCode::kInternal, "the helper that makes network namespaces ended early");
+  std::vector<UniqueFd> fds;
+  if (cmsghdr* head = CMSG_FIRSTHDR(&message); head != nullptr && head->cmsg_type == SCM_RIGHTS) {
+    for (std::size_t i = 0; i < (head->cmsg_len - CMSG_LEN(0)) / sizeof(int); ++i) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(head) + i * sizeof(int), sizeof fd);
+      fds.emplace_back(fd);
+    }
+  }
+  if (report.failed != 0) return Error(static_cast<ErrorCode>(report.code), report.message);
+  if (fds.size() != report.sockets || fds.size() < 3) return Error(ErrorCode::kInternal, "descriptors of a new network namespace were lost");
+  SandboxNetwork network{std::move(fds[0]), std::move(fds[1]), std::move(fds[2]), {}, {}};
+  if (fds.size() == kSockets) {
+    network.dns_udp = std::move(fds[3]);
+    network.dns_tcp = std::move(fds[4]);
+  }
+  return network;
+}
+
+Result<SandboxNetwork> make_here(Network mode, const UniqueFd& sysctl) {
+  if (::unshare(CLONE_NEWNET) != 0) return errno_error("make a network namespace", errno);
+  return furnish(mode, sysctl);
+}
+
+// For a launcher that cannot come back into the host's namespace (setns needs privilege over it): a child goes instead.
+Result<SandboxNetwork> make_in_helper(Network mode, const UniqueFd& sysctl) {
+  int ends[2] = {-1, -1};
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return errno_error("make a socket pair", errno);
+  const UniqueFd ours(ends[0]);
+  UniqueFd theirs(ends[1]);
+  const pid_t pid = ::fork();
+  if (pid < 0) return errno_error("start the helper that makes network namespaces", errno);
+  if (pid == 0) {
+    auto made = make_here(mode, sysctl);
+    send_report(theirs.get(), made);
+    ::_exit(0);
+  }
+  theirs.reset();
+  auto made = receive_report(ours.get());
+  while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+  }
+  return made;
+}
+
+bool is_hex8(std::string_view text) {
+  return text.size() == 8 && std::ranges::all_of(text, [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
+}
+
+std::string hex(std::uint32_t value) {
+  std::array<char, 9> text{};
+  std::snprintf(text.data(), text.size(), "%x", value);
+  return text.data();
+}
+
+}  // namespace
+
+struct NetworkBuilder::Impl {
+  struct Pair {
+    std::uint32_t slot = 0;
+    int device = 0;
+  };
+
+  NetworkOptions options;
+  Ipv4Range cidr;
+  std::string device_prefix;
+  FirewallOptions firewall;
+  std::string nft;
+  UniqueFd host_netns;    // invalid when the caller may not enter it again: then a helper makes the namespaces
+  UniqueFd host_mounts;   // where nft lives, should the launcher move to another root
+  UniqueFd sysctl;        // /proc/sys
+  std::optional<NetlinkSocket> host;
+  std::unordered_map<std::uint64_t, Pair> pairs;
+  std::unordered_set<std::uint32_t> occupied;  // slots in use, or whose device could not be deleted
+  std::uint32_t next_slot = 0;
+  bool firewall_was_installed = false;
+  std::string why_not;
+  std::vector<std::string> notes;
+
+  [[nodiscard]] std::uint32_t slot_count() const { return std::uint32_t{1} << (30U - cidr.prefix); }
+  [[nodiscard]] std::uint32_t host_address(std::uint32_t slot) const { return cidr.address + slot * 4 + 1; }
+  [[nodiscard]] std::uint32_t inner_address(std::uint32_t slot) const { return cidr.address + slot * 4 + 2; }
+  [[nodiscard]] std::string device_name(std::uint32_t slot) const { return device_prefix + hex(slot); }
+
+  Result<void> prepare();
+  void judge_outside();
+  Result<SandboxNetwork> make_namespace(Network mode);
+  Result<bool> is_routed_elsewhere(std::uint32_t address);
+  Result<Pair> make_pair(const UniqueFd& netns);
+  Result<bool> try_slot(std::uint32_t slot, const UniqueFd& netns);
+  Result<int> address_host_side(std::uint32_t slot);
+  Result<void> address_inside(const SandboxNetwork& network, std::uint32_t slot);
+  Result<void> connect_outside(std::uint64_t id, const SandboxNetwork& network);
+  Result<void> install_firewall();
+  Result<void> enable_forwarding();
+  void note_other_firewalls();
+  Result<bool> delete_device(int index);
+  Result<std::vector<int>> own_devices();
+};
+
+Result<void> NetworkBuilder::Impl::prepare() {
+  if (!is_hex8(options.instance)) return Error(ErrorCode::kInvalidArgument, "the instance \"" + options.instance + "\" is not 8 hex digits");
+  MAYFLY_ASSIGN(cidr, parse_ipv4_range(options.cidr));
+  if (cidr.prefix < 10 || cidr.prefix > 28) {
+    return Error(ErrorCode::kInvalidArgument, "the sandbox network " + options.cidr + " must be a /10 to /28: each sandbox takes a /30 of it");
+  }
+  if (options.deny.size() > kDenyMax) return Error(ErrorCode::kInvalidArgument, "more than 1024 denied networks");
+  device_prefix = "mf" + options.instance;
+  firewall = {.table = "mayfly_" + options.instance, .device_prefix = device_prefix, .denied = {cidr}};
+  for (const auto& text : options.deny) {
+    if (is_ipv6_range(text)) continue;  // no IPv6 leaves a sandbox at all
+    MAYFLY_ASSIGN(const Ipv4Range range, parse_ipv4_range(text).with_context("denied network"));
+    firewall.denied.push_back(range);
+  }
+  // Instances start at different places, so that two of them on one host seldom try the same addresses.
+  next_slot = static_cast<std::uint32_t>(std::strtoul(options.instance.c_str(), nullptr, 16)) * 2654435761U % slot_count();
+  MAYFLY_ASSIGN(NetlinkSocket socket, NetlinkSocket::open(NETLINK_ROUTE));
+  host = std::move(socket);
+  if (auto own = namespace_of(host->fd()); own.ok() && ::setns(own->get(), CLONE_NEWNET) == 0) host_netns = std::move(own).value();
+  host_mounts = UniqueFd(::open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC));
+  sysctl = UniqueFd(::open("/proc/sys", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  nft = find_nft();
+  judge_outside();
+  return {};
+}
+
+void NetworkBuilder::Impl::judge_outside() {
+  if (!options.privileged) {
+    why_not = "Functions reach no outside network: that takes root. Start Mayfly as root, or give functions `network: none`.";
+  } else if (!host_netns) {
+    why_not = "Functions reach no outside network: the launcher may not manage this network namespace (CAP_NET_ADMIN and CAP_SYS_ADMIN).";
+  } else if (nft.empty()) {
+    why_not = "Functions reach no outside network: nft is not in /usr/sbin, /sbin or /usr/bin. Install the package nftables.";
+  }
+}
+
+Result<SandboxNetwork> NetworkBuilder::Impl::make_namespace(Network mode) {
+  if (!host_netns) return make_in_helper(mode, sysctl);
+  auto made = make_here(mode, sysctl);
+  // Staying in a sandbox's namespace would give later work to the wrong network: nothing sensible can follow.
+  MAYFLY_ASSERT(::setns(host_netns.get(), CLONE_NEWNET) == 0, "cannot return to the host's network namespace");
+  return made;
+}
+
+// Whether `address` lies in a small network of the host's (another instance, a VPN peer): then the slot is not ours.
+Result<bool> NetworkBuilder::Impl::is_routed_elsewhere(std::uint32_t address) {
+  rtmsg header{};
+  header.rtm_family = AF_INET;
+  header.rtm_dst_len = 32;
+  header.rtm_flags = RTM_F_FIB_MATCH;  // answers the route that matched, with its length
+  const std::uint32_t wire = htonl(address);
+  NetlinkBatch batch;
+  batch.begin("look up the route to " + ipv4_text(address), RTM_GETROUTE, NLM_F_REQUEST, header).attribute(RTA_DST, bytes_of(wire));
+  bool taken = false;
+  MAYFLY_ASSIGN(const int failed, host->query(batch, [&](const nlmsghdr&, std::span<const std::byte> payload) {
+    rtmsg route{};
+    if (payload.size() < sizeof route) return;
+    std::memcpy(&route, payload.data(), sizeof route);
+    taken = route.rtm_dst_len > cidr.prefix;
+  }));
+  (void)failed;  // no route at all: free
+  return taken;
+}
+
+// Makes the pair with the names of `slot`; false when that name exists.
+Result<bool> NetworkBuilder::Impl::try_slot(std::uint32_t slot, const UniqueFd& netns) {
+  NetlinkBatch batch;
+  batch.begin("make device pair " + device_name(slot), RTM_NEWLINK, kCreate, ifinfomsg{});
+  batch.text(IFLA_IFNAME, device_name(slot)).open(IFLA_LINKINFO).text(IFLA_INFO_KIND, "veth").open(IFLA_INFO_DATA);
+  batch.open(VETH_INFO_PEER).append(ifinfomsg{}).text(IFLA_IFNAME, kDeviceInside);
+  batch.u32(IFLA_NET_NS_FD, static_cast<std::uint32_t>(netns.get())).close().close().close();
+  std::string step;
+  MAYFLY_ASSIGN(const int failed, host->apply_errno(batch, &step));
+  if (failed == EEXIST) return false;
+  if (failed != 0) return errno_error(step, failed);
+  return true;
+}
+
+Result<NetworkBuilder::Impl::Pair> NetworkBuilder::Impl::make_pair(const UniqueFd& netns) {
+  for (int tries = 0; tries < kSlotTries; ++tries) {
+    const std::uint32_t slot = next_slot;
+    next_slot = (next_slot + 1) % slot_count();  // round robin: an address rests as long as possible before it is used again
+    if (occupied.contains(slot)) continue;
+    MAYFLY_ASSIGN(const bool taken, is_routed_elsewhere(inner_address(slot)));
+    if (taken) continue;
+    MAYFLY_ASSIGN(const bool made, try_slot(slot, netns));
+    if (!made) continue;
+    occupied.insert(slot);
+    return Pair{.slot = slot, .device = 0};
+  }
+  return Error(ErrorCode::kResourceExhausted, "no free addresses for a sandbox in " + options.cidr + " (" + std::to_string(occupied.size()) +
+                                                  " in use): configure a larger sandbox network");
+}
+
+Result<int> NetworkBuilder::Impl::address_host_side(std::uint32_t slot) {
+  const std::string name = device_name(slot);
+  MAYFLY_ASSIGN(const int device, device_index(host->fd(), name));
+  NetlinkBatch batch;
+  ifinfomsg header{};
+  header.ifi_index = device;
+  // No IPv6 address of its own, packets forwarded, and only from addresses routed there (the firewall holds to that as well).
+  batch.begin("configure device " + name, RTM_SETLINK, kChange, header).open(IFLA_AF_SPEC);
+  batch.open(AF_INET).open(IFLA_INET_CONF).u32(IPV4_DEVCONF_FORWARDING, 1).u32(IPV4_DEVCONF_RP_FILTER, 1).close().close();
+  batch.open(AF_INET6).u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE).close().close();
+  add_address(batch, "address device " + name, device, host_address(slot), 30);
+  bring_up(batch, "bring up device " + name, device);
+  std::string step;
+  MAYFLY_ASSIGN(const int failed, host->apply_errno(batch, &step));
+  // A kernel without IPv6 refuses the first message whole; the firewall does what it would have done.
+  if (failed == 0 || (failed == EAFNOSUPPORT && step.starts_with("configure"))) return device;
+  return errno_error(step, failed);
+}
+
+// Through a socket made inside, so that nobody has to enter the namespace again.
+Result<void> NetworkBuilder::Impl::address_inside(const SandboxNetwork& network, std::uint32_t slot) {
+  if (::setns(network.netns.get(), CLONE_NEWNET) != 0) return errno_error("enter a sandbox's network namespace", errno);
+  auto opened = NetlinkSocket::open(NETLINK_ROUTE);
+  MAYFLY_ASSERT(::setns(host_netns.get(), CLONE_NEWNET) == 0, "cannot return to the host's network namespace");
+  if (!opened.ok()) return std::move(opened).error();
+  MAYFLY_ASSIGN(const int device, device_index(network.runtime_api.get(), kDeviceInside));
+  NetlinkBatch batch;
+  add_address(batch, "address the sandbox's device", device, inner_address(slot), 30);
+  bring_up(batch, "bring up the sandbox's device", device);
+  rtmsg route{};
+  route.rtm_family = AF_INET;
+  route.rtm_table = RT_TABLE_MAIN;
+  route.rtm_protocol = RTPROT_BOOT;
+  route.rtm_scope = RT_SCOPE_UNIVERSE;
+  route.rtm_type = RTN_UNICAST;
+  const std::uint32_t gateway = htonl(host_address(slot));
+  batch.begin("set the sandbox's default route", RTM_NEWROUTE, kCreate, route).attribute(RTA_GATEWAY, bytes_of(gateway));
+  return opened->apply(batch);
+}
+
+Result<void> NetworkBuilder::Impl::connect_outside(std::uint64_t id, const SandboxNetwork& network) {
+  MAYFLY_ASSIGN(Pair pair, make_pair(network.netns));
+  const auto give_up = [&](Error error) -> Result<void> {
+    if (auto device = device_index(host->fd(), device_name(pair.slot)); device.ok()) {
+      if (auto gone = delete_device(*device); gone.ok() && *gone) occupied.erase(pair.slot);
+    }
+    return std::move(error);
+  };
+  auto device = address_host_side(pair.slot);
+  if (!device.ok()) return give_up(std::move(device).error());
+  pair.device = *device;
+  if (auto inside = address_inside(network, pair.slot); !inside.ok()) return give_up(std::move(inside).error());
+  pairs.emplace(id, pair);
+  return {};
+}
+
+Result<void> NetworkBuilder::Impl::install_firewall() {
+  if (!why_not.empty()) return Error(ErrorCode::kUnsupported, why_not);
+  // Asked of the kernel each time (10 us): restarting another firewall service often flushes every table.
+  MAYFLY_ASSIGN(const bool present, table_exists(firewall.table));
+  if (present && firewall_was_installed) return {};
+  auto installed = run_nft(nft, {"-f", "-"}, firewall_rules(firewall), host_mounts);
+  if (!installed.ok()) return std::move(installed).error().with_context("install the firewall of the sandboxes");
+  if (std::exchange(firewall_was_installed, true)) base::log_warning("the sandboxes' firewall table was deleted by somebody; it is back", {{"table", firewall.table}});
+  MAYFLY_TRY(enable_forwarding());
+  if (notes.size() < kNotesMax) note_other_firewalls();
+  return {};
+}
+
+// Only once the rules hold. Replies come in by the host's own devices, so forwarding on ours alone would not do.
+Result<void> NetworkBuilder::Impl::enable_forwarding() {
+  constexpr const char* kPath = "net/ipv4/ip_forward";
+  const UniqueFd file(::openat(sysctl.get(), kPath, O_RDONLY | O_CLOEXEC));
+  char value = '0';
+  if (file && ::read(file.get(), &value, 1) == 1 && value == '1') return {};
+  const UniqueFd writer(::openat(sysctl.get(), kPath, O_WRONLY | O_CLOEXEC));
+  if (!writer || ::write(writer.get(), "1", 1) != 1) return errno_error("set net.ipv4.ip_forward=1 (set it on the host yourself)", errno);
+  notes.emplace_back("net.ipv4.ip_forward was 0 and is now 1, for the outside network of functions; it stays so.");
+  return {};
+}
+
+void NetworkBuilder::Impl::note_other_firewalls() {
+  const auto listed = run_nft(nft, {"list", "chains"}, {}, host_mounts);
+  if (!listed.ok()) return;  // only a hint was lost
+  for (const auto& chain : dropping_forward_chains(*listed)) {
+    notes.push_back("The host's firewall chain \"" + chain + "\" drops forwarded packets by default; if functions reach no outside network, accept devices \"" +
+                    device_prefix + "*\" there (with Docker: iptables -I DOCKER-USER -i " + device_prefix + "+ -j ACCEPT; iptables -I DOCKER-USER -o " +
+                    device_prefix + "+ -j ACCEPT).");
+  }
+}
+
+// True when the device is gone.
+Result<bool> NetworkBuilder::Impl::delete_device(int index) {
+  ifinfomsg header{};
+  header.ifi_index = index;
+  NetlinkBatch batch;
+  batch.begin("delete device " + std::to_string(index), RTM_DELLINK, kChange, header);
+  MAYFLY_ASSIGN(const int failed, host->apply_errno(batch, nullptr));
+  return failed == 0 || failed == ENODEV;
+}
+
+Result<std::vector<int>> NetworkBuilder::Impl::own_devices() {
+  std::vector<int> found;
+  NetlinkBatch batch;
+  batch.begin("list devices", RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, ifinfomsg{});
+  MAYFLY_ASSIGN(const int failed, host->query(batch, [&](const nlmsghdr& head, std::span<const std::byte> payload) {
+    ifinfomsg link{};
+    if (head.nlmsg_type != RTM_NEWLINK || payload.size() < sizeof link) return;
+    std::memcpy(&link, payload.data(), sizeof link);
+    for (const auto& attribute : parse_attributes(payload.subspan(sizeof link))) {
+      if (attribute.type != IFLA_IFNAME) continue;
+      const std::string_view name(reinterpret_cast<const char*>(attribute.value.data()), attribute.value.size());
+      if (name.starts_with(device_prefix)) found.push_back(link.ifi_index);
+    }
+  }));
+  if (failed != 0) return errno_error("list devices", failed);
+  return found;
+}
+
+Result<std::unique_ptr<NetworkBuilder>> NetworkBuilder::create(NetworkOptions options) {
+  auto impl = std::make_unique<Impl>();
+  impl->options = std::move(options);
+  MAYFLY_TRY(impl->prepare());
+  return std::unique_ptr<NetworkBuilder>(new NetworkBuilder(std::move(impl)));
+}
+
+NetworkBuilder::NetworkBuilder(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+NetworkBuilder::~NetworkBuilder() = default;
+
+Result<SandboxNetwork> NetworkBuilder::make(std::uint64_t id, Network mode) {
+  if (impl_->pairs.contains(id)) return Error(ErrorCode::kAlreadyExists, "sandbox " + std::to_string(id) + " has a network already");
+  if (mode == Network::kOutside) MAYFLY_TRY(impl_->install_firewall());  // before there is anything to guard
+  MAYFLY_ASSIGN(SandboxNetwork network, impl_->make_namespace(mode));
+  if (mode == Network::kOutside) MAYFLY_TRY(impl_->connect_outside(id, network));
+  return network;
+}
+
+void NetworkBuilder::remove(std::uint64_t id) {
+  const auto found = impl_->pairs.find(id);
+  if (found == impl_->pairs.end()) return;
+  const Impl::Pair pair = found->second;
+  impl_->pairs.erase(found);
+  const auto gone = impl_->delete_device(pair.device);
+  if (gone.ok() && *gone) {
+    impl_->occupied.erase(pair.slot);
+    return;
+  }
+  base::log_warning("a sandbox's network device could not be deleted; its addresses stay reserved", {{"device", impl_->device_name(pair.slot)}});
+}
+
+void NetworkBuilder::remove_all() {
+  if (!impl_->options.privileged) return;
+  if (const auto devices = impl_->own_devices(); devices.ok()) {
+    for (const int device : *devices) (void)impl_->delete_device(device);
+  }
+  impl_->pairs.clear();
+  impl_->occupied.clear();
+  impl_->firewall_was_installed = false;
+  if (auto deleted = delete_table(impl_->firewall.table); !deleted.ok() && impl_->host_netns) {
+    base::log_warning("the sandboxes' firewall table could not be deleted", {{"cause", deleted.error().message()}});
+  }
+}
+
+Result<void> NetworkBuilder::prepare_outside() { return impl_->install_firewall(); }
+
+bool NetworkBuilder::outside_possible() const { return impl_->why_not.empty(); }
+const std::string& NetworkBuilder::why_not() const { return impl_->why_not; }
+const std::vector<std::string>& NetworkBuilder::notes() const { return impl_->notes; }
+
+}  // namespace mayfly::sandbox::internal
