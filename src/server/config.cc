@@ -170,6 +170,7 @@ const std::vector<Rule>& rules() {
       {{"network", "on|off", "functions reach outside networks through NAT (default on)"}, on_off(&Config::network)},
       {{"network-cidr", "CIDR", "addresses given to environments (default 100.88.0.0/16)"}, text(&Config::network_cidr)},
       {{"network-deny", "CIDR,...", "networks that functions may not reach, beside those never reachable"}, list(&Config::network_deny)},
+      {{"resolvers", "IP[:PORT],...", "DNS servers asked for functions (default: those of /etc/resolv.conf; they may be on the host's loopback)"}, list(&Config::resolvers)},
       {{"stand-in", "POLICY", "nearest: a near interpreter version may stand in for a missing one; off: never (default nearest)"},
        one_of<std::string>(&Config::stand_in, {{"nearest", "nearest"}, {"off", "off"}})},
       {{"runtime-paths", "DIR,...", "further directories searched for interpreters"}, list(&Config::runtime_paths)},

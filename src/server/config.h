@@ -35,6 +35,7 @@ struct Config {
   bool network = true;                  // false: no function reaches outside networks
   std::string network_cidr = "100.88.0.0/16";
   std::vector<std::string> network_deny;
+  std::vector<std::string> resolvers;   // "ADDRESS" or "ADDRESS:PORT"; empty: those of /etc/resolv.conf
   std::string stand_in = "nearest";     // "nearest" or "off"
   std::vector<std::string> runtime_paths;            // further directories searched for interpreters
   std::map<std::string, std::string> runtimes;       // "python3.12" -> interpreter path
