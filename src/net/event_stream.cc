@@ -67,7 +67,8 @@ Result<void> parse_headers(std::string_view bytes, EventStreamMessage& message) 
     }
     const auto size = take(bytes, 2);
     if (!size) return damaged("a header is cut off");
-    const auto value = take(bytes, (static_cast<std::size_t>(static_cast<unsigned char>((*size)[0])) << 8U) | static_cast<unsigned char>((*size)[1]));
+    const auto value =
+        take(bytes, (static_cast<std::size_t>(static_cast<unsigned char>((*size)[0])) << 8U) | static_cast<unsigned char>((*size)[1]));
     if (!value) return damaged("a header is cut off");
     message.headers.emplace_back(*name, *value);
   }

@@ -163,7 +163,8 @@ Awaitable<Result<void>> async_connect(TimedConnection& connection, const ClientT
   if (!error) {
     endpoints.emplace_back(literal, static_cast<std::uint16_t>(internal::parse_length(target.port).value_or(0)));
   } else {
-    const auto found = co_await connection.resolver.async_resolve(target.host, target.port, asio::redirect_error(asio::use_awaitable, error));
+    const auto found =
+        co_await connection.resolver.async_resolve(target.host, target.port, asio::redirect_error(asio::use_awaitable, error));
     if (connection.expired) co_return too_late(target);
     if (error) co_return Error(ErrorCode::kUnavailable, "cannot find the host \"" + target.host + "\": " + error.message());
     for (const auto& entry : found) endpoints.push_back(entry.endpoint());
@@ -183,10 +184,11 @@ Awaitable<Result<Response>> async_receive(TimedConnection& connection, const Cli
   const auto bytes = std::make_unique_for_overwrite<char[]>(kPieceBytes);
   while (true) {
     error_code error;
-    const std::size_t got =
-        co_await connection.socket.async_read_some(asio::buffer(bytes.get(), kPieceBytes), asio::redirect_error(asio::use_awaitable, error));
+    const std::size_t got = co_await connection.socket.async_read_some(asio::buffer(bytes.get(), kPieceBytes),
+                                                                       asio::redirect_error(asio::use_awaitable, error));
     if (connection.expired) co_return too_late(target);
-    if (error == asio::error::operation_aborted) co_return Error(ErrorCode::kCancelled, "the request to " + target.address() + " was cancelled");
+    if (error == asio::error::operation_aborted)
+      co_return Error(ErrorCode::kCancelled, "the request to " + target.address() + " was cancelled");
     if (error && error != asio::error::eof && !reader.started()) co_return unreachable(target, error.message());
     if (error) {
       MAYFLY_CO_TRY(reader.end());

@@ -23,7 +23,9 @@ struct ClientRequest {
   std::function<void(std::string_view)> on_body;
 };
 
-// kUnavailable when nothing listens (the message names the address), kDeadlineExceeded, kInvalidArgument for a bad URL.
+// kUnavailable when nothing listens (the message names the address) or the answer is broken off, kDeadlineExceeded,
+// kTooLarge beyond response_bytes_max, kInvalidArgument for a bad URL or header, kUnsupported for https. An answer given
+// before the body was sent whole (413) is returned as such. Trailers are read and dropped.
 [[nodiscard]] base::Result<Response> blocking_request(const ClientRequest& request);
 [[nodiscard]] Awaitable<base::Result<Response>> async_request(ClientRequest request);
 

@@ -52,7 +52,9 @@ std::vector<Result<Response>> both(TestServer& server, const ClientRequest& requ
   std::optional<TaskScope> scope;
   testing::on_loop(server.loop(), [&] {
     scope.emplace(server.loop().executor());
-    auto ask = [](ClientRequest copy, std::promise<Result<Response>>& to) -> Awaitable<void> { to.set_value(co_await async_request(std::move(copy))); };
+    auto ask = [](ClientRequest copy, std::promise<Result<Response>>& to) -> Awaitable<void> {
+      to.set_value(co_await async_request(std::move(copy)));
+    };
     scope->spawn(ask(request, answer));
   });
   answers.push_back(answer.get_future().get());
@@ -147,7 +149,8 @@ TEST(HttpClient, names_what_went_wrong) {
     EXPECT_EQ(answer.error().code(), ErrorCode::kUnavailable);
     EXPECT_NE(answer.error().message().find("127.0.0.1:" + std::to_string(closed_port)), std::string::npos);
   }
-  for (const char* url : {"", "ftp://h/", "http://", "http:///x", "http://h:0/", "http://h:99999/", "http://h/a b", "http://h/\r\nX: y", "http://a@b/"}) {
+  for (const char* url :
+       {"", "ftp://h/", "http://", "http:///x", "http://h:0/", "http://h:99999/", "http://h/a b", "http://h/\r\nX: y", "http://a@b/"}) {
     request.url = url;
     for (const auto& answer : both(server, request)) EXPECT_EQ(answer.error().code(), ErrorCode::kInvalidArgument) << url;
   }
@@ -162,15 +165,13 @@ TEST(HttpClient, reads_close_delimited_and_interim_answers_and_refuses_nonsense)
     std::string bytes;
     std::optional<std::string> body;
   };
-  for (const Case& each : {Case{"HTTP/1.1 200 OK\r\n\r\nuntil the end", "until the end"},
-                           Case{"HTTP/1.0 200 OK\r\n\r\n", ""},
+  for (const Case& each : {Case{"HTTP/1.1 200 OK\r\n\r\nuntil the end", "until the end"}, Case{"HTTP/1.0 200 OK\r\n\r\n", ""},
                            Case{"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "ok"},
                            Case{"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok", std::nullopt},
                            Case{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", std::nullopt},
                            Case{"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nx", std::nullopt},
                            Case{"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", std::nullopt},
-                           Case{"SSH-2.0-OpenSSH\r\n\r\n", std::nullopt},
-                           Case{"", std::nullopt}}) {
+                           Case{"SSH-2.0-OpenSSH\r\n\r\n", std::nullopt}, Case{"", std::nullopt}}) {
     auto listener = listen_tcp("127.0.0.1:0");
     ASSERT_TRUE(listener.ok());
     sockaddr_in address{};

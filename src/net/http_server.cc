@@ -158,7 +158,7 @@ void HttpServer::Impl::close_all() {
   error_code ignored;
   listener.close(ignored);
   sweeper.cancel();
-  scope.reset();  // from here on no handler runs
+  scope.reset();                                 // from here on no handler runs
   std::vector<std::shared_ptr<Connection>> all;  // closing one may end others
   for (Connection* connection : core->connections) {
     if (auto kept = connection->weak_from_this().lock()) all.push_back(std::move(kept));
@@ -271,7 +271,8 @@ base::Result<base::UniqueFd> listen_tcp(const std::string& address) {
   (void)::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
   if (::bind(fd.get(), found->ai_addr, found->ai_addrlen) != 0 || ::listen(fd.get(), kBacklog) != 0) {
     if (errno == EADDRINUSE) {
-      return Error(ErrorCode::kAlreadyExists, "cannot listen on " + address + ": another program has it; stop that one or choose another port");
+      return Error(ErrorCode::kAlreadyExists,
+                   "cannot listen on " + address + ": another program has it; stop that one or choose another port");
     }
     return base::errno_error("cannot listen on " + address, errno);
   }

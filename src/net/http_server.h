@@ -26,8 +26,11 @@ struct ServerLimits {
   std::size_t connections_max = 10'000;                      // beyond it new connections are answered 503 and closed
 };
 
-// One request and its answer, handed to the Handler. Lives on the server's loop. If the handler returns without answering,
-// the peer gets 500. What the handler leaves of the request body is read and dropped up to 64 KiB, beyond that the connection closes.
+// One request and its answer, handed to the Handler. Lives on the server's loop until the handler returns. If it returns
+// without answering, the peer gets 500; with a streamed answer unfinished, the connection is reset. What the handler leaves of
+// the request body is read and dropped up to 64 KiB, beyond that the connection closes.
+// Reads and writes are not cancellable by themselves: they end with their limits in ServerLimits or with the connection. At
+// most one read and one write may be pending.
 class Exchange {
  public:
   virtual ~Exchange() = default;
@@ -46,30 +49,35 @@ class Exchange {
   // Trailer fields; complete once the body has ended.
   [[nodiscard]] virtual const Headers& trailers() const = 0;
 
-  // Sends a whole answer.
+  // Sends a whole answer. kInvalidArgument, with nothing sent, for a status outside 200-599 or a field that would break the
+  // header (another answer may follow); kConflict when answered already; kCancelled when the peer went away. A Connection
+  // field of "close" closes the connection afterwards. For HEAD the body is not sent, its length is (or Content-Length if set).
   [[nodiscard]] virtual Awaitable<base::Result<void>> respond(Response response) = 0;
   // Starts an answer whose length is not known: chunked (close-delimited for HTTP/1.0). Fields are sent now.
   [[nodiscard]] virtual Awaitable<base::Result<void>> begin(int status, Headers headers) = 0;
   // Sends a piece; returns when the socket has taken it, which is the backpressure. kCancelled when the peer went away.
   [[nodiscard]] virtual Awaitable<base::Result<void>> write(std::string_view bytes) = 0;
+  // Ends the streamed answer. `trailers` go to HTTP/1.1 peers only; kInvalidArgument for those that may not be trailers.
   [[nodiscard]] virtual Awaitable<base::Result<void>> finish(Headers trailers) = 0;
   // Breaks the connection off so that the peer sees an incomplete answer.
   virtual void abort() = 0;
 
   [[nodiscard]] virtual bool answered() const = 0;
-  // Resumes when the peer closes or resets the connection, or with the end of this exchange. For long waits (long polls,
-  // invocations) run beside the work: true when the peer is gone. Only while no read is pending and the body has ended.
+  // Resumes when the peer closes or resets the connection (true), or with the end of this exchange (false). For long waits
+  // (long polls, invocations), run beside the work; cancellable. A half-close counts as gone. Watches from the end of the
+  // request body on, and until 16 KiB of pipelined requests have piled up.
   [[nodiscard]] virtual Awaitable<bool> peer_gone() = 0;
 };
 
 using Handler = std::function<Awaitable<void>(Exchange&)>;
 
-// Accepts on one listening socket and serves each connection as a task of its own. Used on the loop's thread.
+// Accepts on one listening socket and serves each connection as a task of its own. Used and destroyed on the loop's thread, or
+// destroyed after the loop has stopped, but before the loop.
 class HttpServer {
  public:
   // Takes the listening socket (non-blocking). `handler` is called for each request, one at a time per connection.
   HttpServer(Executor executor, base::UniqueFd listener, ServerLimits limits, Handler handler);
-  // Closes everything at once.
+  // Closes everything at once. No handler runs afterwards.
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;

@@ -4,8 +4,8 @@
 #include <sys/resource.h>
 
 #include <atomic>
-#include <optional>
 #include <boost/asio/this_coro.hpp>
+#include <optional>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -64,7 +64,6 @@ TEST(HttpServer, answers_a_request_and_keeps_the_connection) {
   EXPECT_NE(client.read_past("]").find("POST /2 [hello]"), std::string::npos);
 }
 
-
 struct BadHead {
   const char* name;
   std::string bytes;
@@ -93,7 +92,10 @@ std::vector<BadHead> bad_heads() {
       {"TE with parameter", post_with("Transfer-Encoding: chunked;q=1\r\n"), 501},
       {"TE empty", post_with("Transfer-Encoding:\r\n"), 400},
       {"TE twice", post_with("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"), 400},
-      {"TE with vertical tab", post_with("Transfer-Encoding: \x0b" "chunked\r\n"), 400},
+      {"TE with vertical tab",
+       post_with("Transfer-Encoding: \x0b"
+                 "chunked\r\n"),
+       400},
       {"TE with space before colon", post_with("Transfer-Encoding : chunked\r\n"), 400},
       {"TE in HTTP/1.0", "POST / HTTP/1.0\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
       {"TE folded", post_with("Transfer-Encoding:\r\n chunked\r\n"), 400},
@@ -203,7 +205,8 @@ TEST(HttpServer, accepts_what_is_unusual_but_sound) {
 TEST(HttpServer, takes_a_head_that_arrives_byte_by_byte) {
   TestServer server(echo);
   RawClient client(server.port());
-  for (const char c : std::string("\r\nPOST /slow HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nA: b\r\n\r\n")) {
+  for (const char c :
+       std::string("\r\nPOST /slow HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nA: b\r\n\r\n")) {
     client.send(std::string_view(&c, 1));
   }
   EXPECT_NE(client.read_past("A=b").find("POST /slow [abc] A=b"), std::string::npos);
@@ -244,11 +247,12 @@ TEST(HttpServer, reads_trailers_and_drops_those_that_could_change_framing_or_ide
 TEST(HttpServer, answers_400_to_broken_chunks_and_closes) {
   using namespace std::string_literals;
   TestServer server(echo);
-  for (const std::string& body : {"x\r\nhello\r\n0\r\n\r\n"s, "0x5\r\nhello\r\n0\r\n\r\n"s, "+5\r\nhello\r\n0\r\n\r\n"s, "5\nhello\r\n0\r\n\r\n"s,
-                                  "5\r\nhelloX\r\n0\r\n\r\n"s, "5\r\nhello\n0\r\n\r\n"s, " 5\r\nhello\r\n0\r\n\r\n"s, "-1\r\n\r\n"s, "\r\n\r\n"s,
-                                  "ffffffffffffffffff\r\n"s, "5 x\r\nhello\r\n0\r\n\r\n"s, "5;\0\r\nhello\r\n0\r\n\r\n"s, "5;a\rb\r\nhello\r\n0\r\n\r\n"s,
-                                  "5;" + std::string(2000, 'e') + "\r\nhello\r\n0\r\n\r\n", "0\r\nA B: c\r\n\r\n"s, "0\r\nA: c\x01\r\n\r\n"s,
-                                  "0\r\n folded: x\r\n\r\n"s, "0\r\nA: " + std::string(20'000, 't') + "\r\n\r\n"}) {
+  for (const std::string& body :
+       {"x\r\nhello\r\n0\r\n\r\n"s, "0x5\r\nhello\r\n0\r\n\r\n"s, "+5\r\nhello\r\n0\r\n\r\n"s, "5\nhello\r\n0\r\n\r\n"s,
+        "5\r\nhelloX\r\n0\r\n\r\n"s, "5\r\nhello\n0\r\n\r\n"s, " 5\r\nhello\r\n0\r\n\r\n"s, "-1\r\n\r\n"s, "\r\n\r\n"s,
+        "ffffffffffffffffff\r\n"s, "5 x\r\nhello\r\n0\r\n\r\n"s, "5;\0\r\nhello\r\n0\r\n\r\n"s, "5;a\rb\r\nhello\r\n0\r\n\r\n"s,
+        "5;" + std::string(2000, 'e') + "\r\nhello\r\n0\r\n\r\n", "0\r\nA B: c\r\n\r\n"s, "0\r\nA: c\x01\r\n\r\n"s,
+        "0\r\n folded: x\r\n\r\n"s, "0\r\nA: " + std::string(20'000, 't') + "\r\n\r\n"}) {
     RawClient client(server.port());
     client.send(post_with("Transfer-Encoding: chunked\r\n", body) + "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n");
     const std::string answer = client.read_to_end();
@@ -292,7 +296,8 @@ TEST(HttpServer, lets_an_answer_through_although_the_peer_still_sends_its_body) 
 TEST(HttpServer, drops_a_small_body_the_handler_left_and_goes_on) {
   TestServer server([](Exchange& exchange) -> Awaitable<void> { (void)co_await exchange.respond(text(exchange.head().target)); });
   RawClient client(server.port());
-  client.send("POST /1 HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n" + std::string(1000, 'x') + "GET /2 HTTP/1.1\r\nHost: h\r\n\r\n");
+  client.send("POST /1 HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n" + std::string(1000, 'x') +
+              "GET /2 HTTP/1.1\r\nHost: h\r\n\r\n");
   EXPECT_EQ(count_of(client.read_past("/2"), "200 OK"), 2U);
 }
 
@@ -485,7 +490,8 @@ TEST(HttpServer, shows_an_incomplete_answer_as_incomplete) {
     (void)co_await exchange.write("half");
     if (exchange.head().target == "/abort") exchange.abort();
   });
-  for (const char* bytes : {"GET /abort HTTP/1.1\r\nHost: h\r\n\r\n", "GET /abort HTTP/1.0\r\n\r\n", "GET /forgot HTTP/1.1\r\nHost: h\r\n\r\n"}) {
+  for (const char* bytes :
+       {"GET /abort HTTP/1.1\r\nHost: h\r\n\r\n", "GET /abort HTTP/1.0\r\n\r\n", "GET /forgot HTTP/1.1\r\nHost: h\r\n\r\n"}) {
     RawClient client(server.port());
     client.send(bytes);
     const std::string answer = client.read_to_end();
@@ -533,7 +539,8 @@ TEST(HttpServer, reads_a_large_body_whole_and_in_pieces) {
     plain.send("POST " + target + " HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 10000000\r\n\r\n" + body);
     EXPECT_TRUE(plain.read_to_end().ends_with("\r\n\r\n10000000")) << target;
     RawClient chunked(server.port());
-    chunked.send("POST " + target + " HTTP/1.1\r\nHost: h\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n989680\r\n" + body + "\r\n0\r\n\r\n");
+    chunked.send("POST " + target + " HTTP/1.1\r\nHost: h\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n989680\r\n" + body +
+                 "\r\n0\r\n\r\n");
     EXPECT_TRUE(chunked.read_to_end().ends_with("\r\n\r\n10000000")) << target;
   }
 }

@@ -44,8 +44,11 @@ class EventLoop {
   std::unique_ptr<Impl> impl_;
 };
 
-// Owns background coroutines of one object. Declare it last in a class: its destructor cancels them, and none runs afterwards.
-// Used on one loop's thread only. An exception that leaves a task is logged and counted as a bug.
+// Owns background coroutines of one object. Declare it last in a class: its destructor cancels them, and none runs afterwards,
+// even one whose operation has completed already. Their frames are freed when the operation they wait for has ended, which may
+// be after the destructor: destructors of a task's locals must not touch the owner. A task does not destroy its own scope.
+// Used on one loop's thread only (or while the loop does not run); may outlive the loop. An exception that leaves a task is
+// logged as a bug, except operation_aborted, the way a cancelled task ends.
 class TaskScope {
  public:
   explicit TaskScope(Executor executor);
@@ -53,8 +56,10 @@ class TaskScope {
   TaskScope(const TaskScope&) = delete;
   TaskScope& operator=(const TaskScope&) = delete;
 
+  // On the loop's thread the task runs inside the call up to its first suspension; elsewhere it starts with the loop.
   void spawn(Awaitable<void> task);
-  // Cancels every task; those suspended in an asynchronous operation resume with operation_aborted.
+  // Cancels every task: those suspended in an asynchronous operation resume with boost::system::system_error
+  // (operation_aborted), and so does every further co_await of theirs. run_on and Exchange's reads and writes end first.
   void cancel();
   // Waits until no task is left, at most until `deadline`. True when none is.
   [[nodiscard]] Awaitable<bool> join(base::Deadline deadline);
@@ -65,7 +70,8 @@ class TaskScope {
   std::shared_ptr<Impl> impl_;
 };
 
-// A signal several coroutines of one loop may wait for: set() wakes all waiters and stays set until reset().
+// A signal several coroutines of one loop may wait for: set() wakes all waiters and stays set until reset(). Waiters resume
+// after set() has returned, never inside it. Await wait() at once, where it is called.
 class Event {
  public:
   explicit Event(Executor executor);
@@ -87,7 +93,8 @@ class Event {
 [[nodiscard]] Awaitable<void> sleep_until(base::Deadline deadline);
 
 // Runs blocking `work` on `pool` and resumes on the calling coroutine's loop when it has ended. False when the pool's queue
-// is full: the work was not run.
+// is full: the work was not run. Not cancellable: the coroutine's locals live until the work has ended, so the work may use
+// them by reference. The pool must end before the loop is destroyed. Await the result at once, where it is called.
 [[nodiscard]] Awaitable<bool> run_on(base::WorkerPool& pool, std::function<void()> work);
 
 }  // namespace mayfly::net

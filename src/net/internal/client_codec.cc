@@ -24,7 +24,8 @@ bool has_no_body(const ClientRequest& request, int status) { return request.meth
 
 Result<ClientTarget> parse_url(std::string_view url) {
   constexpr std::string_view kScheme = "http://";
-  if (url.starts_with("https://")) return Error(ErrorCode::kUnsupported, "https is not spoken here: use an http:// URL, not " + std::string(url));
+  if (url.starts_with("https://"))
+    return Error(ErrorCode::kUnsupported, "https is not spoken here: use an http:// URL, not " + std::string(url));
   if (!url.starts_with(kScheme)) return bad_url(url, "must begin with http://");
   std::string_view rest = url.substr(kScheme.size());
   const std::size_t slash = rest.find_first_of("/?");
@@ -120,7 +121,8 @@ Result<bool> ResponseReader::take_body() {
     return decoder_->done();
   }
   std::string_view bytes = input_;
-  if (head_->content_length) bytes = bytes.substr(0, static_cast<std::size_t>(std::min<std::uint64_t>(bytes.size(), *head_->content_length - received_)));
+  if (head_->content_length)
+    bytes = bytes.substr(0, static_cast<std::size_t>(std::min<std::uint64_t>(bytes.size(), *head_->content_length - received_)));
   MAYFLY_TRY(deliver(bytes));
   input_.clear();
   return head_->content_length && received_ == *head_->content_length;

@@ -22,10 +22,10 @@ using boost::system::error_code;
 
 namespace {
 
-constexpr std::size_t kPieceBytes = 64U << 10U;        // one read of a body
-constexpr std::size_t kDropBytesMax = 64U << 10U;      // of a request body the handler left unread
-constexpr std::size_t kWatchBytesMax = 16U << 10U;     // pipelined bytes kept while peer_gone() watches
-constexpr std::size_t kJoinBytesMax = 4U << 10U;       // small bodies are copied behind the head
+constexpr std::size_t kPieceBytes = 64U << 10U;     // one read of a body
+constexpr std::size_t kDropBytesMax = 64U << 10U;   // of a request body the handler left unread
+constexpr std::size_t kWatchBytesMax = 16U << 10U;  // pipelined bytes kept while peer_gone() watches
+constexpr std::size_t kJoinBytesMax = 4U << 10U;    // small bodies are copied behind the head
 constexpr std::size_t kLingerBytesMax = 4U << 20U;
 constexpr base::Duration kLingerTime = std::chrono::seconds(2);
 
@@ -178,9 +178,8 @@ void Connection::start_read() {
   if (reading_ || read_end_ != ReadEnd::kOpen) return;
   reading_ = true;
   const std::span<char> room = input_.prepare();
-  socket_.async_read_some(asio::buffer(room.data(), room.size()), [self = shared_from_this()](error_code error, std::size_t bytes) {
-    self->on_read(error, bytes, false);
-  });
+  socket_.async_read_some(asio::buffer(room.data(), room.size()),
+                          [self = shared_from_this()](error_code error, std::size_t bytes) { self->on_read(error, bytes, false); });
 }
 
 void Connection::start_direct_read() {
@@ -366,7 +365,9 @@ Awaitable<Result<std::string>> Connection::read_known_length(std::uint64_t size)
 }
 
 Awaitable<Result<std::string>> Connection::read_all(std::uint64_t limit) {
-  const auto too_large = [limit] { return Error(ErrorCode::kTooLarge, "the request body is larger than " + std::to_string(limit) + " bytes"); };
+  const auto too_large = [limit] {
+    return Error(ErrorCode::kTooLarge, "the request body is larger than " + std::to_string(limit) + " bytes");
+  };
   std::string body;
   if (!decoder_) {
     if (remaining_ > limit) co_return too_large();
@@ -449,7 +450,8 @@ Result<void> Connection::put_head(int status, const Headers& headers) {
   bool close = false;
   for (const auto& [name, value] : headers.fields()) {
     if (!is_token(name) || !is_field_value(value)) {
-      return Error(ErrorCode::kInvalidArgument, "the answer's header " + base::json_quote(name) + " holds a byte that is not allowed there");
+      return Error(ErrorCode::kInvalidArgument,
+                   "the answer's header " + base::json_quote(name) + " holds a byte that is not allowed there");
     }
     if (!is_own_field(name)) {
       append_field(output_, name, value);

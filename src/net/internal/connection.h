@@ -144,13 +144,13 @@ class Connection final : public Exchange, public std::enable_shared_from_this<Co
   std::string peer_;
 
   InputBuffer input_;
-  std::string direct_;             // body bytes read straight into the caller's string
+  std::string direct_;  // body bytes read straight into the caller's string
   std::size_t direct_filled_ = 0;
   Resume reader_;
   Resume writer_;
   bool reading_ = false;
-  bool idle_ = false;              // waiting for the first byte of a request
-  bool closing_ = false;           // told to end while idle
+  bool idle_ = false;     // waiting for the first byte of a request
+  bool closing_ = false;  // told to end while idle
   bool read_expired_ = false;
   bool write_expired_ = false;
   ReadEnd read_end_ = ReadEnd::kOpen;

@@ -15,7 +15,8 @@ constexpr std::array<bool, 256> kTokenTable = [] {
   for (int c = '0'; c <= '9'; ++c) table[static_cast<std::size_t>(c)] = true;
   for (int c = 'a'; c <= 'z'; ++c) table[static_cast<std::size_t>(c)] = true;
   for (int c = 'A'; c <= 'Z'; ++c) table[static_cast<std::size_t>(c)] = true;
-  for (const char c : {'!', '#', '$', '%', '&', '\'', '*', '+', '-', '.', '^', '_', '`', '|', '~'}) table[static_cast<std::size_t>(c)] = true;
+  for (const char c : {'!', '#', '$', '%', '&', '\'', '*', '+', '-', '.', '^', '_', '`', '|', '~'})
+    table[static_cast<std::size_t>(c)] = true;
   return table;
 }();
 
@@ -231,11 +232,30 @@ bool list_contains(std::string_view value, std::string_view token) {
 }
 
 bool is_forbidden_trailer(std::string_view name) {
-  constexpr std::array<std::string_view, 24> kForbidden = {
-      "transfer-encoding", "content-length", "host",         "trailer",       "te",           "connection",
-      "keep-alive",        "upgrade",        "expect",       "authorization", "cookie",       "set-cookie",
-      "proxy-authorization", "proxy-connection", "content-type", "content-encoding", "content-range", "cache-control",
-      "max-forwards",      "range",          "www-authenticate", "proxy-authenticate", "age",   "location"};
+  constexpr std::array<std::string_view, 24> kForbidden = {"transfer-encoding",
+                                                           "content-length",
+                                                           "host",
+                                                           "trailer",
+                                                           "te",
+                                                           "connection",
+                                                           "keep-alive",
+                                                           "upgrade",
+                                                           "expect",
+                                                           "authorization",
+                                                           "cookie",
+                                                           "set-cookie",
+                                                           "proxy-authorization",
+                                                           "proxy-connection",
+                                                           "content-type",
+                                                           "content-encoding",
+                                                           "content-range",
+                                                           "cache-control",
+                                                           "max-forwards",
+                                                           "range",
+                                                           "www-authenticate",
+                                                           "proxy-authenticate",
+                                                           "age",
+                                                           "location"};
   return std::ranges::any_of(kForbidden, [name](std::string_view item) { return equal_ignoring_case(name, item); });
 }
 

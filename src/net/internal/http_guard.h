@@ -40,7 +40,7 @@ class HeadScanner {
   void reset() { *this = HeadScanner{}; }
 
  private:
-  std::size_t position_ = 0;    // scanned so far
+  std::size_t position_ = 0;  // scanned so far
   std::size_t line_start_ = 0;
   std::size_t lines_ = 0;
   Refusal refusal_;

@@ -1,8 +1,8 @@
 #include "net/internal/http_parse.h"
 
+#include <algorithm>
 #include <boost/asio/buffer.hpp>
 #include <boost/beast/http/basic_parser.hpp>
-#include <algorithm>
 #include <limits>
 
 namespace mayfly::net::internal {

@@ -81,7 +81,9 @@ class RawClient {
     }
   }
   // Everything until the server closes, at most 5 s.
-  std::string read_to_end() { return read_until([](const std::string&) { return false; }); }
+  std::string read_to_end() {
+    return read_until([](const std::string&) { return false; });
+  }
   // Until `text` has been seen (everything received so far is returned), the end, or 5 s without a byte.
   std::string read_past(std::string_view text) {
     return read_until([text](const std::string& all) { return all.find(text) != std::string::npos; });
