@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "base/bytes.h"
-#include "base/defer.h"
 #include "base/log.h"
 #include "base/mutex.h"
 #include "engine/internal/documents.h"
@@ -166,16 +165,44 @@ struct FunctionRegistry::Impl {
                  "PreconditionFailedException");
   }
 
-  // --- Code. A pinned code is being deployed: sweep() leaves it alone although no version names it yet.
+  // --- Code. While held, a code is being deployed: sweep() leaves it alone although no version names it yet.
   void pin(const std::string& code_id) {
     const MutexLock lock(writing);
     ++pins[code_id];
   }
-  void unpin(const std::string& code_id) {
+  // What came to nothing goes at once; what was there before may be in use and is left to sweep().
+  void unpin(const std::string& code_id, bool was_there) {
     const MutexLock lock(writing);
     const auto found = pins.find(code_id);
-    if (--found->second == 0) pins.erase(found);
+    if (--found->second > 0) return;
+    pins.erase(found);
+    if (!was_there && !is_named(code_id)) forget_code(code_id);
   }
+  bool is_named(const std::string& code_id) const {
+    const auto names = [&code_id](const VersionPtr& version) { return version->config.code_id == code_id; };
+    const std::vector<RecordPtr> all = view.all();
+    return std::any_of(all.begin(), all.end(), [&](const RecordPtr& record) {
+      return names(record->latest) || std::any_of(record->published.begin(), record->published.end(), names);
+    });
+  }
+  class CodeHold {
+   public:
+    CodeHold(Impl& impl, const std::string& code_id) : impl_(impl), code_id_(code_id) {
+      impl_.pin(code_id_);
+      was_there_ = impl_.blobs.open(code_id_, false).ok();
+    }
+    ~CodeHold() { impl_.unpin(code_id_, was_there_ || kept_); }
+    CodeHold(const CodeHold&) = delete;
+    CodeHold& operator=(const CodeHold&) = delete;
+    // A version names it now.
+    void keep() { kept_ = true; }
+
+   private:
+    Impl& impl_;
+    const std::string code_id_;
+    bool was_there_ = false;
+    bool kept_ = false;
+  };
   Result<void> store_code(const std::string& zip) {
     MAYFLY_ASSIGN(const std::string id, blobs.put(zip));
     Result<void> prepared = prepare(id);
@@ -466,14 +493,14 @@ Result<VersionPtr> FunctionRegistry::create(const std::string& name, FunctionCon
   MAYFLY_TRY(check_tags(tags));
   if (find(name) != nullptr) return impl_->already_exists(name);  // before the work; asked again with the lock held
   const CodeIdentity code = identify(zip);
-  impl_->pin(code.id);
-  const base::Defer unpin([this, &code] { impl_->unpin(code.id); });
+  Impl::CodeHold hold(*impl_, code.id);
   MAYFLY_TRY(impl_->store_code(zip));
   code.put_into(config);
   config.network = network_of(tags, config.network);
   if (config.log_group.empty()) config.log_group = "/aws/lambda/" + name;
   settle_log_levels(config);
   MAYFLY_ASSIGN(VersionPtr answer, impl_->insert(name, std::move(config), std::move(tags), publish));
+  hold.keep();
   impl_->tell(name);
   return answer;
 }
@@ -482,11 +509,12 @@ Result<VersionPtr> FunctionRegistry::update_code(const std::string& name, std::s
                                                  bool publish, bool dry_run) {
   MAYFLY_TRY(impl_->existing_at(name, revision_id));  // before the work; asked again with the lock held
   const CodeIdentity code = identify(zip);
-  impl_->pin(code.id);
-  const base::Defer unpin([this, &code] { impl_->unpin(code.id); });
+  Impl::CodeHold hold(*impl_, code.id);
   MAYFLY_TRY(impl_->store_code(zip));
   MAYFLY_ASSIGN(VersionPtr answer, impl_->replace_code(name, code, architecture, revision_id, publish, dry_run));
-  if (!dry_run) impl_->tell(name);
+  if (dry_run) return answer;
+  hold.keep();
+  impl_->tell(name);
   return answer;
 }
 

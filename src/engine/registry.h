@@ -73,7 +73,7 @@ class FunctionRegistry {
   // pools can drop environments of old generations.
   void on_change(std::function<void(const std::string& name)> listener);
 
-  // Forgets blobs and unpacked code that no version names, except what `in_use` (code ids of living environments) holds.
+  // Forgets blobs and unpacked code that no version names any more (of deleted or updated functions), except what `in_use` (code ids of living environments) holds.
   // open() does it with nothing in use; call it now and then. Answers how many codes went.
   [[nodiscard]] base::Result<std::size_t> sweep(const std::set<std::string>& in_use);
 

@@ -240,7 +240,7 @@ TEST_F(RegistryTest, ADryRunChangesNothing) {
   EXPECT_EQ(answer->config.code_size, 8U);
   EXPECT_EQ(latest(), before);
   EXPECT_TRUE(registry_->find("f")->published.empty());
-  EXPECT_EQ(*registry_->sweep({}), 1U) << "the dry run's code is left for the sweep";
+  EXPECT_EQ(blobs_->list()->size(), 1U) << "the dry run's code is not kept";
 }
 
 TEST_F(RegistryTest, ABadArchiveChangesNothing) {
@@ -248,12 +248,15 @@ TEST_F(RegistryTest, ABadArchiveChangesNothing) {
   expect_error(registry_->create("f", config(), "bomb", {}, false), ErrorCode::kInvalidArgument, "InvalidParameterValueException",
                "Could not unzip uploaded file. Please check your file, then try to upload again.");
   EXPECT_EQ(registry_->find("f"), nullptr);
+  EXPECT_TRUE(blobs_->list()->empty());
   refuse_code_ = false;
   create();
   const VersionPtr before = latest();
   refuse_code_ = true;
   EXPECT_FALSE(registry_->update_code("f", "bomb", {}, "", true, false).ok());
+  EXPECT_FALSE(registry_->update_code("f", "zip one", {}, "", true, false).ok());
   EXPECT_EQ(latest(), before);
+  EXPECT_EQ(*blobs_->list(), std::vector<std::string>{before->config.code_id}) << "the bomb went, the code in use stayed";
 }
 
 TEST_F(RegistryTest, AStoreThatRefusesLeavesTheViewAsItWas) {
