@@ -1,0 +1,50 @@
+// The management door: every AWS API that Mayfly speaks, on one endpoint, and the data door inside environments. Parses,
+// authenticates, authorises and translates; decides nothing that the engine or the registry should decide.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "access/access.h"
+#include "base/time.h"
+#include "base/worker_pool.h"
+#include "engine/invocation.h"
+#include "engine/registry.h"
+#include "net/http_server.h"
+#include "observe/log_store.h"
+#include "observe/metrics.h"
+
+namespace mayfly::api {
+
+// What the doors stand on. Everything is owned by the composition root and outlives the handlers. One context for each event
+// loop (its invoker is that loop's); the other parts are shared between loops.
+struct ApiContext {
+  engine::FunctionRegistry& registry;
+  engine::Invoker& invoker;               // called on the loop's thread only
+  access::CredentialStore& credentials;
+  observe::LogStore& logs;
+  observe::Metrics& metrics;
+  base::WorkerPool& pool;                 // for everything that blocks: registry changes, log reads, code downloads
+  const base::Clock& clock;
+
+  std::uint32_t concurrency_max = 1000;   // of the account, for GetAccountSettings
+  // Longest waits before a function runs; with its Timeout they make the deadline of an invocation.
+  base::Duration queue_budget = std::chrono::seconds(10);
+  base::Duration start_budget = std::chrono::seconds(30);
+  // Whether functions of a runtime can be run here, asked when one is made or changed; empty: no further check. Blocking.
+  std::function<base::Result<void>(const std::string& runtime)> check_runtime = {};
+  // What /readyz asks: the store answers, the launcher lives. Called on the pool; empty: always ready.
+  std::function<base::Result<void>()> ready = {};
+};
+
+// The handler of the API port: signed AWS requests, and without signature only GET /healthz, /readyz and /metrics.
+// `context` must outlive the handler.
+[[nodiscard]] net::Handler management_handler(ApiContext& context);
+
+// The handler of one environment's data listener: requests signed with the environment's own temporary key `access_key` and
+// nothing else; data calls only (lambda Invoke and InvokeWithResponseStream, sts GetCallerIdentity, reading logs); never
+// management, operator pages or code downloads.
+[[nodiscard]] net::Handler data_handler(ApiContext& context, std::string access_key);
+
+}  // namespace mayfly::api

@@ -1,0 +1,26 @@
+// From a function's name as a request gives it to the function and version it means.
+#pragma once
+
+#include <string>
+
+#include "base/result.h"
+#include "engine/registry.h"
+
+namespace mayfly::api::lambda {
+
+struct Target {
+  std::string name;
+  std::string qualifier;  // "" unless the name or the query gave one
+  // The ARN as the caller qualified it.
+  [[nodiscard]] std::string arn(const engine::Account& account) const { return account.function_arn(name) + (qualifier.empty() ? "" : ":" + qualifier); }
+};
+
+// Checks form, region and account of `name` and that its qualifier and `qualifier` agree. Whether the function exists is not
+// asked. `action` ("lambda:GetFunction") is for the error about another account.
+[[nodiscard]] base::Result<Target> resolve_name(const std::string& name, const std::string& qualifier, const engine::Account& account, const std::string& action);
+
+// The version `target` means, or ResourceNotFoundException. `says_latest`: the error names ":$LATEST" where no qualifier was
+// given, as Invoke's does.
+[[nodiscard]] base::Result<engine::VersionPtr> find_version(const engine::FunctionRegistry& registry, const Target& target, bool says_latest);
+
+}  // namespace mayfly::api::lambda
