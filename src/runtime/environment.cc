@@ -1,0 +1,66 @@
+#include "runtime/environment.h"
+
+namespace mayfly::runtime {
+namespace {
+
+using Variables = std::map<std::string, std::string>;
+
+void add_defaults(Variables& all) {
+  all["LANG"] = "en_US.UTF-8";
+  all["TZ"] = ":UTC";
+  all["PATH"] = "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin";
+  all["LD_LIBRARY_PATH"] = "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib";
+  all["AWS_XRAY_CONTEXT_MISSING"] = "LOG_ERROR";
+  all["AWS_XRAY_DAEMON_ADDRESS"] = "169.254.79.129:2000";
+}
+
+void add_logging(Variables& all, const engine::FunctionConfig& config) {
+  if (config.log_format != "JSON") return;
+  all["AWS_LAMBDA_LOG_FORMAT"] = "JSON";
+  if (!config.application_log_level.empty()) all["AWS_LAMBDA_LOG_LEVEL"] = config.application_log_level;
+}
+
+void add_reserved(Variables& all, const engine::FunctionVersion& version, const EnvironmentInputs& inputs) {
+  const engine::FunctionConfig& config = version.config;
+  all["_HANDLER"] = config.handler;
+  all["AWS_REGION"] = inputs.region;
+  all["AWS_DEFAULT_REGION"] = inputs.region;
+  if (!config.runtime.starts_with("provided")) all["AWS_EXECUTION_ENV"] = "AWS_Lambda_" + config.runtime;
+  all["AWS_LAMBDA_FUNCTION_NAME"] = version.function_name;
+  all["AWS_LAMBDA_FUNCTION_VERSION"] = version.version;
+  all["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"] = std::to_string(config.memory_mb);
+  all["AWS_LAMBDA_LOG_GROUP_NAME"] = config.log_group;
+  all["AWS_LAMBDA_LOG_STREAM_NAME"] = inputs.log_stream;
+  all["AWS_LAMBDA_INITIALIZATION_TYPE"] = "on-demand";
+  all["AWS_LAMBDA_RUNTIME_API"] = kRuntimeApiAddress;
+  all["LAMBDA_TASK_ROOT"] = "/var/task";
+  all["LAMBDA_RUNTIME_DIR"] = "/var/runtime";
+  if (inputs.credentials.access_key.empty()) return;
+  all["AWS_ACCESS_KEY_ID"] = inputs.credentials.access_key;
+  all["AWS_SECRET_ACCESS_KEY"] = inputs.credentials.secret_key;
+  all["AWS_SESSION_TOKEN"] = inputs.credentials.session_token;
+}
+
+}  // namespace
+
+std::vector<std::string> environment_variables(const engine::FunctionVersion& version, const EnvironmentInputs& inputs) {
+  Variables all;
+  add_defaults(all);
+  for (const auto& [name, value] : inputs.runtime_variables) all[name] = value;
+  const Variables own = version.config.environment.value_or(Variables{});
+  const auto injection = own.find(kEndpointInjectionVariable);
+  if (injection == own.end() || injection->second != "off") all["AWS_ENDPOINT_URL"] = kDataApiUrl;
+  for (const auto& [name, value] : own) all[name] = value;
+  add_logging(all, version.config);
+  add_reserved(all, version, inputs);
+  std::vector<std::string> variables;
+  variables.reserve(all.size());
+  for (const auto& [name, value] : all) {
+    std::string variable = name;
+    variable.append("=").append(value);
+    variables.push_back(std::move(variable));
+  }
+  return variables;
+}
+
+}  // namespace mayfly::runtime

@@ -1,0 +1,34 @@
+// The environment variables an execution environment starts with (contract.md, "Environment").
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "engine/function.h"
+
+namespace mayfly::runtime {
+
+// Where the listeners of every environment are, inside it.
+inline constexpr std::string_view kRuntimeApiAddress = "169.254.100.1:9001";
+inline constexpr std::string_view kDataApiUrl = "http://169.254.100.1:9002";
+// A function that sets this variable to "off" gets no AWS_ENDPOINT_URL: its SDK calls go to the addresses it chooses.
+inline constexpr const char* kEndpointInjectionVariable = "MAYFLY_ENDPOINT_INJECTION";
+
+struct TemporaryCredentials {
+  std::string access_key;  // "ASIA..."
+  std::string secret_key;
+  std::string session_token;
+};
+
+struct EnvironmentInputs {
+  std::string region;
+  std::string log_stream;
+  TemporaryCredentials credentials;
+  std::map<std::string, std::string> runtime_variables;  // of the catalogue: PATH, PYTHONPATH ...; the function may override them
+};
+
+// "NAME=value", each name once. What the platform reserves wins over the function's own variables; defaults do not.
+[[nodiscard]] std::vector<std::string> environment_variables(const engine::FunctionVersion& version, const EnvironmentInputs& inputs);
+
+}  // namespace mayfly::runtime

@@ -1,0 +1,119 @@
+#include "runtime/environment_log.h"
+
+#include <cstdio>
+
+#include "base/bytes.h"
+#include "base/json.h"
+
+namespace mayfly::runtime {
+namespace {
+
+std::string decimal(double value, int digits) {
+  char text[48];
+  const int size = std::snprintf(text, sizeof text, "%.*f", digits, value);
+  return {text, static_cast<std::size_t>(size)};
+}
+std::string ms(base::Duration duration) { return decimal(base::to_ms(duration), 2); }
+std::string whole_ms(base::Duration duration) { return std::to_string(std::chrono::ceil<std::chrono::milliseconds>(duration).count()); }
+// AWS rounds up: a function that used anything shows at least 1 MB.
+std::string megabytes(std::uint64_t bytes) { return std::to_string((bytes + (1U << 20U) - 1) >> 20U); }
+std::string member(std::string_view name, std::string_view text) { return "\"" + std::string(name) + "\":" + base::json_quote(text); }
+
+}  // namespace
+
+std::string make_log_stream_name(const std::string& version, base::WallTime now) {
+  return base::format_log_date(now) + "/[" + version + "]" + base::random_hex(16);
+}
+
+EnvironmentLog::EnvironmentLog(engine::LogWriter& writer, const base::Clock& clock, engine::VersionPtr version, std::string stream)
+    : writer_(writer), clock_(clock), version_(std::move(version)), stream_(std::move(stream)) {}
+
+void EnvironmentLog::write(std::string message, std::optional<base::WallTime> time) {
+  tail_ += message;
+  if (!message.ends_with('\n')) tail_ += '\n';
+  if (tail_.size() > 16 * kTailBytes) tail_.erase(0, tail_.size() - kTailBytes);
+  writer_.append(version_->config.log_group, stream_, time.value_or(clock_.wall_now()), std::move(message));
+}
+
+std::string EnvironmentLog::tail() const { return tail_.size() <= kTailBytes ? tail_ : tail_.substr(tail_.size() - kTailBytes); }
+
+void EnvironmentLog::write_event(Level level, std::string_view type, const std::string& record) {
+  const std::string& wanted = version_->config.system_log_level;
+  const Level threshold = wanted == "DEBUG" ? Level::kDebug : wanted == "WARN" ? Level::kWarning : Level::kInfo;
+  if (level < threshold) return;
+  write("{" + member("time", base::format_iso_ms(clock_.wall_now())) + "," + member("type", type) + ",\"record\":{" + record + "}}\n");
+}
+
+void EnvironmentLog::init_start(const std::string& runtime_version) {
+  const std::string arn = "arn:aws:lambda:::runtime:" + runtime_version;
+  if (!json()) return write("INIT_START Runtime Version: " + runtime_version + "\tRuntime Version ARN: " + arn + "\n");
+  write_event(Level::kInfo, "platform.initStart",
+              member("initializationType", "on-demand") + "," + member("phase", "init") + "," + member("runtimeVersion", runtime_version) + "," +
+                  member("runtimeVersionArn", arn) + "," + member("functionName", version_->function_name) + "," +
+                  member("functionVersion", version_->version));
+}
+
+void EnvironmentLog::init_report(base::Duration init, std::string_view phase, std::string_view status, std::string_view error_type) {
+  if (!json()) {
+    std::string line = "INIT_REPORT Init Duration: " + ms(init) + " ms\tPhase: " + std::string(phase) + "\tStatus: " + std::string(status);
+    if (!error_type.empty()) line += "\tError Type: " + std::string(error_type);
+    return write(line + "\n");
+  }
+  std::string record = member("initializationType", "on-demand") + "," + member("phase", phase) + "," + member("status", status);
+  if (!error_type.empty()) record += "," + member("errorType", error_type);
+  write_event(Level::kWarning, "platform.initReport", record + ",\"metrics\":{\"durationMs\":" + decimal(base::to_ms(init), 3) + "}");
+}
+
+void EnvironmentLog::start(const std::string& request_id) {
+  if (!json()) return write("START RequestId: " + request_id + " Version: " + version_->version + "\n");
+  write_event(Level::kInfo, "platform.start", member("requestId", request_id) + "," + member("version", version_->version));
+}
+
+void EnvironmentLog::end(const std::string& request_id) {
+  if (!json()) write("END RequestId: " + request_id + "\n");
+}
+
+void EnvironmentLog::report(const std::string& request_id, const ReportFigures& figures) {
+  const std::uint32_t memory_mb = version_->config.memory_mb;
+  const bool well = figures.status == "success";
+  if (!json()) {
+    std::string line = "REPORT RequestId: " + request_id + "\tDuration: " + ms(figures.run) + " ms\tBilled Duration: " + whole_ms(figures.billed) +
+                       " ms\tMemory Size: " + std::to_string(memory_mb) + " MB\tMax Memory Used: " + megabytes(figures.memory_peak) + " MB\t";
+    if (figures.init) line += "Init Duration: " + ms(*figures.init) + " ms\t";
+    if (!well) line += "Status: " + figures.status + "\t";
+    if (!well && !figures.error_type.empty()) line += "Error Type: " + figures.error_type + "\t";
+    return write(line + "\n");
+  }
+  std::string metrics = "\"durationMs\":" + decimal(base::to_ms(figures.run), 3) + ",\"billedDurationMs\":" + whole_ms(figures.billed) +
+                        ",\"memorySizeMB\":" + std::to_string(memory_mb) + ",\"maxMemoryUsedMB\":" + megabytes(figures.memory_peak);
+  if (figures.init) metrics += ",\"initDurationMs\":" + decimal(base::to_ms(*figures.init), 3);
+  const std::string error = well || figures.error_type.empty() ? "" : "," + member("errorType", figures.error_type);
+  const std::string request = member("requestId", request_id);
+  const std::string status = "," + member("status", figures.status) + error;
+  write_event(well ? Level::kDebug : Level::kWarning, "platform.runtimeDone",
+              request + status + ",\"metrics\":{\"durationMs\":" + decimal(base::to_ms(figures.run), 3) + "}");
+  write_event(well ? Level::kInfo : Level::kWarning, "platform.report", request + ",\"metrics\":{" + metrics + "}" + status);
+}
+
+void EnvironmentLog::timed_out(const std::string& request_id, base::Duration allowed) {
+  if (json()) return;  // the status of platform.report says it
+  write(base::format_iso_ms(clock_.wall_now()) + " " + request_id + " Task timed out after " + decimal(base::to_ms(allowed) / 1000.0, 2) + " seconds\n");
+}
+
+void EnvironmentLog::process_ended(const std::string& request_id, std::string_view text, std::string_view error_type) {
+  const std::string who = request_id.empty() ? std::string() : "RequestId: " + request_id + " ";
+  if (!json()) return write(who + "Error: " + std::string(text) + "\n" + std::string(error_type) + "\n");
+  std::string line = "{" + member("timestamp", base::format_iso_ms(clock_.wall_now())) + ",\"level\":\"ERROR\"," + member("message", text) + "," +
+                     member("errorType", error_type);
+  if (!request_id.empty()) line += "," + member("requestId", request_id);
+  write(line + "}\n");
+}
+
+void EnvironmentLog::note(const std::string& text) {
+  if (!json()) return write("MAYFLY " + text + "\n");
+  write("{" + member("timestamp", base::format_iso_ms(clock_.wall_now())) + ",\"level\":\"WARN\"," + member("message", text) + "}\n");
+}
+
+void EnvironmentLog::function_message(std::string message, std::optional<base::WallTime> time) { write(std::move(message), time); }
+
+}  // namespace mayfly::runtime

@@ -1,0 +1,65 @@
+// The log of one execution environment: the platform's lines in AWS's exact form (Text or JSON), the function's own lines,
+// and the tail that LogType=Tail returns. On the loop's thread.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "engine/invocation.h"
+
+namespace mayfly::runtime {
+
+inline constexpr std::size_t kTailBytes = 4096;
+
+// "2026/11/23/[$LATEST]0123456789abcdef0123456789abcdef"
+[[nodiscard]] std::string make_log_stream_name(const std::string& version, base::WallTime now);
+
+struct ReportFigures {
+  base::Duration run{0};
+  base::Duration billed{0};
+  std::optional<base::Duration> init;  // first invocation after an init of its own only
+  std::uint64_t memory_peak = 0;       // bytes
+  std::string status = "success";      // "success", "timeout", "error"
+  std::string error_type;              // with "error" only
+};
+
+class EnvironmentLog {
+ public:
+  // References outlive the log.
+  EnvironmentLog(engine::LogWriter& writer, const base::Clock& clock, engine::VersionPtr version, std::string stream);
+
+  void init_start(const std::string& runtime_version);
+  // Only when an init did not end well. `phase` is "init" or "invoke", `status` "timeout" or "error".
+  void init_report(base::Duration init, std::string_view phase, std::string_view status, std::string_view error_type);
+  void start(const std::string& request_id);
+  void end(const std::string& request_id);
+  void report(const std::string& request_id, const ReportFigures& figures);
+  void timed_out(const std::string& request_id, base::Duration allowed);
+  // "RequestId: <id> Error: <text>\n<type>\n"
+  void process_ended(const std::string& request_id, std::string_view text, std::string_view error_type);
+  // A word of the platform that AWS has no line for (a stand-in interpreter).
+  void note(const std::string& text);
+  // As the function printed it.
+  void function_message(std::string message, std::optional<base::WallTime> time);
+
+  [[nodiscard]] const std::string& stream() const { return stream_; }
+  // The last 4096 bytes since begin_tail().
+  [[nodiscard]] std::string tail() const;
+  void begin_tail() { tail_.clear(); }
+
+ private:
+  enum class Level : std::uint8_t { kDebug, kInfo, kWarning };
+  void write(std::string message, std::optional<base::WallTime> time = std::nullopt);
+  void write_event(Level level, std::string_view type, const std::string& record);
+  [[nodiscard]] bool json() const { return version_->config.log_format == "JSON"; }
+
+  engine::LogWriter& writer_;
+  const base::Clock& clock_;
+  engine::VersionPtr version_;
+  std::string stream_;
+  std::string tail_;
+};
+
+}  // namespace mayfly::runtime
