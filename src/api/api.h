@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "access/access.h"
@@ -34,6 +35,8 @@ struct ApiContext {
   base::Duration start_budget = std::chrono::seconds(30);
   // Whether functions of a runtime can be run here, asked when one is made or changed; empty: no further check. Blocking.
   std::function<base::Result<void>(const std::string& runtime)> check_runtime = {};
+  // Mayfly's own pages for its CLI, signed like every call (service name "mayfly"): the JSON text at `path`, none where there is nothing. On the pool.
+  std::function<std::optional<std::string>(std::string_view path)> page = {};
   // What /readyz asks: the store answers, the launcher lives. Called on the pool; empty: always ready.
   std::function<base::Result<void>()> ready = {};
 };

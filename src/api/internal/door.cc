@@ -105,6 +105,7 @@ Awaitable<Result<void>> Door::serve_signed(net::Exchange& exchange, Visit& visit
     case ServiceKind::kLogs: co_return co_await serve_logs(exchange, visit);
     case ServiceKind::kSts: co_return co_await serve_sts(exchange, visit);
     case ServiceKind::kCode: co_return co_await serve_code(exchange, visit);
+    case ServiceKind::kMayfly: co_return co_await serve_mayfly(exchange, visit);
     case ServiceKind::kOperator: break;
     case ServiceKind::kUnknown: co_return unsupported("mayfly does not provide the service \"" + visit.service.name + "\" yet; this endpoint provides lambda, logs and sts");
   }
@@ -222,6 +223,22 @@ Awaitable<Result<void>> Door::serve_code(net::Exchange& exchange, Visit& visit) 
   }
   net::Headers no_trailers;
   co_return co_await exchange.finish(std::move(no_trailers));
+}
+
+Awaitable<Result<void>> Door::serve_mayfly(net::Exchange& exchange, Visit& visit) {
+  visit.operation = "Page";
+  if (kind_ == DoorKind::kData) co_return access_denied("Functions may not read Mayfly's own pages.");
+  MAYFLY_CO_TRY(co_await read_body(exchange, visit, 0, visit.operation));
+  MAYFLY_CO_TRY(allow(visit, "mayfly:ReadPage", "*"));
+  std::function<Result<net::Response>()> work = [this, &exchange]() -> Result<net::Response> {
+    const std::optional<std::string> text = context_.page ? context_.page(exchange.head().path()) : std::nullopt;
+    if (!text) return not_found("There is nothing at " + std::string(exchange.head().path().substr(0, 256)));
+    net::Response response;
+    response.headers.add("Content-Type", "application/json");
+    response.body = *text;
+    return response;
+  };
+  co_return co_await answer_from_pool(exchange, visit, std::move(work));
 }
 
 Awaitable<Result<void>> Door::serve_operator(net::Exchange& exchange, Visit& visit) {

@@ -28,6 +28,7 @@ class Door {
   net::Awaitable<base::Result<void>> serve_logs(net::Exchange& exchange, Visit& visit);
   net::Awaitable<base::Result<void>> serve_sts(net::Exchange& exchange, Visit& visit);
   net::Awaitable<base::Result<void>> serve_code(net::Exchange& exchange, Visit& visit);
+  net::Awaitable<base::Result<void>> serve_mayfly(net::Exchange& exchange, Visit& visit);
   net::Awaitable<base::Result<void>> serve_operator(net::Exchange& exchange, Visit& visit);
   // Reads and proves the body; at most `limit` bytes, else an error that names `operation`.
   net::Awaitable<base::Result<std::string>> read_body(net::Exchange& exchange, Visit& visit, std::uint64_t limit, const std::string& operation);

@@ -70,6 +70,7 @@ Service find_service(const net::RequestHead& head, const std::string& scope_serv
   if (const std::size_t dot = target.rfind('.'); dot != std::string_view::npos) service.operation = std::string(target.substr(dot + 1, 64));
   if (service.name == "lambda") service.kind = ServiceKind::kLambda;
   if (service.name == "logs") service.kind = ServiceKind::kLogs;
+  if (service.name == "mayfly") service.kind = ServiceKind::kMayfly;
   if (service.name == "sts") service.kind = ServiceKind::kSts;
   return service;
 }
