@@ -107,6 +107,7 @@ table inet @TABLE@ {
     size 65535
   }
   chain refuse {
+    meta l4proto tcp reject with tcp reset
     reject with icmpx type admin-prohibited
   }
   chain arriving {

@@ -3,14 +3,16 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <deque>
 #include <optional>
 #include <unordered_map>
-#include <unordered_set>
 #include <utility>
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/ethtool.h>
 #include <linux/if_addr.h>
 #include <linux/if_link.h>
 #include <linux/ip.h>
@@ -47,6 +49,7 @@ constexpr int kBacklog = 64;
 constexpr int kSlotTries = 256;       // occupied slots passed over before giving up
 constexpr std::size_t kDenyMax = 1024;
 constexpr std::size_t kNotesMax = 8;
+constexpr std::chrono::seconds kGrace{30};  // for the kernel and the server to let go of a removed sandbox's namespace
 constexpr std::uint16_t kChange = NLM_F_REQUEST | NLM_F_ACK;
 constexpr std::uint16_t kCreate = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
 constexpr std::string_view kDeviceInside = "eth0";
@@ -101,10 +104,10 @@ Result<UniqueFd> namespace_of(int socket) {
   return UniqueFd(fd);
 }
 
-// Devices that appear in this namespace have no IPv6. Where that cannot be set the firewall still drops it.
-void disable_ipv6_by_default(const UniqueFd& sysctl) {
-  const UniqueFd file(::openat(sysctl.get(), "net/ipv6/conf/default/disable_ipv6", O_WRONLY | O_CLOEXEC));
-  if (file) (void)!::write(file.get(), "1", 1);
+// Sets a kernel setting of the network namespace the caller is in; best effort.
+void write_setting(const UniqueFd& sysctl, const char* name, std::string_view value) {
+  const UniqueFd file(::openat(sysctl.get(), name, O_WRONLY | O_CLOEXEC));
+  if (file) (void)!::write(file.get(), value.data(), value.size());
 }
 
 // Furnishes the network namespace the caller is in: loopback and the service sockets.
@@ -120,7 +123,8 @@ Result<SandboxNetwork> furnish(Network mode, const UniqueFd& sysctl) {
   MAYFLY_ASSIGN(network.runtime_api, service_socket(SOCK_STREAM, kRuntimeApiPort));
   MAYFLY_ASSIGN(network.data_api, service_socket(SOCK_STREAM, kDataApiPort));
   if (mode == Network::kNone) return network;
-  disable_ipv6_by_default(sysctl);
+  // Devices that appear here have no IPv6. Where that cannot be set the firewall still drops it.
+  write_setting(sysctl, "net/ipv6/conf/default/disable_ipv6", "1");
   MAYFLY_ASSIGN(network.dns_udp, service_socket(SOCK_DGRAM, kDnsPort));
   MAYFLY_ASSIGN(network.dns_tcp, service_socket(SOCK_STREAM, kDnsPort));
   return network;
@@ -240,6 +244,11 @@ struct NetworkBuilder::Impl {
   struct Pair {
     std::uint32_t slot = 0;
     int device = 0;
+    UniqueFd netns;
+  };
+  struct Condemned {
+    int device = 0;
+    std::chrono::steady_clock::time_point since;
   };
 
   NetworkOptions options;
@@ -252,7 +261,7 @@ struct NetworkBuilder::Impl {
   UniqueFd sysctl;        // /proc/sys
   std::optional<NetlinkSocket> host;
   std::unordered_map<std::uint64_t, Pair> pairs;
-  std::unordered_set<std::uint32_t> occupied;  // slots in use, or whose device could not be deleted
+  std::deque<Condemned> condemned;  // removed, waiting for the kernel to delete the device with its namespace
   std::uint32_t next_slot = 0;
   bool firewall_was_installed = false;
   std::string why_not;
@@ -271,10 +280,14 @@ struct NetworkBuilder::Impl {
   Result<bool> try_slot(std::uint32_t slot, const UniqueFd& netns);
   Result<int> address_host_side(std::uint32_t slot);
   Result<void> address_inside(const SandboxNetwork& network, std::uint32_t slot);
+  void settle(std::uint32_t slot);
   Result<void> connect_outside(std::uint64_t id, const SandboxNetwork& network);
   Result<void> install_firewall();
   Result<void> enable_forwarding();
   void note_other_firewalls();
+  void withdraw_address(const Pair& pair);
+  void hasten_end(const Pair& pair);
+  void sweep_condemned();
   Result<bool> delete_device(int index);
   Result<std::vector<int>> own_devices();
 };
@@ -343,7 +356,7 @@ Result<bool> NetworkBuilder::Impl::is_routed_elsewhere(std::uint32_t address) {
   return taken;
 }
 
-// Makes the pair with the names of `slot`; false when that name exists.
+// Makes the pair with the names of `slot`; false when that name exists: in use, or not yet deleted by the kernel.
 Result<bool> NetworkBuilder::Impl::try_slot(std::uint32_t slot, const UniqueFd& netns) {
   NetlinkBatch batch;
   batch.begin("make device pair " + device_name(slot), RTM_NEWLINK, kCreate, ifinfomsg{});
@@ -361,15 +374,13 @@ Result<NetworkBuilder::Impl::Pair> NetworkBuilder::Impl::make_pair(const UniqueF
   for (int tries = 0; tries < kSlotTries; ++tries) {
     const std::uint32_t slot = next_slot;
     next_slot = (next_slot + 1) % slot_count();  // round robin: an address rests as long as possible before it is used again
-    if (occupied.contains(slot)) continue;
     MAYFLY_ASSIGN(const bool taken, is_routed_elsewhere(inner_address(slot)));
     if (taken) continue;
     MAYFLY_ASSIGN(const bool made, try_slot(slot, netns));
     if (!made) continue;
-    occupied.insert(slot);
-    return Pair{.slot = slot, .device = 0};
+    return Pair{.slot = slot, .device = 0, .netns = {}};
   }
-  return Error(ErrorCode::kResourceExhausted, "no free addresses for a sandbox in " + options.cidr + " (" + std::to_string(occupied.size()) +
+  return Error(ErrorCode::kResourceExhausted, "no free addresses for a sandbox in " + options.cidr + " (" + std::to_string(pairs.size()) +
                                                   " in use): configure a larger sandbox network");
 }
 
@@ -413,11 +424,21 @@ Result<void> NetworkBuilder::Impl::address_inside(const SandboxNetwork& network,
   return opened->apply(batch);
 }
 
+// A device's queue starts to work when the kernel has noticed that its peer is up, which it may do up to a second later:
+// packets until then are lost. Asking for the link makes it notice now (Linux 6.8; without effect before).
+void NetworkBuilder::Impl::settle(std::uint32_t slot) {
+  ethtool_value link{.cmd = ETHTOOL_GLINK, .data = 0};
+  ifreq request{};
+  device_name(slot).copy(request.ifr_name, sizeof request.ifr_name - 1);
+  request.ifr_data = reinterpret_cast<char*>(&link);
+  (void)::ioctl(host->fd(), SIOCETHTOOL, &request);
+}
+
 Result<void> NetworkBuilder::Impl::connect_outside(std::uint64_t id, const SandboxNetwork& network) {
   MAYFLY_ASSIGN(Pair pair, make_pair(network.netns));
   const auto give_up = [&](Error error) -> Result<void> {
     if (auto device = device_index(host->fd(), device_name(pair.slot)); device.ok()) {
-      if (auto gone = delete_device(*device); gone.ok() && *gone) occupied.erase(pair.slot);
+      (void)delete_device(*device);  // else it goes with the namespace
     }
     return std::move(error);
   };
@@ -425,7 +446,11 @@ Result<void> NetworkBuilder::Impl::connect_outside(std::uint64_t id, const Sandb
   if (!device.ok()) return give_up(std::move(device).error());
   pair.device = *device;
   if (auto inside = address_inside(network, pair.slot); !inside.ok()) return give_up(std::move(inside).error());
-  pairs.emplace(id, pair);
+  auto kept = network.netns.duplicate();
+  if (!kept.ok()) return give_up(std::move(kept).error());
+  pair.netns = std::move(kept).value();
+  settle(pair.slot);
+  pairs.emplace(id, std::move(pair));
   return {};
 }
 
@@ -461,6 +486,38 @@ void NetworkBuilder::Impl::note_other_firewalls() {
     notes.push_back("The host's firewall chain \"" + chain + "\" drops forwarded packets by default; if functions reach no outside network, accept devices \"" +
                     device_prefix + "*\" there (with Docker: iptables -I DOCKER-USER -i " + device_prefix + "+ -j ACCEPT; iptables -I DOCKER-USER -o " +
                     device_prefix + "+ -j ACCEPT).");
+  }
+}
+
+// Without the host's address there is no route back and every packet from the sandbox fails the source check: cut off, in
+// 50 us. Deleting the device would block the launcher for 5 to 40 ms; the kernel does that by itself, many at a time, when the
+// last descriptor of the namespace closes.
+void NetworkBuilder::Impl::withdraw_address(const Pair& pair) {
+  ifaddrmsg header{};
+  header.ifa_family = AF_INET;
+  header.ifa_prefixlen = 30;
+  header.ifa_index = static_cast<std::uint32_t>(pair.device);
+  const std::uint32_t wire = htonl(host_address(pair.slot));
+  NetlinkBatch batch;
+  batch.begin("withdraw an address", RTM_DELADDR, kChange, header).attribute(IFA_LOCAL, bytes_of(wire));
+  (void)host->apply_errno(batch, nullptr);  // ENODEV: gone already
+}
+
+// Connections that were open when their process died go on saying goodbye for minutes and keep the namespace; nobody can
+// answer them any more.
+void NetworkBuilder::Impl::hasten_end(const Pair& pair) {
+  if (::setns(pair.netns.get(), CLONE_NEWNET) != 0) return;
+  write_setting(sysctl, "net/ipv4/tcp_orphan_retries", "1");
+  write_setting(sysctl, "net/ipv4/tcp_fin_timeout", "1");
+  MAYFLY_ASSERT(::setns(host_netns.get(), CLONE_NEWNET) == 0, "cannot return to the host's network namespace");
+}
+
+// Deletes devices whose namespace somebody still holds long after remove().
+void NetworkBuilder::Impl::sweep_condemned() {
+  const auto now = std::chrono::steady_clock::now();
+  while (!condemned.empty() && now - condemned.front().since > kGrace) {
+    (void)delete_device(condemned.front().device);  // ENODEV almost always
+    condemned.pop_front();
   }
 }
 
@@ -511,16 +568,14 @@ Result<SandboxNetwork> NetworkBuilder::make(std::uint64_t id, Network mode) {
 }
 
 void NetworkBuilder::remove(std::uint64_t id) {
+  impl_->sweep_condemned();
   const auto found = impl_->pairs.find(id);
   if (found == impl_->pairs.end()) return;
-  const Impl::Pair pair = found->second;
+  const Impl::Pair pair = std::move(found->second);
   impl_->pairs.erase(found);
-  const auto gone = impl_->delete_device(pair.device);
-  if (gone.ok() && *gone) {
-    impl_->occupied.erase(pair.slot);
-    return;
-  }
-  base::log_warning("a sandbox's network device could not be deleted; its addresses stay reserved", {{"device", impl_->device_name(pair.slot)}});
+  impl_->withdraw_address(pair);
+  impl_->hasten_end(pair);
+  impl_->condemned.push_back({pair.device, std::chrono::steady_clock::now()});
 }
 
 void NetworkBuilder::remove_all() {
@@ -529,7 +584,7 @@ void NetworkBuilder::remove_all() {
     for (const int device : *devices) (void)impl_->delete_device(device);
   }
   impl_->pairs.clear();
-  impl_->occupied.clear();
+  impl_->condemned.clear();
   impl_->firewall_was_installed = false;
   if (auto deleted = delete_table(impl_->firewall.table); !deleted.ok() && impl_->host_netns) {
     base::log_warning("the sandboxes' firewall table could not be deleted", {{"cause", deleted.error().message()}});

@@ -48,8 +48,8 @@ class NetworkBuilder {
   // Makes the network of sandbox `id` (not in use). The caller is in the host's namespace before and after. The first kOutside
   // installs the firewall; while that fails, so does every kOutside. Errors name the step.
   [[nodiscard]] base::Result<SandboxNetwork> make(std::uint64_t id, Network mode);
-  // Cuts the sandbox off: deletes its device pair, at once. The namespace itself goes with its last descriptor and process.
-  // Unknown ids are ignored.
+  // Cuts the sandbox off at once, in about 50 us. Devices and namespace go with the last descriptor and process that holds
+  // them; devices held longer than 30 s are deleted by a later call. Unknown ids are ignored.
   void remove(std::uint64_t id);
   // Deletes every device of this instance, also those of a process that died, and the firewall table.
   void remove_all();
