@@ -12,7 +12,8 @@ using base::Result;
 
 // AWS's pattern, which its error text quotes.
 constexpr std::string_view kNamePattern =
-    R"((arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?([a-zA-Z0-9-_\.]+)(:(\$LATEST(\.PUBLISHED)?|[a-zA-Z0-9-_]+))?)";
+    R"((arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?)"
+    R"(([a-zA-Z0-9-_\.]+)(:(\$LATEST(\.PUBLISHED)?|[a-zA-Z0-9-_]+))?)";
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_lower(char c) { return c >= 'a' && c <= 'z'; }
@@ -29,7 +30,8 @@ bool is_qualifier(std::string_view text) {
   return !text.empty() && std::all_of(text.begin(), text.end(), is_word);
 }
 bool is_partition(std::string_view text) {
-  return text.empty() || (text.starts_with("aws") && std::all_of(text.begin(), text.end(), [](char c) { return is_letter(c) || c == '-'; }));
+  return text.empty() ||
+         (text.starts_with("aws") && std::all_of(text.begin(), text.end(), [](char c) { return is_letter(c) || c == '-'; }));
 }
 
 // (eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d
@@ -60,20 +62,28 @@ std::vector<std::string_view> split(std::string_view text) {
 
 std::string_view state_name(FunctionState state) {
   switch (state) {
-    case FunctionState::kPending: return "Pending";
-    case FunctionState::kActive: return "Active";
-    case FunctionState::kInactive: return "Inactive";
-    case FunctionState::kFailed: return "Failed";
+    case FunctionState::kPending:
+      return "Pending";
+    case FunctionState::kActive:
+      return "Active";
+    case FunctionState::kInactive:
+      return "Inactive";
+    case FunctionState::kFailed:
+      return "Failed";
   }
   return "Failed";
 }
 
 std::string_view update_status_name(UpdateStatus status) {
   switch (status) {
-    case UpdateStatus::kNone: return "";
-    case UpdateStatus::kSuccessful: return "Successful";
-    case UpdateStatus::kInProgress: return "InProgress";
-    case UpdateStatus::kFailed: return "Failed";
+    case UpdateStatus::kNone:
+      return "";
+    case UpdateStatus::kSuccessful:
+      return "Successful";
+    case UpdateStatus::kInProgress:
+      return "InProgress";
+    case UpdateStatus::kFailed:
+      return "Failed";
   }
   return "Failed";
 }
@@ -96,7 +106,8 @@ std::string Account::function_arn(std::string_view name) const {
 Result<FunctionName> parse_function_name(std::string_view text) {
   const auto refused = [&] {
     return Error(ErrorCode::kInvalidArgument,
-                 "1 validation error detected: Value '" + std::string(text) + "' at 'functionName' failed to satisfy constraint: Member must satisfy regular expression pattern: " +
+                 "1 validation error detected: Value '" + std::string(text) +
+                     "' at 'functionName' failed to satisfy constraint: Member must satisfy regular expression pattern: " +
                      std::string(kNamePattern),
                  "ValidationException");
   };

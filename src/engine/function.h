@@ -20,32 +20,33 @@ struct Limits {
   static constexpr std::uint64_t kZipBytesMax = 52'428'800;
   static constexpr std::uint64_t kRequestBytesMax = 70'167'211;
   static constexpr std::uint64_t kUnzippedBytesMax = 262'144'000;
-  static constexpr std::uint64_t kSyncPayloadBytesMax = 6'291'556;   // 6 MB and 100 bytes of slack, as AWS
+  static constexpr std::uint64_t kSyncPayloadBytesMax = 6'291'556;  // 6 MB and 100 bytes of slack, as AWS
   static constexpr std::uint64_t kStreamBytesMax = 200ULL << 20U;
-  static constexpr std::uint64_t kEnvironmentBytesMax = 4096;        // of the variables as JSON
+  static constexpr std::uint64_t kEnvironmentBytesMax = 4096;  // of the variables as JSON
   static constexpr std::uint64_t kClientContextBytesMax = 3583;
   static constexpr base::Duration kInitTimeout = std::chrono::seconds(10);
 };
 
 // What an owner sets; a published version keeps a copy for ever.
 struct FunctionConfig {
-  std::string runtime;          // "python3.12", "provided.al2023", ...
+  std::string runtime;  // "python3.12", "provided.al2023", ...
   std::string handler;
-  std::string role;             // ARN; stored, not evaluated
+  std::string role;  // ARN; stored, not evaluated
   std::string description;
   std::uint32_t timeout_s = 3;
   std::uint32_t memory_mb = 128;
   std::uint32_t ephemeral_mb = 512;
   std::string architecture = "x86_64";
   std::optional<std::map<std::string, std::string>> environment;  // absent unless ever set
-  std::string log_format = "Text";             // "Text" or "JSON"
-  std::string application_log_level;           // "" unless set; JSON only
+  std::string log_format = "Text";                                // "Text" or "JSON"
+  std::string application_log_level;                              // "" unless set; JSON only
   std::string system_log_level;
-  std::string log_group;                       // "/aws/lambda/NAME" unless set
+  std::string log_group;  // "/aws/lambda/NAME" unless set
   std::string tracing_mode = "PassThrough";
   std::string snap_start = "None";
-  std::string network = "outside";             // Mayfly's own: "outside" or "none" (tag mayfly:network)
-  std::string accepted_json = "{}";            // members that are stored and echoed but do nothing yet, as sent (VpcConfig, DeadLetterConfig, KMSKeyArn ...)
+  std::string network = "outside";  // Mayfly's own: "outside" or "none" (tag mayfly:network)
+  std::string accepted_json =
+      "{}";  // members that are stored and echoed but do nothing yet, as sent (VpcConfig, DeadLetterConfig, KMSKeyArn ...)
 
   std::string code_id;          // 64 hex digits: SHA-256 of the zip; names blob and unpacked directory
   std::string code_sha256;      // the same digest in base64, as the API shows it
@@ -56,7 +57,7 @@ struct FunctionConfig {
 
 enum class FunctionState : std::uint8_t { kPending, kActive, kInactive, kFailed };
 enum class UpdateStatus : std::uint8_t { kNone, kSuccessful, kInProgress, kFailed };
-[[nodiscard]] std::string_view state_name(FunctionState state);         // "Pending" ...
+[[nodiscard]] std::string_view state_name(FunctionState state);          // "Pending" ...
 [[nodiscard]] std::string_view update_status_name(UpdateStatus status);  // "Successful" ...
 
 inline constexpr std::string_view kLatest = "$LATEST";
@@ -64,10 +65,10 @@ inline constexpr std::string_view kLatest = "$LATEST";
 // One version: "$LATEST", or a published one that never changes.
 struct FunctionVersion {
   std::string function_name;
-  std::string version;          // "$LATEST" or "1", "2" ...
-  std::string arn;              // unqualified: arn:aws:lambda:REGION:ACCOUNT:function:NAME
-  std::string revision_id;      // UUID
-  std::string last_modified;    // "2026-11-23T19:02:01.123+0000"
+  std::string version;        // "$LATEST" or "1", "2" ...
+  std::string arn;            // unqualified: arn:aws:lambda:REGION:ACCOUNT:function:NAME
+  std::string revision_id;    // UUID
+  std::string last_modified;  // "2026-11-23T19:02:01.123+0000"
   FunctionConfig config;
   FunctionState state = FunctionState::kPending;
   std::string state_reason, state_reason_code;
@@ -85,7 +86,7 @@ using VersionPtr = std::shared_ptr<const FunctionVersion>;
 // A function with everything that belongs to it.
 struct FunctionRecord {
   VersionPtr latest;
-  std::vector<VersionPtr> published;        // ascending
+  std::vector<VersionPtr> published;  // ascending
   std::uint64_t next_version = 1;
   std::map<std::string, std::string> tags;
 
@@ -104,9 +105,9 @@ struct Account {
 // A function named by one of the four forms (name, name:qualifier, account:function:name[:q], full ARN[:q]).
 struct FunctionName {
   std::string name;
-  std::string qualifier;    // "" when not given
-  std::string account;      // "" when not given
-  std::string region;       // "" when not given
+  std::string qualifier;  // "" when not given
+  std::string account;    // "" when not given
+  std::string region;     // "" when not given
 };
 // Reads as AWS's pattern does: "123456789012:f" is an account and a name. kInvalidArgument (ValidationException, AWS's
 // text) when `text` has none of the forms. Region and account are compared by the caller.

@@ -42,18 +42,37 @@ TEST(FunctionName, IsReadInAllItsForms) {
 }
 
 TEST(FunctionName, IsRefusedInEveryOtherFormWithAwsText) {
-  for (const char* text : {"", ":", "f:", ":f", "f::1", "f:1:2", "f:a.b", "f:$latest", "a b", "a/b", "../f", "f\n", "f\xC3\xA9", "arn:aws:lambda:us-east-1:123400000000@function:myfn",
-                           "arn:aws:s3:us-east-1:123456789012:function:f", "arn:other:lambda:us-east-1:123456789012:function:f",
-                           "arn:aws:lambda:us-east-1:123456789012:layer:f:1", "arn:aws:lambda:us-east-1:12345678901:function:f", "arn:aws:lambda:us-east:123456789012:function:f:1",
-                           "arn:aws:lambda:us-east-1:123456789012:function:f:1:2", "12345678901x:function:f"}) {
+  for (const char* text : {"",
+                           ":",
+                           "f:",
+                           ":f",
+                           "f::1",
+                           "f:1:2",
+                           "f:a.b",
+                           "f:$latest",
+                           "a b",
+                           "a/b",
+                           "../f",
+                           "f\n",
+                           "f\xC3\xA9",
+                           "arn:aws:lambda:us-east-1:123400000000@function:myfn",
+                           "arn:aws:s3:us-east-1:123456789012:function:f",
+                           "arn:other:lambda:us-east-1:123456789012:function:f",
+                           "arn:aws:lambda:us-east-1:123456789012:layer:f:1",
+                           "arn:aws:lambda:us-east-1:12345678901:function:f",
+                           "arn:aws:lambda:us-east:123456789012:function:f:1",
+                           "arn:aws:lambda:us-east-1:123456789012:function:f:1:2",
+                           "12345678901x:function:f"}) {
     const auto parsed = parse_function_name(text);
     ASSERT_FALSE(parsed.ok()) << text;
     EXPECT_EQ(parsed.error().id(), "ValidationException");
   }
-  EXPECT_EQ(parse_function_name("a b").error().message(),
-            "1 validation error detected: Value 'a b' at 'functionName' failed to satisfy constraint: Member must satisfy regular expression pattern: "
-            "(arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\\d{1}:)?(\\d{12}:)?(function:)?([a-zA-Z0-9-_\\.]+)"
-            "(:(\\$LATEST(\\.PUBLISHED)?|[a-zA-Z0-9-_]+))?");
+  EXPECT_EQ(
+      parse_function_name("a b").error().message(),
+      "1 validation error detected: Value 'a b' at 'functionName' failed to satisfy constraint: Member must satisfy regular expression "
+      "pattern: "
+      "(arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\\d{1}:)?(\\d{12}:)?(function:)?([a-zA-Z0-9-_\\.]+)"
+      "(:(\\$LATEST(\\.PUBLISHED)?|[a-zA-Z0-9-_]+))?");
 }
 
 TEST(FunctionRecord, FindsVersionsByQualifier) {

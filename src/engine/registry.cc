@@ -24,7 +24,9 @@ constexpr std::size_t kTagsMax = 50;
 constexpr const char* kCreatingReason = "The function is being created.";  // AWS says so for updates too
 constexpr const char* kNetworkTag = "mayfly:network";
 
-Error invalid_parameter(std::string message) { return Error(ErrorCode::kInvalidArgument, std::move(message), "InvalidParameterValueException"); }
+Error invalid_parameter(std::string message) {
+  return Error(ErrorCode::kInvalidArgument, std::move(message), "InvalidParameterValueException");
+}
 
 // The archive's faults get AWS's type; the platform's keep theirs.
 Error code_error(Error error) {
@@ -37,10 +39,12 @@ bool is_version_number(std::string_view text) { return !text.empty() && text.fin
 Result<void> check_new_name(const std::string& name) {
   const auto parsed = parse_function_name(name);
   if (!parsed.ok()) return parsed.error();
-  if (parsed->name != name) return Error(ErrorCode::kInvalidArgument, "\"" + name + "\" is not a plain function name", "ValidationException");
+  if (parsed->name != name)
+    return Error(ErrorCode::kInvalidArgument, "\"" + name + "\" is not a plain function name", "ValidationException");
   if (name.size() <= kNameLengthMax) return {};
   return Error(ErrorCode::kInvalidArgument,
-               "1 validation error detected: Value '" + name + "' at 'functionName' failed to satisfy constraint: Member must have length less than or equal to " +
+               "1 validation error detected: Value '" + name +
+                   "' at 'functionName' failed to satisfy constraint: Member must have length less than or equal to " +
                    std::to_string(kNameLengthMax),
                "ValidationException");
 }
@@ -143,15 +147,22 @@ std::uint64_t code_bytes_of(const FunctionRecord& record) {
 }  // namespace
 
 struct FunctionRegistry::Impl {
-  Impl(store::Catalogue& a_catalogue, store::Blobs& a_blobs, CodePreparer a_prepare, std::function<void(const std::string&)> a_discard, Account an_account,
-       const base::Clock& a_clock)
-      : catalogue(a_catalogue), blobs(a_blobs), prepare(std::move(a_prepare)), discard(std::move(a_discard)), account(std::move(an_account)), clock(a_clock) {}
+  Impl(store::Catalogue& a_catalogue, store::Blobs& a_blobs, CodePreparer a_prepare, std::function<void(const std::string&)> a_discard,
+       Account an_account, const base::Clock& a_clock)
+      : catalogue(a_catalogue),
+        blobs(a_blobs),
+        prepare(std::move(a_prepare)),
+        discard(std::move(a_discard)),
+        account(std::move(an_account)),
+        clock(a_clock) {}
 
   // --- Errors with AWS's texts.
   Error not_found(const std::string& name) const {
     return Error(ErrorCode::kNotFound, "Function not found: " + account.function_arn(name), "ResourceNotFoundException");
   }
-  Error already_exists(const std::string& name) const { return Error(ErrorCode::kAlreadyExists, "Function already exist: " + name, "ResourceConflictException"); }
+  Error already_exists(const std::string& name) const {
+    return Error(ErrorCode::kAlreadyExists, "Function already exist: " + name, "ResourceConflictException");
+  }
   Result<RecordPtr> existing(const std::string& name) const {
     RecordPtr record = view.find(name);
     if (record == nullptr) return not_found(name);
@@ -161,7 +172,8 @@ struct FunctionRegistry::Impl {
     MAYFLY_ASSIGN(RecordPtr record, existing(name));
     if (revision_id.empty() || record->latest->revision_id == revision_id) return record;
     return Error(ErrorCode::kPreconditionFailed,
-                 "The Revision Id provided does not match the latest Revision Id. Call the GetFunction/GetAlias API to retrieve the latest Revision Id",
+                 "The Revision Id provided does not match the latest Revision Id. Call the GetFunction/GetAlias API to retrieve the latest "
+                 "Revision Id",
                  "PreconditionFailedException");
   }
 
@@ -246,8 +258,8 @@ struct FunctionRegistry::Impl {
   Result<void> remove_version(const std::string& name, const std::string& version) MAYFLY_REQUIRES(writing);
 
   Result<VersionPtr> insert(const std::string& name, FunctionConfig config, Tags tags, bool publish);
-  Result<VersionPtr> replace_code(const std::string& name, const CodeIdentity& code, const std::optional<std::string>& architecture, const std::string& revision_id,
-                                  bool publish, bool dry_run);
+  Result<VersionPtr> replace_code(const std::string& name, const CodeIdentity& code, const std::optional<std::string>& architecture,
+                                  const std::string& revision_id, bool publish, bool dry_run);
 
   void tell(const std::string& name) const {
     const auto all = listeners.get();
@@ -308,7 +320,8 @@ Result<std::vector<RecordPtr>> FunctionRegistry::Impl::read_records(store::Catal
   std::vector<RecordPtr> records;
   records.reserve(functions.size());
   for (auto& [name, record] : functions) {
-    if (record.latest == nullptr) return Error(ErrorCode::kDataLoss, "the catalogue has function " + name + " without its $LATEST version; restore it from a backup");
+    if (record.latest == nullptr)
+      return Error(ErrorCode::kDataLoss, "the catalogue has function " + name + " without its $LATEST version; restore it from a backup");
     // Rows come in order of text, where "10" is before "2".
     std::sort(record.published.begin(), record.published.end(), [](const VersionPtr& a, const VersionPtr& b) {
       return a->version.size() != b->version.size() ? a->version.size() < b->version.size() : a->version < b->version;
@@ -417,8 +430,9 @@ Result<VersionPtr> FunctionRegistry::Impl::insert(const std::string& name, Funct
   return answer;
 }
 
-Result<VersionPtr> FunctionRegistry::Impl::replace_code(const std::string& name, const CodeIdentity& code, const std::optional<std::string>& architecture,
-                                                        const std::string& revision_id, bool publish, bool dry_run) {
+Result<VersionPtr> FunctionRegistry::Impl::replace_code(const std::string& name, const CodeIdentity& code,
+                                                        const std::optional<std::string>& architecture, const std::string& revision_id,
+                                                        bool publish, bool dry_run) {
   const MutexLock lock(writing);
   MAYFLY_ASSIGN(const RecordPtr before, existing_at(name, revision_id));
   FunctionRecord record = *before;
@@ -475,8 +489,8 @@ FunctionRegistry::FunctionRegistry(std::unique_ptr<Impl> impl) : impl_(std::move
 FunctionRegistry::~FunctionRegistry() = default;
 
 Result<std::unique_ptr<FunctionRegistry>> FunctionRegistry::open(store::Catalogue& catalogue, store::Blobs& blobs, CodePreparer prepare,
-                                                                 std::function<void(const std::string& code_id)> discard_code, Account account,
-                                                                 const base::Clock& clock) {
+                                                                 std::function<void(const std::string& code_id)> discard_code,
+                                                                 Account account, const base::Clock& clock) {
   auto impl = std::make_unique<Impl>(catalogue, blobs, std::move(prepare), std::move(discard_code), std::move(account), clock);
   MAYFLY_TRY(impl->load().with_context("cannot load the catalogue"));
   return std::unique_ptr<FunctionRegistry>(new FunctionRegistry(std::move(impl)));
@@ -505,8 +519,8 @@ Result<VersionPtr> FunctionRegistry::create(const std::string& name, FunctionCon
   return answer;
 }
 
-Result<VersionPtr> FunctionRegistry::update_code(const std::string& name, std::string zip, std::optional<std::string> architecture, const std::string& revision_id,
-                                                 bool publish, bool dry_run) {
+Result<VersionPtr> FunctionRegistry::update_code(const std::string& name, std::string zip, std::optional<std::string> architecture,
+                                                 const std::string& revision_id, bool publish, bool dry_run) {
   MAYFLY_TRY(impl_->existing_at(name, revision_id));  // before the work; asked again with the lock held
   const CodeIdentity code = identify(zip);
   Impl::CodeHold hold(*impl_, code.id);
@@ -518,7 +532,8 @@ Result<VersionPtr> FunctionRegistry::update_code(const std::string& name, std::s
   return answer;
 }
 
-Result<VersionPtr> FunctionRegistry::update_configuration(const std::string& name, const ConfigChange& change, const std::string& revision_id) {
+Result<VersionPtr> FunctionRegistry::update_configuration(const std::string& name, const ConfigChange& change,
+                                                          const std::string& revision_id) {
   VersionPtr answer;
   {
     const MutexLock lock(impl_->writing);
@@ -534,8 +549,8 @@ Result<VersionPtr> FunctionRegistry::update_configuration(const std::string& nam
   return answer;
 }
 
-Result<VersionPtr> FunctionRegistry::publish(const std::string& name, const std::string& code_sha256, std::optional<std::string> description,
-                                             const std::string& revision_id) {
+Result<VersionPtr> FunctionRegistry::publish(const std::string& name, const std::string& code_sha256,
+                                             std::optional<std::string> description, const std::string& revision_id) {
   VersionPtr answer;
   {
     const MutexLock lock(impl_->writing);

@@ -18,8 +18,8 @@ namespace mayfly::engine {
 
 // What UpdateFunctionConfiguration changes: only members that are set.
 struct ConfigChange {
-  std::optional<std::string> runtime = {}, handler = {}, role = {}, description = {}, log_format = {}, application_log_level = {}, system_log_level = {},
-                             log_group = {}, tracing_mode = {}, snap_start = {}, accepted_json = {};
+  std::optional<std::string> runtime = {}, handler = {}, role = {}, description = {}, log_format = {}, application_log_level = {},
+                             system_log_level = {}, log_group = {}, tracing_mode = {}, snap_start = {}, accepted_json = {};
   std::optional<std::uint32_t> timeout_s = {}, memory_mb = {}, ephemeral_mb = {};
   std::optional<std::map<std::string, std::string>> environment = {};
 };
@@ -36,7 +36,8 @@ class FunctionRegistry {
  public:
   // Loads the catalogue, settles what a crash left Pending or InProgress, and forgets code nobody uses. All references
   // must outlive the registry.
-  [[nodiscard]] static base::Result<std::unique_ptr<FunctionRegistry>> open(store::Catalogue& catalogue, store::Blobs& blobs, CodePreparer prepare,
+  [[nodiscard]] static base::Result<std::unique_ptr<FunctionRegistry>> open(store::Catalogue& catalogue, store::Blobs& blobs,
+                                                                            CodePreparer prepare,
                                                                             std::function<void(const std::string& code_id)> discard_code,
                                                                             Account account, const base::Clock& clock);
   ~FunctionRegistry();
@@ -53,13 +54,15 @@ class FunctionRegistry {
   // either with `publish` the new version, Pending; by the time the caller reads on, find() shows the settled state with its
   // new revision. Code is stored and prepared before anything else changes: a bad archive changes nothing.
   // `revision_id` "" stands for whatever is there. Of concurrent changes that name the same revision one succeeds.
-  [[nodiscard]] base::Result<VersionPtr> create(const std::string& name, FunctionConfig config, std::string zip, std::map<std::string, std::string> tags, bool publish);
-  [[nodiscard]] base::Result<VersionPtr> update_code(const std::string& name, std::string zip, std::optional<std::string> architecture, const std::string& revision_id,
-                                                     bool publish, bool dry_run);
-  [[nodiscard]] base::Result<VersionPtr> update_configuration(const std::string& name, const ConfigChange& change, const std::string& revision_id);
+  [[nodiscard]] base::Result<VersionPtr> create(const std::string& name, FunctionConfig config, std::string zip,
+                                                std::map<std::string, std::string> tags, bool publish);
+  [[nodiscard]] base::Result<VersionPtr> update_code(const std::string& name, std::string zip, std::optional<std::string> architecture,
+                                                     const std::string& revision_id, bool publish, bool dry_run);
+  [[nodiscard]] base::Result<VersionPtr> update_configuration(const std::string& name, const ConfigChange& change,
+                                                              const std::string& revision_id);
   // Idempotent: unchanged since the last one answers that one again, whatever `description` says. $LATEST gets a new revision.
-  [[nodiscard]] base::Result<VersionPtr> publish(const std::string& name, const std::string& code_sha256, std::optional<std::string> description,
-                                                 const std::string& revision_id);
+  [[nodiscard]] base::Result<VersionPtr> publish(const std::string& name, const std::string& code_sha256,
+                                                 std::optional<std::string> description, const std::string& revision_id);
   // "" deletes the function with all versions; "$LATEST" is refused; a number deletes that version (absent is fine, as on AWS).
   [[nodiscard]] base::Result<void> remove(const std::string& name, const std::string& qualifier);
   // Merges; at most 50 per function. $LATEST gets a new revision, as on AWS. The tag mayfly:network ("outside" or "none") also
@@ -73,8 +76,8 @@ class FunctionRegistry {
   // pools can drop environments of old generations.
   void on_change(std::function<void(const std::string& name)> listener);
 
-  // Forgets blobs and unpacked code that no version names any more (of deleted or updated functions), except what `in_use` (code ids of living environments) holds.
-  // open() does it with nothing in use; call it now and then. Answers how many codes went.
+  // Forgets blobs and unpacked code that no version names any more (of deleted or updated functions), except what `in_use` (code ids of
+  // living environments) holds. open() does it with nothing in use; call it now and then. Answers how many codes went.
   [[nodiscard]] base::Result<std::size_t> sweep(const std::set<std::string>& in_use);
 
  private:

@@ -63,7 +63,8 @@ class RegistryTest : public ::testing::Test {
     catalogue_ = std::make_unique<FallibleCatalogue>(*std::move(catalogue));
     blobs_ = *store::open_directory_blobs(directory_ + "/blobs");
     auto registry = FunctionRegistry::open(
-        *catalogue_, *blobs_, [this](const std::string& id) { return prepare(id); }, [this](const std::string& id) { discarded_.push_back(id); }, Account{}, clock_);
+        *catalogue_, *blobs_, [this](const std::string& id) { return prepare(id); },
+        [this](const std::string& id) { discarded_.push_back(id); }, Account{}, clock_);
     ASSERT_TRUE(registry.ok()) << registry.error().message();
     registry_ = *std::move(registry);
   }
@@ -72,7 +73,8 @@ class RegistryTest : public ::testing::Test {
     open();
   }
   Result<void> prepare(const std::string&) {
-    if (refuse_code_) return Error(ErrorCode::kInvalidArgument, "Could not unzip uploaded file. Please check your file, then try to upload again.");
+    if (refuse_code_)
+      return Error(ErrorCode::kInvalidArgument, "Could not unzip uploaded file. Please check your file, then try to upload again.");
     return {};
   }
 
@@ -175,21 +177,28 @@ TEST_F(RegistryTest, ARedundantUpdateChangesTheRevisionButNotTheGeneration) {
 TEST_F(RegistryTest, TheTextsOfErrorsAreThoseOfAws) {
   create();
   const std::string zip = "zip";
-  expect_error(registry_->create("f", config(), zip, {}, false), ErrorCode::kAlreadyExists, "ResourceConflictException", "Function already exist: f");
-  expect_error(registry_->update_configuration("g", {}, ""), ErrorCode::kNotFound, "ResourceNotFoundException", "Function not found: " + kArn + "g");
-  expect_error(registry_->update_code("g", zip, {}, "", false, false), ErrorCode::kNotFound, "ResourceNotFoundException", "Function not found: " + kArn + "g");
+  expect_error(registry_->create("f", config(), zip, {}, false), ErrorCode::kAlreadyExists, "ResourceConflictException",
+               "Function already exist: f");
+  expect_error(registry_->update_configuration("g", {}, ""), ErrorCode::kNotFound, "ResourceNotFoundException",
+               "Function not found: " + kArn + "g");
+  expect_error(registry_->update_code("g", zip, {}, "", false, false), ErrorCode::kNotFound, "ResourceNotFoundException",
+               "Function not found: " + kArn + "g");
   expect_error(registry_->publish("g", "", {}, ""), ErrorCode::kNotFound, "ResourceNotFoundException", "Function not found: " + kArn + "g");
   expect_error(registry_->remove("g", ""), ErrorCode::kNotFound, "ResourceNotFoundException", "Function not found: " + kArn + "g");
   expect_error(registry_->tag("g", {{"a", "b"}}), ErrorCode::kNotFound, "ResourceNotFoundException", "Function not found: " + kArn + "g");
   expect_error(registry_->remove("f", "$LATEST"), ErrorCode::kInvalidArgument, "InvalidParameterValueException",
                "$LATEST version cannot be deleted without deleting the function.");
-  expect_error(registry_->remove("f", "live"), ErrorCode::kInvalidArgument, "InvalidParameterValueException", "Deletion of aliases is not currently supported.");
+  expect_error(registry_->remove("f", "live"), ErrorCode::kInvalidArgument, "InvalidParameterValueException",
+               "Deletion of aliases is not currently supported.");
   expect_error(registry_->publish("f", "somenonexistentsha256", {}, ""), ErrorCode::kInvalidArgument, "InvalidParameterValueException",
                "CodeSHA256 (somenonexistentsha256) is different from current CodeSHA256 in $LATEST (" + latest()->config.code_sha256 +
                    "). Please try again with the CodeSHA256 in $LATEST.");
-  const std::string stale = "The Revision Id provided does not match the latest Revision Id. Call the GetFunction/GetAlias API to retrieve the latest Revision Id";
+  const std::string stale =
+      "The Revision Id provided does not match the latest Revision Id. Call the GetFunction/GetAlias API to retrieve the latest Revision "
+      "Id";
   expect_error(registry_->update_configuration("f", {}, "x"), ErrorCode::kPreconditionFailed, "PreconditionFailedException", stale);
-  expect_error(registry_->update_code("f", zip, {}, "x", false, false), ErrorCode::kPreconditionFailed, "PreconditionFailedException", stale);
+  expect_error(registry_->update_code("f", zip, {}, "x", false, false), ErrorCode::kPreconditionFailed, "PreconditionFailedException",
+               stale);
   expect_error(registry_->publish("f", "", {}, "x"), ErrorCode::kPreconditionFailed, "PreconditionFailedException", stale);
 }
 
@@ -286,7 +295,8 @@ TEST_F(RegistryTest, TagsMergeGoAndChangeTheRevisionButNotTheGeneration) {
   ASSERT_TRUE(registry_->untag("f", {"a", "nothing"}).ok());
   reopen();
   EXPECT_EQ(registry_->find("f")->tags, (std::map<std::string, std::string>{{"b", "3"}}));
-  expect_error(registry_->tag("f", {}), ErrorCode::kInvalidArgument, "InvalidParameterValueException", "An error occurred and the request cannot be processed.");
+  expect_error(registry_->tag("f", {}), ErrorCode::kInvalidArgument, "InvalidParameterValueException",
+               "An error occurred and the request cannot be processed.");
 }
 
 TEST_F(RegistryTest, MoreThanFiftyTagsAreRefused) {
@@ -430,8 +440,10 @@ TEST_F(RegistryTest, OfFiftyConcurrentChangesWithOneRevisionExactlyOneWins) {
         while (!go) std::this_thread::yield();
         const auto result = i % 2 == 0 ? registry_->update_configuration("f", {.description = std::to_string(round * 100 + i)}, revision)
                                        : registry_->update_code("f", "zip " + std::to_string(i), {}, revision, false, false);
-        if (result.ok()) ++won;
-        else ++(result.error().code() == ErrorCode::kPreconditionFailed ? lost : other);
+        if (result.ok())
+          ++won;
+        else
+          ++(result.error().code() == ErrorCode::kPreconditionFailed ? lost : other);
       });
     }
     go = true;
@@ -455,7 +467,9 @@ TEST_F(RegistryTest, ReadersSeeWholeRecordsWhileWritersChangeThem) {
           EXPECT_EQ(record->latest->config.description, record->latest->config.handler);
         }
         const auto all = registry_->list("", 100);
-        EXPECT_TRUE(std::is_sorted(all.begin(), all.end(), [](const RecordPtr& a, const RecordPtr& b) { return a->latest->function_name < b->latest->function_name; }));
+        EXPECT_TRUE(std::is_sorted(all.begin(), all.end(), [](const RecordPtr& a, const RecordPtr& b) {
+          return a->latest->function_name < b->latest->function_name;
+        }));
       }
     });
   }
@@ -479,11 +493,13 @@ TEST_F(RegistryTest, ReadersSeeWholeRecordsWhileWritersChangeThem) {
   stop = true;
   for (std::thread& thread : readers) thread.join();
   EXPECT_EQ(registry_->function_count(), 1U + 4U * 7U);
-  for (const RecordPtr& record : registry_->list("", 100)) EXPECT_TRUE(registry_->open_code(record->latest->config.code_id).ok()) << "a sweep took code that was being deployed";
+  for (const RecordPtr& record : registry_->list("", 100))
+    EXPECT_TRUE(registry_->open_code(record->latest->config.code_id).ok()) << "a sweep took code that was being deployed";
 }
 
 TEST_F(RegistryTest, NamesThatAreNotPlainOrTooLongAreRefused) {
-  for (const std::string& name : {std::string(), std::string("a/b"), std::string("a:1"), kArn + "f", std::string("../x"), std::string(65, 'x')}) {
+  for (const std::string& name :
+       {std::string(), std::string("a/b"), std::string("a:1"), kArn + "f", std::string("../x"), std::string(65, 'x')}) {
     const auto made = registry_->create(name, config(), "zip", {}, false);
     ASSERT_FALSE(made.ok()) << name;
     EXPECT_EQ(made.error().id(), "ValidationException") << name;
@@ -569,8 +585,9 @@ TEST_F(RegistryTest, TenThousandFunctionsStaySmallAndPagesStayQuick) {
   create("one-more");
   const auto changed = std::chrono::steady_clock::now();
   const auto us = [](auto duration) { return std::chrono::duration_cast<std::chrono::microseconds>(duration).count(); };
-  std::printf("10,000 functions: open %ld ms, %zu KiB more resident (%.2f KiB each), page of 50 in %ld us, create %ld us\n", us(opened - started) / 1000, grown,
-              static_cast<double>(grown) / kCount, us(listed - opened) / static_cast<long>(pages), us(changed - change_started));
+  std::printf("10,000 functions: open %ld ms, %zu KiB more resident (%.2f KiB each), page of 50 in %ld us, create %ld us\n",
+              us(opened - started) / 1000, grown, static_cast<double>(grown) / kCount, us(listed - opened) / static_cast<long>(pages),
+              us(changed - change_started));
   RecordProperty("kib_per_function", std::to_string(static_cast<double>(grown) / kCount));
   EXPECT_LT(us(listed - opened) / static_cast<long>(pages), 5000);
 }

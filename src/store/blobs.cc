@@ -67,14 +67,16 @@ class DirectoryBlobs final : public Blobs {
     } else if (errno != EEXIST) {
       return base::errno_error("cannot make " + shard, errno);
     }
-    MAYFLY_TRY(base::write_file_durably(path_of(id), bytes).with_context("cannot store " + std::to_string(bytes.size()) + " bytes of code"));
+    MAYFLY_TRY(
+        base::write_file_durably(path_of(id), bytes).with_context("cannot store " + std::to_string(bytes.size()) + " bytes of code"));
     return id;
   }
 
   Result<UniqueFd> open(const std::string& id, bool verify) const override {
     if (!is_id(id)) return Error(ErrorCode::kInvalidArgument, "\"" + id + "\" is not the name of a blob (64 hexadecimal digits)");
     auto fd = base::open_file(path_of(id), O_RDONLY);
-    if (!fd.ok() && fd.error().code() == ErrorCode::kNotFound) return Error(ErrorCode::kNotFound, "there is no blob " + id + " in " + directory_);
+    if (!fd.ok() && fd.error().code() == ErrorCode::kNotFound)
+      return Error(ErrorCode::kNotFound, "there is no blob " + id + " in " + directory_);
     if (fd.ok() && verify) MAYFLY_TRY(verify_bytes(fd->get(), id));
     return fd;
   }
@@ -123,7 +125,8 @@ class DirectoryBlobs final : public Blobs {
       if (got == 0) break;
       hash.update({buffer.data(), static_cast<std::size_t>(got)});
     }
-    if (base::hex_encode(hash.finish()) != id) return Error(ErrorCode::kDataLoss, "blob " + id + " is damaged: its bytes have another digest; deploy the function again");
+    if (base::hex_encode(hash.finish()) != id)
+      return Error(ErrorCode::kDataLoss, "blob " + id + " is damaged: its bytes have another digest; deploy the function again");
     if (lseek(fd, 0, SEEK_SET) != 0) return base::errno_error("cannot rewind blob " + id, errno);
     return {};
   }

@@ -42,7 +42,8 @@ TEST_F(BlobsTest, ADamagedBlobIsNoticedAndHealedByStoringItAgain) {
 
 TEST_F(BlobsTest, NamesThatAreNoDigestsNeverReachTheFileSystem) {
   std::ofstream(directory_ / "secret") << "x";
-  for (const std::string& id : {std::string("../../secret"), std::string(), std::string(63, 'a'), std::string(64, 'A'), std::string(61, 'a') + "/.."}) {
+  for (const std::string& id :
+       {std::string("../../secret"), std::string(), std::string(63, 'a'), std::string(64, 'A'), std::string(61, 'a') + "/.."}) {
     EXPECT_EQ(blobs_->open(id, false).error().code(), base::ErrorCode::kInvalidArgument);
     EXPECT_EQ(blobs_->remove(id).error().code(), base::ErrorCode::kInvalidArgument);
   }
@@ -72,7 +73,8 @@ TEST_F(BlobsTest, TheSameBytesFromManyThreadsBecomeOneBlob) {
 
 TEST_F(BlobsTest, AFullDiskLeavesNothingBehind) {
   fs::create_directory(directory_ / "small");
-  if (mount("tmpfs", (directory_ / "small").c_str(), "tmpfs", 0, "size=256k") != 0) GTEST_SKIP() << "a small tmpfs cannot be mounted here (needs root)";
+  if (mount("tmpfs", (directory_ / "small").c_str(), "tmpfs", 0, "size=256k") != 0)
+    GTEST_SKIP() << "a small tmpfs cannot be mounted here (needs root)";
   {
     auto blobs = *open_directory_blobs(directory_ / "small/blobs");
     const std::string id = *blobs->put(std::string(50'000, 'a'));

@@ -65,11 +65,13 @@ Result<Statements> prepare_statements(Database& database) {
 
 class SqliteCatalogue final : public Catalogue {
  public:
-  SqliteCatalogue(std::unique_ptr<Database> database, Statements statements) : database_(std::move(database)), statements_(std::move(statements)) {}
+  SqliteCatalogue(std::unique_ptr<Database> database, Statements statements)
+      : database_(std::move(database)), statements_(std::move(statements)) {}
 
   Result<void> apply(const CatalogueChange& change) override {
     const MutexLock lock(mutex_);
-    return database_->transaction([&]() MAYFLY_REQUIRES(mutex_) { return apply_rows(change); }).with_context("the catalogue did not take the change");
+    return database_->transaction([&]() MAYFLY_REQUIRES(mutex_) { return apply_rows(change); })
+        .with_context("the catalogue did not take the change");
   }
 
   Result<std::vector<FunctionRow>> functions() override {
@@ -105,7 +107,8 @@ class SqliteCatalogue final : public Catalogue {
 
   Result<void> set_setting(const std::string& key, const std::string& value) override {
     const MutexLock lock(mutex_);
-    return database_->transaction([&]() MAYFLY_REQUIRES(mutex_) { return run_set_setting(key, value); }).with_context("the setting " + key + " was not stored");
+    return database_->transaction([&]() MAYFLY_REQUIRES(mutex_) { return run_set_setting(key, value); })
+        .with_context("the setting " + key + " was not stored");
   }
 
   Result<void> check() override {
@@ -120,7 +123,8 @@ class SqliteCatalogue final : public Catalogue {
     for (const std::string& name : change.remove_functions) MAYFLY_TRY(statements_.remove_function.bind(1, name).run());
     for (const auto& [name, version] : change.remove_versions) MAYFLY_TRY(statements_.remove_version.bind(1, name).bind(2, version).run());
     for (const FunctionRow& row : change.put_functions) {
-      MAYFLY_TRY(statements_.put_function.bind(1, row.name).bind(2, static_cast<std::int64_t>(row.next_version)).bind(3, row.document).run());
+      MAYFLY_TRY(
+          statements_.put_function.bind(1, row.name).bind(2, static_cast<std::int64_t>(row.next_version)).bind(3, row.document).run());
     }
     for (const VersionRow& row : change.put_versions) {
       MAYFLY_TRY(statements_.put_version.bind(1, row.name).bind(2, row.version).bind(3, row.code_id).bind(4, row.document).run());

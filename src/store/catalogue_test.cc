@@ -59,7 +59,9 @@ class FailingDisk {
     const sqlite3_io_methods* real;
     sqlite3_io_methods failing;
   };
-  static const sqlite3_io_methods* real_of(sqlite3_file* file) { return file->pMethods == &methods_[0].failing ? methods_[0].real : methods_[1].real; }
+  static const sqlite3_io_methods* real_of(sqlite3_file* file) {
+    return file->pMethods == &methods_[0].failing ? methods_[0].real : methods_[1].real;
+  }
   static int write(sqlite3_file* file, const void* bytes, int size, sqlite3_int64 offset) {
     if (strikes(false)) return kind_ == Kind::kFull ? SQLITE_FULL : SQLITE_IOERR_WRITE;
     return real_of(file)->xWrite(file, bytes, size, offset);
@@ -147,7 +149,10 @@ TEST_F(CatalogueTest, RowsAndSettingsAreThereAfterReopening) {
 TEST_F(CatalogueTest, RemovingAFunctionTakesItsVersionsAlong) {
   const auto catalogue = open();
   ASSERT_TRUE(catalogue->apply(put("a", 1, "x")).ok());
-  ASSERT_TRUE(catalogue->apply({.put_versions = {{.name = "a", .version = "1", .code_id = "c", .document = "d"}, {.name = "a", .version = "2", .code_id = "c", .document = "d"}}}).ok());
+  ASSERT_TRUE(catalogue
+                  ->apply({.put_versions = {{.name = "a", .version = "1", .code_id = "c", .document = "d"},
+                                            {.name = "a", .version = "2", .code_id = "c", .document = "d"}}})
+                  .ok());
   ASSERT_TRUE(catalogue->apply({.remove_versions = {{"a", "1"}}}).ok());
   EXPECT_EQ(catalogue->versions()->size(), 2U);
   ASSERT_TRUE(catalogue->apply({.remove_functions = {"a"}}).ok());
@@ -276,12 +281,14 @@ TEST_F(CatalogueTest, AFullDiskIsExhaustionAndPasses) {
 
 TEST_F(CatalogueTest, AFullFileSystemIsExhaustionAndPasses) {
   fs::create_directory(directory_ / "small");
-  if (mount("tmpfs", (directory_ / "small").c_str(), "tmpfs", 0, "size=512k") != 0) GTEST_SKIP() << "a small tmpfs cannot be mounted here (needs root)";
+  if (mount("tmpfs", (directory_ / "small").c_str(), "tmpfs", 0, "size=512k") != 0)
+    GTEST_SKIP() << "a small tmpfs cannot be mounted here (needs root)";
   {
     const auto catalogue = *open_catalogue(directory_ / "small/catalogue.db");
     int stored = 0;
     base::Result<void> applied;
-    for (; stored < 1000 && applied.ok(); ++stored) applied = catalogue->apply(put("f" + std::to_string(stored), 1, std::string(5000, 'd')));
+    for (; stored < 1000 && applied.ok(); ++stored)
+      applied = catalogue->apply(put("f" + std::to_string(stored), 1, std::string(5000, 'd')));
     ASSERT_FALSE(applied.ok());
     EXPECT_EQ(applied.error().code(), ErrorCode::kResourceExhausted) << applied.error().message();
     EXPECT_EQ(catalogue->functions()->size(), static_cast<std::size_t>(stored - 1));
@@ -308,7 +315,8 @@ TEST_F(CatalogueTest, WhatReturnedSurvivesAKillAtAnyMoment) {
     }
     close(pipe_ends[1]);
     std::uint64_t returned = 0;
-    for (int reads = 0; reads < 30 + round * 17; ++reads) ASSERT_EQ(read(pipe_ends[0], &returned, sizeof returned), static_cast<ssize_t>(sizeof returned));
+    for (int reads = 0; reads < 30 + round * 17; ++reads)
+      ASSERT_EQ(read(pipe_ends[0], &returned, sizeof returned), static_cast<ssize_t>(sizeof returned));
     kill(child, SIGKILL);
     int status = 0;
     waitpid(child, &status, 0);

@@ -32,7 +32,7 @@ constexpr auto kEnforceEvery = std::chrono::seconds(60);
 constexpr std::uint64_t kSegmentBytesMax = 8U << 20U;
 constexpr std::int64_t kHourMs = 3'600'000;
 constexpr std::size_t kOpenFilesMax = 64;
-constexpr std::size_t kDropKeysMax = 1024;        // streams whose losses are counted one by one
+constexpr std::size_t kDropKeysMax = 1024;          // streams whose losses are counted one by one
 constexpr std::uint64_t kEventOverheadBytes = 128;  // of an event in the queue, beside its texts
 
 // At most 8 MiB; small enough that a group's or all limits are met by deleting whole segments.
@@ -123,8 +123,12 @@ class SegmentedLogs final : public LogSegments {
       queued_bytes_ += bytes;
       entry.queued_bytes += bytes;
       ++enqueued_;
-      queue_.push_back({.kind = Item::kEvent, .name = group, .group = entry.group, .bytes = bytes,
-                        .event = {.stream = stream, .timestamp_ms = timestamp_ms, .ingested_ms = now_ms, .message = std::move(message)}, .result = nullptr});
+      queue_.push_back({.kind = Item::kEvent,
+                        .name = group,
+                        .group = entry.group,
+                        .bytes = bytes,
+                        .event = {.stream = stream, .timestamp_ms = timestamp_ms, .ingested_ms = now_ms, .message = std::move(message)},
+                        .result = nullptr});
       if (!writer_waits_) return;
     }
     wake_.notify_all();
@@ -315,7 +319,8 @@ class SegmentedLogs final : public LogSegments {
   void make_group(const std::string& name, LogGroup& group) {
     Result<void> made = group.make_directory();
     const std::string directory = directory_name(name);
-    if (made.ok() && directory.starts_with('~')) made = base::write_file_durably(directory_ + "/" + directory + std::string(kNameFile), name);
+    if (made.ok() && directory.starts_with('~'))
+      made = base::write_file_durably(directory_ + "/" + directory + std::string(kNameFile), name);
     if (!made.ok()) note_disk(made);
   }
 
@@ -342,7 +347,9 @@ class SegmentedLogs final : public LogSegments {
       if (group == nullptr) continue;
       const std::int64_t now_ms = base::epoch_ms(clock_.wall_now());
       const std::string cause = count.disk == 0 ? "they came faster than they could be written" : "the disk did not take them";
-      const PendingEvent event{.stream = key.second, .timestamp_ms = now_ms, .ingested_ms = now_ms,
+      const PendingEvent event{.stream = key.second,
+                               .timestamp_ms = now_ms,
+                               .ingested_ms = now_ms,
                                .message = "[mayfly] " + std::to_string(count.queue_full + count.disk) + " log events dropped: " + cause};
       if (append_events(group, {&event, 1}) == 1) continue;
       const MutexLock lock(mutex_);

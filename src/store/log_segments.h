@@ -17,7 +17,7 @@ struct LogEvent {
   std::string stream;
   std::int64_t timestamp_ms = 0;  // UTC
   std::int64_t ingested_ms = 0;
-  std::uint64_t sequence = 0;     // grows within a group; unique: event ids and page tokens are made of it
+  std::uint64_t sequence = 0;  // grows within a group; unique: event ids and page tokens are made of it
   std::string message;
 };
 
@@ -28,11 +28,11 @@ struct LogStream {
 };
 
 struct LogLimits {
-  std::uint64_t group_bytes_max = 256ULL << 20U;   // oldest segments go first
+  std::uint64_t group_bytes_max = 256ULL << 20U;  // oldest segments go first
   std::uint64_t total_bytes_max = 4ULL << 30U;
   base::Duration age_max = std::chrono::hours(24 * 14);
-  std::uint64_t event_bytes_max = 256U << 10U;     // longer events are cut, with a note
-  std::uint64_t queue_bytes_max = 32U << 20U;      // of events not on file yet; one group gets half
+  std::uint64_t event_bytes_max = 256U << 10U;  // longer events are cut, with a note
+  std::uint64_t queue_bytes_max = 32U << 20U;   // of events not on file yet; one group gets half
 };
 
 struct LogQuery {
@@ -40,9 +40,9 @@ struct LogQuery {
   std::vector<std::string> streams = {};  // empty: all
   std::string stream_prefix = {};
   std::int64_t from_ms = 0, to_ms = INT64_MAX;  // [from, to)
-  std::uint64_t after_sequence = 0;    // exclusive; for forward paging
-  std::uint64_t before_sequence = UINT64_MAX;  // exclusive; for backward paging
-  bool newest_first = false;           // which end to take `max` from; answers are always oldest first, in order of sequence
+  std::uint64_t after_sequence = 0;             // exclusive; for forward paging
+  std::uint64_t before_sequence = UINT64_MAX;   // exclusive; for backward paging
+  bool newest_first = false;                    // which end to take `max` from; answers are always oldest first, in order of sequence
   std::size_t max = 10'000;
   std::uint64_t bytes_max = 1U << 20U;  // of messages; one event is answered however long it is
 };
@@ -65,6 +65,7 @@ class LogSegments {
   [[nodiscard]] virtual std::uint64_t dropped() const = 0;
 };
 
-[[nodiscard]] base::Result<std::unique_ptr<LogSegments>> open_log_segments(const std::string& directory, LogLimits limits, const base::Clock& clock);
+[[nodiscard]] base::Result<std::unique_ptr<LogSegments>> open_log_segments(const std::string& directory, LogLimits limits,
+                                                                           const base::Clock& clock);
 
 }  // namespace mayfly::store

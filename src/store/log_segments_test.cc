@@ -43,7 +43,9 @@ class LogSegmentsTest : public ::testing::Test {
     ASSERT_TRUE(opened.ok()) << opened.error().message();
     logs_ = *std::move(opened);
   }
-  void add(const std::string& group, const std::string& stream, const std::string& message) { logs_->append(group, stream, clock_.ms(), message); }
+  void add(const std::string& group, const std::string& stream, const std::string& message) {
+    logs_->append(group, stream, clock_.ms(), message);
+  }
   std::vector<std::string> messages(LogQuery query) {
     logs_->flush();
     const auto read = logs_->read(query);
@@ -168,7 +170,8 @@ TEST_F(LogSegmentsTest, GroupsKeepTheirNamesOverARestartHoweverOdd) {
   for (const std::string& name : names) EXPECT_EQ(messages({.group = name}), Texts{"in " + name});
   EXPECT_EQ(messages({.group = "empty"}), Texts());
   EXPECT_EQ(logs_->read({.group = "none"}).error().code(), base::ErrorCode::kNotFound);
-  for (const auto& entry : fs::directory_iterator(directory_.path())) EXPECT_EQ(entry.path().filename(), "logs") << "nothing leaves the directory";
+  for (const auto& entry : fs::directory_iterator(directory_.path()))
+    EXPECT_EQ(entry.path().filename(), "logs") << "nothing leaves the directory";
 }
 
 TEST_F(LogSegmentsTest, AfterARestartTheOpenSegmentGoesOnAndSequencesGrow) {
@@ -335,8 +338,10 @@ TEST_F(LogSegmentsTest, AFloodIsBoundedCountedToldAndDoesNotSilenceOthers) {
     if (page.empty()) break;
     after = page.back().sequence;
     for (const LogEvent& event : page) {
-      if (event.message.starts_with("[mayfly] ")) told += std::stoull(event.message.substr(9));
-      else ++written;
+      if (event.message.starts_with("[mayfly] "))
+        told += std::stoull(event.message.substr(9));
+      else
+        ++written;
     }
   }
   EXPECT_EQ(written + told, sent) << "every event is on file or accounted for";
@@ -361,7 +366,8 @@ TEST_F(LogSegmentsTest, AKilledWriterLeavesWhatItFlushedReadable) {
     }
     close(pipe_ends[1]);
     std::uint32_t flushed = 0;
-    for (int reads = 0; reads < 40 * (round + 1); ++reads) ASSERT_EQ(read(pipe_ends[0], &flushed, sizeof flushed), static_cast<ssize_t>(sizeof flushed));
+    for (int reads = 0; reads < 40 * (round + 1); ++reads)
+      ASSERT_EQ(read(pipe_ends[0], &flushed, sizeof flushed), static_cast<ssize_t>(sizeof flushed));
     kill(child, SIGKILL);
     int status = 0;
     waitpid(child, &status, 0);
@@ -378,7 +384,8 @@ TEST_F(LogSegmentsTest, AKilledWriterLeavesWhatItFlushedReadable) {
 
 TEST_F(LogSegmentsTest, AFullDiskLosesEventsCountsThemAndGoesOnByItself) {
   fs::create_directory(directory_ / "logs");
-  if (mount("tmpfs", (directory_ / "logs").c_str(), "tmpfs", 0, "size=1m") != 0) GTEST_SKIP() << "a small tmpfs cannot be mounted here (needs root)";
+  if (mount("tmpfs", (directory_ / "logs").c_str(), "tmpfs", 0, "size=1m") != 0)
+    GTEST_SKIP() << "a small tmpfs cannot be mounted here (needs root)";
   const base::UniqueFd ballast = *base::open_file(directory_ / "logs/.ballast", O_WRONLY | O_CREAT, 0600);
   open();
   add("g", "s", "before");
@@ -395,7 +402,9 @@ TEST_F(LogSegmentsTest, AFullDiskLosesEventsCountsThemAndGoesOnByItself) {
   const auto last = [&] { return messages({.group = "g"}); };
   const auto told = [&] {
     const Texts all = last();
-    return std::any_of(all.begin(), all.end(), [](const std::string& text) { return text.starts_with("[mayfly] ") && text.find("dropped: the disk did not take them") != std::string::npos; });
+    return std::any_of(all.begin(), all.end(), [](const std::string& text) {
+      return text.starts_with("[mayfly] ") && text.find("dropped: the disk did not take them") != std::string::npos;
+    });
   };
   for (int i = 0; i < 5000 && !told(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   EXPECT_TRUE(told());

@@ -124,8 +124,8 @@ Result<json::value> parse_document(const std::string& document) {
   std::uint64_t format = 0;
   Reader{parsed->get_object()}("format", format);
   if (format < 1 || format > static_cast<std::uint64_t>(kFormat)) {
-    return Error(ErrorCode::kUnsupported, "a stored document has format " + std::to_string(format) + ", this Mayfly knows up to " + std::to_string(kFormat) +
-                                              "; start the version that wrote it");
+    return Error(ErrorCode::kUnsupported, "a stored document has format " + std::to_string(format) + ", this Mayfly knows up to " +
+                                              std::to_string(kFormat) + "; start the version that wrote it");
   }
   return parsed;
 }
@@ -139,7 +139,8 @@ store::VersionRow to_row(const FunctionVersion& version) {
   document.emplace("format", kFormat);
   visit_version(version, Writer{document});
   document.emplace("config", std::move(config));
-  return {.name = version.function_name, .version = version.version, .code_id = version.config.code_id, .document = json::serialize(document)};
+  return {
+      .name = version.function_name, .version = version.version, .code_id = version.config.code_id, .document = json::serialize(document)};
 }
 
 Result<FunctionVersion> version_from(const store::VersionRow& row, const Account& account) {
@@ -151,7 +152,8 @@ Result<FunctionVersion> version_from(const store::VersionRow& row, const Account
   version.version = row.version;
   version.arn = account.function_arn(row.name);
   visit_version(version, Reader{object});
-  if (const auto* config = object.if_contains("config"); config != nullptr && config->is_object()) visit_config(version.config, Reader{config->get_object()});
+  if (const auto* config = object.if_contains("config"); config != nullptr && config->is_object())
+    visit_config(version.config, Reader{config->get_object()});
   version.config.code_id = row.code_id;
   return version;
 }

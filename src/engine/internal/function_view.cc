@@ -88,7 +88,8 @@ void FunctionView::index_insert(const std::string& name) {
     chunk->insert(std::lower_bound(chunk->begin(), chunk->end(), name), name);
     if (chunk->size() > kChunkMax) {
       const auto middle = chunk->begin() + static_cast<std::ptrdiff_t>(chunk->size() / 2);
-      index->chunks.insert(index->chunks.begin() + static_cast<std::ptrdiff_t>(at) + 1, std::make_shared<const Chunk>(middle, chunk->end()));
+      index->chunks.insert(index->chunks.begin() + static_cast<std::ptrdiff_t>(at) + 1,
+                           std::make_shared<const Chunk>(middle, chunk->end()));
       chunk->erase(middle, chunk->end());
     }
     index->chunks[at] = std::move(chunk);

@@ -29,8 +29,8 @@ std::uint32_t crc32(std::string_view bytes) {
   std::uint32_t crc = 0xFFFFFFFFU;
   for (; left >= 8; left -= 8, at += 8) {
     const std::uint32_t low = crc ^ (at[0] | at[1] << 8U | at[2] << 16U | static_cast<std::uint32_t>(at[3]) << 24U);
-    crc = kTables[7][low & 0xFFU] ^ kTables[6][low >> 8U & 0xFFU] ^ kTables[5][low >> 16U & 0xFFU] ^ kTables[4][low >> 24U] ^ kTables[3][at[4]] ^
-          kTables[2][at[5]] ^ kTables[1][at[6]] ^ kTables[0][at[7]];
+    crc = kTables[7][low & 0xFFU] ^ kTables[6][low >> 8U & 0xFFU] ^ kTables[5][low >> 16U & 0xFFU] ^ kTables[4][low >> 24U] ^
+          kTables[3][at[4]] ^ kTables[2][at[5]] ^ kTables[1][at[6]] ^ kTables[0][at[7]];
   }
   for (; left > 0; --left, ++at) crc = (crc >> 8U) ^ kTables[0][(crc ^ *at) & 0xFFU];
   return ~crc;

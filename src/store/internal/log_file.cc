@@ -24,7 +24,7 @@ static_assert(std::endian::native == std::endian::little, "the files are little-
 
 constexpr std::string_view kSegmentMagic = "MFLYLOG1";
 constexpr std::string_view kIndexMagic = "MFLYIDX1";
-constexpr std::size_t kFrameBytes = 8;               // length and CRC
+constexpr std::size_t kFrameBytes = 8;  // length and CRC
 constexpr std::size_t kRecordFixedBytes = 8 * 3 + 2;
 constexpr std::uint32_t kPayloadBytesMax = 16U << 20U;  // more is damage
 constexpr std::size_t kReadBytes = 256U << 10U;
@@ -175,7 +175,10 @@ void merge_into(StreamTable& streams, const LogStream& stream) {
 void add_to(StreamTable& streams, const LogRecord& record) {
   auto found = streams.find(record.stream);
   if (found == streams.end()) {
-    LogStream fresh{.name = std::string(record.stream), .created_ms = record.ingested_ms, .first_ms = record.timestamp_ms, .last_ms = record.timestamp_ms};
+    LogStream fresh{.name = std::string(record.stream),
+                    .created_ms = record.ingested_ms,
+                    .first_ms = record.timestamp_ms,
+                    .last_ms = record.timestamp_ms};
     found = streams.emplace(fresh.name, std::move(fresh)).first;
   }
   LogStream& stream = found->second;
@@ -229,7 +232,8 @@ Result<std::uint64_t> walk_segment(int fd, std::uint64_t end, const std::functio
 Result<void> write_index(const std::string& path, const SegmentSummary& summary, const StreamTable& streams) {
   std::string fixed;
   for (const std::uint64_t number : {summary.bytes, summary.events, summary.first_sequence, summary.last_sequence}) put(fixed, number);
-  for (const std::int64_t number : {summary.first_ms, summary.last_ms, summary.first_ingested_ms, summary.last_ingested_ms}) put(fixed, number);
+  for (const std::int64_t number : {summary.first_ms, summary.last_ms, summary.first_ingested_ms, summary.last_ingested_ms})
+    put(fixed, number);
   std::string table;
   put(table, static_cast<std::uint32_t>(streams.size()));
   for (const auto& [name, stream] : streams) {
@@ -258,8 +262,10 @@ Result<SegmentSummary> read_index_summary(const std::string& path) {
   Cursor file{std::string_view(bytes).substr(kIndexMagic.size())};
   Cursor cursor{take_frame(file)};
   SegmentSummary summary;
-  for (std::uint64_t* number : {&summary.bytes, &summary.events, &summary.first_sequence, &summary.last_sequence}) *number = cursor.number<std::uint64_t>();
-  for (std::int64_t* number : {&summary.first_ms, &summary.last_ms, &summary.first_ingested_ms, &summary.last_ingested_ms}) *number = cursor.number<std::int64_t>();
+  for (std::uint64_t* number : {&summary.bytes, &summary.events, &summary.first_sequence, &summary.last_sequence})
+    *number = cursor.number<std::uint64_t>();
+  for (std::int64_t* number : {&summary.first_ms, &summary.last_ms, &summary.first_ingested_ms, &summary.last_ingested_ms})
+    *number = cursor.number<std::int64_t>();
   if (!file.ok || !cursor.ok) return damaged(path);
   return summary;
 }
@@ -273,7 +279,8 @@ Result<StreamTable> read_index_streams(const std::string& path) {
   for (auto left = cursor.number<std::uint32_t>(); left > 0 && cursor.ok; --left) {
     LogStream stream;
     stream.name = cursor.text(cursor.number<std::uint16_t>());
-    for (std::int64_t* number : {&stream.created_ms, &stream.first_ms, &stream.last_ms, &stream.last_ingested_ms}) *number = cursor.number<std::int64_t>();
+    for (std::int64_t* number : {&stream.created_ms, &stream.first_ms, &stream.last_ms, &stream.last_ingested_ms})
+      *number = cursor.number<std::int64_t>();
     stream.bytes = cursor.number<std::uint64_t>();
     streams.emplace(stream.name, stream);
   }

@@ -28,7 +28,7 @@ struct SegmentSummary {
   std::uint64_t bytes = kSegmentHeaderBytes;  // of the segment file up to the last whole record
   std::uint64_t events = 0;
   std::uint64_t first_sequence = 0, last_sequence = 0;
-  std::int64_t first_ms = 0, last_ms = 0;                    // smallest and largest, of the events' own time
+  std::int64_t first_ms = 0, last_ms = 0;  // smallest and largest, of the events' own time
   std::int64_t first_ingested_ms = 0, last_ingested_ms = 0;
 
   void add(const LogRecord& record, std::uint64_t record_bytes);
@@ -44,7 +44,8 @@ std::uint64_t encode_record(const LogRecord& record, std::string& out);
 
 // Calls `each` with the whole records in [kSegmentHeaderBytes, end) until it answers false; answers where the last whole record ends.
 // A torn or damaged record ends the walk without an error: nothing behind it can be trusted.
-[[nodiscard]] base::Result<std::uint64_t> walk_segment(int fd, std::uint64_t end, const std::function<bool(const LogRecord&, std::uint64_t record_bytes)>& each);
+[[nodiscard]] base::Result<std::uint64_t> walk_segment(int fd, std::uint64_t end,
+                                                       const std::function<bool(const LogRecord&, std::uint64_t record_bytes)>& each);
 
 // Not synced: an index that is missing or damaged is made again from its segment.
 [[nodiscard]] base::Result<void> write_index(const std::string& path, const SegmentSummary& summary, const StreamTable& streams);

@@ -115,7 +115,8 @@ class Collector {
                        .ingested_ms = record.ingested_ms,
                        .sequence = record.sequence,
                        .message = std::string(record.message)});
-      while (query_.newest_first && found.size() > 1 && (events_.size() + found.size() > query_.max || bytes_ + found_bytes > query_.bytes_max)) {
+      while (query_.newest_first && found.size() > 1 &&
+             (events_.size() + found.size() > query_.max || bytes_ + found_bytes > query_.bytes_max)) {
         found_bytes -= found.front().message.size();
         found.pop_front();
         was_trimmed_ = true;
@@ -123,7 +124,8 @@ class Collector {
       return true;
     });
     if (!walked.ok()) return walked.error();
-    if (query_.newest_first && !events_.empty() && !found.empty() && (events_.size() + found.size() > query_.max || bytes_ + found_bytes > query_.bytes_max)) {
+    if (query_.newest_first && !events_.empty() && !found.empty() &&
+        (events_.size() + found.size() > query_.max || bytes_ + found_bytes > query_.bytes_max)) {
       found.clear();
       was_trimmed_ = true;
     }
@@ -138,7 +140,8 @@ class Collector {
 
  private:
   [[nodiscard]] bool matches(const LogRecord& record) const {
-    return record.sequence > query_.after_sequence && record.timestamp_ms >= query_.from_ms && record.timestamp_ms < query_.to_ms && wants_stream(record.stream);
+    return record.sequence > query_.after_sequence && record.timestamp_ms >= query_.from_ms && record.timestamp_ms < query_.to_ms &&
+           wants_stream(record.stream);
   }
   // At least one event is answered, however long.
   [[nodiscard]] bool is_over(std::size_t found, std::uint64_t found_bytes, const LogRecord& record) const {
@@ -167,7 +170,8 @@ Result<void> LogGroup::load() {
   MAYFLY_ASSIGN(const std::vector<std::string> names, segment_names(directory_));
   segments_.clear();
   open_streams_.clear();
-  for (const std::string& name : names) MAYFLY_TRY(load_segment(directory_ + "/" + name, name == names.back()).with_context(directory_ + "/" + name));
+  for (const std::string& name : names)
+    MAYFLY_TRY(load_segment(directory_ + "/" + name, name == names.back()).with_context(directory_ + "/" + name));
   loaded_ = true;
   return {};
 }
@@ -197,7 +201,8 @@ Result<void> LogGroup::scan_segment(Segment& segment) {
   MAYFLY_ASSIGN(const UniqueFd fd, base::open_file(segment.path + ".log", O_RDWR));
   MAYFLY_ASSIGN(const std::uint64_t size, file_size(fd.get()));
   open_streams_.clear();
-  MAYFLY_ASSIGN(const std::uint64_t good, walk_segment(fd.get(), size, [&](const LogRecord& record, std::uint64_t bytes) MAYFLY_REQUIRES(mutex_) {
+  MAYFLY_ASSIGN(const std::uint64_t good,
+                walk_segment(fd.get(), size, [&](const LogRecord& record, std::uint64_t bytes) MAYFLY_REQUIRES(mutex_) {
                   segment.summary.add(record, bytes);
                   add_to(open_streams_, record);
                   return true;
@@ -270,7 +275,9 @@ void LogGroup::close_segment_locked() {
   if (segments_.empty() || segments_.back().closed) return;
   Segment& segment = segments_.back();
   const Result<void> written = write_index(segment.path + ".idx", segment.summary, open_streams_);
-  if (!written.ok()) base::log_debug("a log index was not written; the segment will be scanned", {{"segment", segment.path}, {"cause", written.error().message()}});
+  if (!written.ok())
+    base::log_debug("a log index was not written; the segment will be scanned",
+                    {{"segment", segment.path}, {"cause", written.error().message()}});
   segment.closed = true;
   open_streams_.clear();
   closed_mark_ = true;
@@ -296,7 +303,8 @@ std::size_t LogGroup::append(std::span<const PendingEvent> events, Result<void>&
     }
     buffer_.clear();
     std::vector<std::pair<LogRecord, std::uint64_t>> records;
-    for (std::size_t i = done; i < events.size() && buffer_.size() < kWriteBytes && (records.empty() || offset + buffer_.size() < limits_.bytes_max); ++i) {
+    for (std::size_t i = done;
+         i < events.size() && buffer_.size() < kWriteBytes && (records.empty() || offset + buffer_.size() < limits_.bytes_max); ++i) {
       const PendingEvent& event = events[i];
       const LogRecord record{.sequence = sequence,
                              .timestamp_ms = event.timestamp_ms,
@@ -309,7 +317,8 @@ std::size_t LogGroup::append(std::span<const PendingEvent> events, Result<void>&
     }
     failure = write_at(file_.get(), buffer_, offset);
     if (!failure.ok()) {
-      if (ftruncate(file_.get(), static_cast<off_t>(offset)) != 0) file_.reset();  // the torn bytes are written over, or cut at the next start
+      if (ftruncate(file_.get(), static_cast<off_t>(offset)) != 0)
+        file_.reset();  // the torn bytes are written over, or cut at the next start
       return done;
     }
     dirty_ = true;

@@ -34,7 +34,8 @@ class LogGroup {
  public:
   enum class Disk { kNew, kExisting };  // kNew: whatever is in the directory is none of this group's
 
-  LogGroup(std::string directory, Disk disk, SegmentLimits limits) : directory_(std::move(directory)), limits_(limits), loaded_(disk == Disk::kNew) {}
+  LogGroup(std::string directory, Disk disk, SegmentLimits limits)
+      : directory_(std::move(directory)), limits_(limits), loaded_(disk == Disk::kNew) {}
 
   // Reads names and index summaries, cuts a torn tail. Done once; called by whoever needs it first. Any thread.
   [[nodiscard]] base::Result<void> load();

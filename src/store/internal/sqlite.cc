@@ -28,19 +28,26 @@ bool is_sync_failure(int extended) {
 
 ErrorCode code_of(sqlite3* handle, int extended) {
   switch (extended & 0xFF) {
-    case SQLITE_FULL: return ErrorCode::kResourceExhausted;
+    case SQLITE_FULL:
+      return ErrorCode::kResourceExhausted;
     case SQLITE_IOERR:
-      return !is_sync_failure(extended) && is_no_space(sqlite3_system_errno(handle)) ? ErrorCode::kResourceExhausted : ErrorCode::kUnavailable;
+      return !is_sync_failure(extended) && is_no_space(sqlite3_system_errno(handle)) ? ErrorCode::kResourceExhausted
+                                                                                     : ErrorCode::kUnavailable;
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
-    case SQLITE_CANTOPEN: return ErrorCode::kUnavailable;
+    case SQLITE_CANTOPEN:
+      return ErrorCode::kUnavailable;
     case SQLITE_CORRUPT:
-    case SQLITE_NOTADB: return ErrorCode::kDataLoss;
+    case SQLITE_NOTADB:
+      return ErrorCode::kDataLoss;
     case SQLITE_PERM:
     case SQLITE_AUTH:
-    case SQLITE_READONLY: return ErrorCode::kPermissionDenied;
-    case SQLITE_CONSTRAINT: return ErrorCode::kConflict;
-    default: return ErrorCode::kInternal;
+    case SQLITE_READONLY:
+      return ErrorCode::kPermissionDenied;
+    case SQLITE_CONSTRAINT:
+      return ErrorCode::kConflict;
+    default:
+      return ErrorCode::kInternal;
   }
 }
 
@@ -140,11 +147,14 @@ Result<void> Database::configure(std::int32_t application_id, bool unclean) {
   sqlite3_busy_timeout(handle_, kBusyTimeoutMs);
   sqlite3_db_config(handle_, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
   sqlite3_wal_hook(handle_, &remember_wal_pages, &wal_pages_);  // takes the place of the automatic checkpoint
-  MAYFLY_TRY(execute("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF"));
+  MAYFLY_TRY(
+      execute("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA "
+              "trusted_schema=OFF"));
   MAYFLY_ASSIGN(const std::int64_t present, query_number("PRAGMA application_id"));
   MAYFLY_ASSIGN(const std::int64_t tables, query_number("SELECT count(*) FROM sqlite_schema"));
   if (present == 0 && tables == 0) return execute(("PRAGMA application_id=" + std::to_string(application_id)).c_str());
-  if (present != application_id) return Error(ErrorCode::kDataLoss, "the file belongs to another program; name another data directory, or restore the right file");
+  if (present != application_id)
+    return Error(ErrorCode::kDataLoss, "the file belongs to another program; name another data directory, or restore the right file");
   if (unclean) return quick_check();
   return {};
 }
@@ -159,7 +169,8 @@ Result<void> Database::quick_check() {
   MAYFLY_ASSIGN(Statement statement, prepare("PRAGMA quick_check(1)"));
   MAYFLY_ASSIGN(const bool row, statement.step());
   if (row && statement.text(0) == "ok") return {};
-  return Error(ErrorCode::kDataLoss, "the file is damaged (" + (row ? statement.text(0) : std::string("no answer")) + "); restore it from a backup");
+  return Error(ErrorCode::kDataLoss,
+               "the file is damaged (" + (row ? statement.text(0) : std::string("no answer")) + "); restore it from a backup");
 }
 
 Result<void> Database::check_applied(std::span<const Migration> migrations, int& applied) {
@@ -169,11 +180,13 @@ Result<void> Database::check_applied(std::span<const Migration> migrations, int&
     if (!row) return {};
     const auto number = static_cast<int>(statement.number(0));
     if (number > static_cast<int>(migrations.size())) {
-      return Error(ErrorCode::kUnsupported, path_ + " was written by a newer Mayfly (format " + std::to_string(number) + ", this one knows " +
-                                                std::to_string(migrations.size()) + "); start that version, or restore a backup made before the upgrade");
+      return Error(ErrorCode::kUnsupported, path_ + " was written by a newer Mayfly (format " + std::to_string(number) +
+                                                ", this one knows " + std::to_string(migrations.size()) +
+                                                "); start that version, or restore a backup made before the upgrade");
     }
     if (statement.text(1) != checksum_of(migrations[static_cast<std::size_t>(number - 1)])) {
-      return Error(ErrorCode::kUnsupported, path_ + " has another format " + std::to_string(number) + " than this Mayfly: it was written by a build that was never released");
+      return Error(ErrorCode::kUnsupported, path_ + " has another format " + std::to_string(number) +
+                                                " than this Mayfly: it was written by a build that was never released");
     }
     applied = number;
   }
@@ -183,24 +196,27 @@ Result<void> Database::migrate(std::span<const Migration> migrations) {
   MAYFLY_ASSIGN(const std::int64_t known, query_number("SELECT count(*) FROM sqlite_schema WHERE name='migrations'"));
   if (known == 0) {
     MAYFLY_TRY(transaction([&] {
-      return execute("CREATE TABLE migrations(number INTEGER PRIMARY KEY, checksum TEXT NOT NULL, applied_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)");
+      return execute(
+          "CREATE TABLE migrations(number INTEGER PRIMARY KEY, checksum TEXT NOT NULL, applied_at TEXT NOT NULL DEFAULT "
+          "CURRENT_TIMESTAMP)");
     }));
   }
   int applied = 0;
   MAYFLY_TRY(check_applied(migrations, applied));
   for (const Migration& migration : migrations.subspan(static_cast<std::size_t>(applied))) {
     MAYFLY_TRY(transaction([&]() -> Result<void> {
-      MAYFLY_TRY(execute(migration.sql));
-      MAYFLY_ASSIGN(Statement statement, prepare("INSERT INTO migrations(number, checksum) VALUES(?, ?)"));
-      return statement.bind(1, static_cast<std::int64_t>(migration.number)).bind(2, checksum_of(migration)).run();
-    }).with_context("migration " + std::to_string(migration.number) + " of " + path_));
+                 MAYFLY_TRY(execute(migration.sql));
+                 MAYFLY_ASSIGN(Statement statement, prepare("INSERT INTO migrations(number, checksum) VALUES(?, ?)"));
+                 return statement.bind(1, static_cast<std::int64_t>(migration.number)).bind(2, checksum_of(migration)).run();
+               }).with_context("migration " + std::to_string(migration.number) + " of " + path_));
   }
   return {};
 }
 
 Result<Statement> Database::prepare(std::string_view sql) {
   sqlite3_stmt* statement = nullptr;
-  if (sqlite3_prepare_v3(handle_, sql.data(), static_cast<int>(sql.size()), SQLITE_PREPARE_PERSISTENT, &statement, nullptr) != SQLITE_OK) return last_error(handle_);
+  if (sqlite3_prepare_v3(handle_, sql.data(), static_cast<int>(sql.size()), SQLITE_PREPARE_PERSISTENT, &statement, nullptr) != SQLITE_OK)
+    return last_error(handle_);
   return Statement(statement);
 }
 
@@ -241,7 +257,8 @@ void Database::note_failure() {
 
 Result<void> Database::healthy() const {
   if (failure_.empty()) return {};
-  return Error(ErrorCode::kUnavailable, path_ + " takes no changes since a write failed (" + failure_ + "); check the disk, then restart Mayfly");
+  return Error(ErrorCode::kUnavailable,
+               path_ + " takes no changes since a write failed (" + failure_ + "); check the disk, then restart Mayfly");
 }
 
 }  // namespace mayfly::store
