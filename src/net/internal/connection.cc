@@ -27,6 +27,7 @@ constexpr std::size_t kDropBytesMax = 64U << 10U;   // of a request body the han
 constexpr std::size_t kWatchBytesMax = 16U << 10U;  // pipelined bytes kept while peer_gone() watches
 constexpr std::size_t kJoinBytesMax = 4U << 10U;    // small bodies are copied behind the head
 constexpr std::size_t kLingerBytesMax = 4U << 20U;
+constexpr int kSendFlags = MSG_NOSIGNAL | MSG_DONTWAIT;
 constexpr base::Duration kLingerTime = std::chrono::seconds(2);
 
 base::TimePoint now() { return base::system_clock().now(); }
@@ -190,6 +191,7 @@ void Connection::start_direct_read() {
 
 void Connection::on_read(error_code error, std::size_t bytes, bool direct) {
   reading_ = false;
+  read_deadline_ = base::kNoDeadline;
   if (direct) {
     direct_filled_ += bytes;
   } else {
@@ -211,11 +213,9 @@ void Connection::on_read(error_code error, std::size_t bytes, bool direct) {
 }
 
 Awaitable<void> Connection::fill(base::Deadline deadline) {
-  if (read_end_ != ReadEnd::kOpen || read_expired_) co_return;
   start_read();
   read_deadline_ = deadline;
-  co_await suspend(reader_);
-  read_deadline_ = base::kNoDeadline;
+  return suspend(reader_);
 }
 
 Awaitable<bool> Connection::read_head() {
@@ -240,6 +240,7 @@ Awaitable<bool> Connection::read_head() {
       co_await refuse(scanner_.refusal());
       co_return false;
     }
+    if (read_end_ != ReadEnd::kOpen) co_return false;
     if (input_.empty()) {
       if (core_->draining) co_return false;
       idle_ = true;
@@ -254,7 +255,6 @@ Awaitable<bool> Connection::read_head() {
         co_return false;
       }
     }
-    if (read_end_ != ReadEnd::kOpen) co_return false;
   }
 }
 
@@ -287,7 +287,6 @@ Awaitable<Result<void>> Connection::wait_for_body(bool direct) {
   if (!direct) start_read();
   read_deadline_ = body_deadline(start);
   co_await suspend(reader_);
-  read_deadline_ = base::kNoDeadline;
   body_waited_ += now() - start;
   if (input_.empty() && direct_filled_ == 0) MAYFLY_CO_TRY(read_problem());
   co_return Result<void>{};
@@ -485,7 +484,11 @@ Awaitable<Result<void>> Connection::respond(Response response) {
   std::string_view body = body_allowed(response.status) ? std::string_view(response.body) : std::string_view{};
   if (body.size() <= kJoinBytesMax) {
     output_ += body;
-    body = {};
+    iovec whole{output_.data(), output_.size()};
+    std::span<iovec> rest(&whole, 1);
+    MAYFLY_CO_TRY(send_now(rest));
+    if (rest.empty()) co_return Result<void>{};  // nearly always: no second coroutine for a small answer
+    co_return co_await send({static_cast<const char*>(whole.iov_base), whole.iov_len});
   }
   co_return co_await send(output_, body);
 }
@@ -541,18 +544,30 @@ void Connection::abort() {
   read_end_ = ReadEnd::kFailed;
 }
 
-// Sends what the socket takes without waiting.
-Result<std::size_t> Connection::send_now(std::span<iovec> pieces) {
-  msghdr message{};
-  message.msg_iov = pieces.data();
-  message.msg_iovlen = pieces.size();
-  while (true) {
-    const ssize_t sent = ::sendmsg(socket_.native_handle(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (sent >= 0) return static_cast<std::size_t>(sent);
-    if (errno == EINTR) continue;
-    if (errno == EAGAIN || errno == EWOULDBLOCK) return std::size_t{0};
-    return peer_went_away();
+// Sends what the socket takes without waiting and drops it from `rest`. Nothing is left when all went out.
+Result<void> Connection::send_now(std::span<iovec>& rest) {
+  while (!rest.empty()) {
+    msghdr message{};
+    message.msg_iov = rest.data();
+    message.msg_iovlen = rest.size();
+    const ssize_t sent = rest.size() == 1 ? ::send(socket_.native_handle(), rest.front().iov_base, rest.front().iov_len, kSendFlags)
+                                          : ::sendmsg(socket_.native_handle(), &message, kSendFlags);
+    if (sent < 0 && errno == EINTR) continue;
+    if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
+    if (sent < 0) {
+      answer_ = Answer::kBroken;
+      return peer_went_away();
+    }
+    auto left = static_cast<std::size_t>(sent);
+    while (!rest.empty() && left >= rest.front().iov_len) {
+      left -= rest.front().iov_len;
+      rest = rest.subspan(1);
+    }
+    if (rest.empty()) break;
+    rest.front().iov_base = static_cast<char*>(rest.front().iov_base) + left;
+    rest.front().iov_len -= left;
   }
+  return {};
 }
 
 Awaitable<Result<void>> Connection::send(std::string_view first, std::string_view second, std::string_view third) {
@@ -562,34 +577,22 @@ Awaitable<Result<void>> Connection::send(std::string_view first, std::string_vie
     if (!part.empty()) pieces[count++] = {const_cast<char*>(part.data()), part.size()};
   }
   std::span<iovec> rest(pieces.data(), count);
-  while (!rest.empty()) {
-    auto sent = send_now(rest);
-    if (!sent.ok()) {
-      answer_ = Answer::kBroken;
-      co_return std::move(sent).error();
-    }
-    std::size_t left = *sent;
-    while (!rest.empty() && left >= rest.front().iov_len) {
-      left -= rest.front().iov_len;
-      rest = rest.subspan(1);
-    }
-    if (rest.empty()) break;
-    rest.front().iov_base = static_cast<char*>(rest.front().iov_base) + left;
-    rest.front().iov_len -= left;
+  while (true) {
+    MAYFLY_CO_TRY(send_now(rest));
+    if (rest.empty()) co_return Result<void>{};
     socket_.async_wait(Socket::wait_write, [self = shared_from_this()](error_code error) {
+      self->write_deadline_ = base::kNoDeadline;
       if (error && !self->write_expired_) self->answer_ = Answer::kBroken;
       self->resume(self->writer_);
     });
     write_deadline_ = now() + core_->limits.write_timeout;
     co_await suspend(writer_);
-    write_deadline_ = base::kNoDeadline;
     if (write_expired_) {
       answer_ = Answer::kBroken;
       co_return Error(ErrorCode::kDeadlineExceeded, "the peer took no byte of the answer in time");
     }
     if (answer_ == Answer::kBroken) co_return peer_went_away();
   }
-  co_return Result<void>{};
 }
 
 Awaitable<void> Connection::refuse(Refusal refusal) {

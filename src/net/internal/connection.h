@@ -106,7 +106,7 @@ class Connection final : public Exchange, public std::enable_shared_from_this<Co
   void start_read();
   void start_direct_read();
   void on_read(boost::system::error_code error, std::size_t bytes, bool direct);
-  // More bytes in input_, or read_end_ / read_expired_ changed. Gives up at `deadline`.
+  // Resumes with more bytes in input_, or read_end_ / read_expired_ changed. Gives up at `deadline`. Only while neither has.
   [[nodiscard]] Awaitable<void> fill(base::Deadline deadline);
   [[nodiscard]] Awaitable<bool> read_head();
   [[nodiscard]] Refusal take_head(std::size_t size);
@@ -126,7 +126,7 @@ class Connection final : public Exchange, public std::enable_shared_from_this<Co
   void put_length(int status, const Headers& headers, std::size_t body_size);
   void put_connection(bool asked_to_close);
   [[nodiscard]] bool body_allowed(int status) const { return head_.method != "HEAD" && status != 204 && status != 304; }
-  [[nodiscard]] base::Result<std::size_t> send_now(std::span<iovec> pieces);
+  [[nodiscard]] base::Result<void> send_now(std::span<iovec>& rest);
   [[nodiscard]] Awaitable<base::Result<void>> send(std::string_view first, std::string_view second = {}, std::string_view third = {});
   [[nodiscard]] Awaitable<void> refuse(Refusal refusal);
   [[nodiscard]] bool may_keep_alive() const;
