@@ -49,7 +49,7 @@ struct AccessKey {
 struct EnvironmentIdentity {
   std::string function_arn;  // qualified with the version
   std::string role_arn;
-  std::string session;       // 2 to 64 of [A-Za-z0-9_=,.@-]: the function's name
+  std::string session;       // 1 to 64 of [A-Za-z0-9_=,.@-]: the function's name
   std::string log_group;     // "/aws/lambda/NAME" unless configured otherwise
 };
 
@@ -94,7 +94,11 @@ class CredentialStore {
   [[nodiscard]] static std::size_t slice_of(std::string_view access_key) { return Hash{}(access_key) % kSlices; }
 
   const CredentialPointer account_;
-  std::array<base::Published<Slice>, kSlices> slices_;
+  // Never null: the constructor fills it.
+  struct PublishedSlice : base::Published<Slice> {
+    PublishedSlice() : base::Published<Slice>(nullptr) {}
+  };
+  std::array<PublishedSlice, kSlices> slices_;
   base::Mutex change_;  // one writer at a time
 };
 

@@ -1,0 +1,144 @@
+#include "net/internal/sigv4_canonical.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace mayfly::net::internal {
+namespace {
+
+using base::Error;
+using base::ErrorCode;
+using base::Result;
+
+bool is_blank(char c) { return c == ' ' || c == '\t'; }
+
+std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  while (true) {
+    const std::size_t end = text.find(separator);
+    parts.push_back(text.substr(0, end));
+    if (end == std::string_view::npos) return parts;
+    text.remove_prefix(end + 1);
+  }
+}
+
+// As botocore and the JavaScript SDK do it: a final slash stays, a final dot segment leaves none.
+std::string normalised(std::string_view path) {
+  std::vector<std::string_view> kept;
+  for (const std::string_view segment : split(path, '/')) {
+    if (segment.empty() || segment == ".") continue;
+    if (segment != "..") {
+      kept.push_back(segment);
+    } else if (!kept.empty()) {
+      kept.pop_back();
+    }
+  }
+  std::string result;
+  for (const std::string_view segment : kept) result.append("/").append(segment);
+  if (kept.empty() || path.ends_with('/')) result += '/';
+  return result;
+}
+
+Result<std::string> encoded_once(std::string_view path) {
+  std::string result;
+  for (const std::string_view segment : split(path.starts_with('/') ? path.substr(1) : path, '/')) {
+    MAYFLY_ASSIGN(const std::string decoded, base::percent_decode(segment));
+    result += '/';
+    result += base::percent_encode(decoded);
+  }
+  return result;
+}
+
+void append_folded(std::string& out, std::string_view value) {
+  bool gap = false;
+  bool begun = false;
+  for (const char c : value) {
+    if (is_blank(c)) {
+      gap = begun;
+      continue;
+    }
+    if (gap) out += ' ';
+    out += c;
+    gap = false;
+    begun = true;
+  }
+}
+
+}  // namespace
+
+bool is_s3(std::string_view service) {
+  return service == "s3" || service == "s3express" || service == "s3-outposts" || service == "s3-object-lambda";
+}
+
+Result<std::string> canonical_path(std::string_view path, std::string_view service) {
+  if (is_s3(service)) return encoded_once(path);
+  return base::percent_encode(normalised(path), "/");
+}
+
+Result<std::string> canonical_query(std::string_view query, QuerySignature signature) {
+  MAYFLY_ASSIGN(auto parameters, parse_query(query));
+  if (signature == QuerySignature::kLeaveOut) std::erase_if(parameters, [](const auto& item) { return equal_ignoring_case(item.first, "X-Amz-Signature"); });
+  for (auto& [name, value] : parameters) {
+    name = base::percent_encode(name);
+    value = base::percent_encode(value);
+  }
+  std::ranges::sort(parameters);
+  std::string result;
+  for (const auto& [name, value] : parameters) {
+    if (!result.empty()) result += '&';
+    result.append(name).append("=").append(value);
+  }
+  return result;
+}
+
+Result<std::string> canonical_headers(const Headers& headers, const std::vector<std::string>& names) {
+  std::string result;
+  for (const std::string& name : names) {
+    const auto values = headers.find_all(name);
+    if (values.empty()) return Error(ErrorCode::kNotFound, name);
+    result.append(name).append(":");
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (i > 0) result += ',';
+      append_folded(result, values[i]);
+    }
+    result += '\n';
+  }
+  return result;
+}
+
+Result<std::string> canonical_request(const RequestHead& head, const std::vector<std::string>& signed_headers, const CanonicalInput& input) {
+  MAYFLY_ASSIGN(const std::string path, canonical_path(head.path(), input.service));
+  MAYFLY_ASSIGN(const std::string query, canonical_query(head.query(), input.signature));
+  MAYFLY_ASSIGN(const std::string headers, canonical_headers(head.headers, signed_headers));
+  std::string result = head.method;
+  result.append("\n").append(path).append("\n").append(query).append("\n").append(headers).append("\n");
+  result.append(join_names(signed_headers)).append("\n").append(input.payload_hash);
+  return result;
+}
+
+std::string string_to_sign(std::string_view amz_date, const DatedScope& scope, std::string_view canonical_request) {
+  std::string result(kSigv4Algorithm);
+  result.append("\n").append(amz_date).append("\n").append(scope.text()).append("\n").append(hex_sha256(canonical_request));
+  return result;
+}
+
+base::Sha256Digest signing_key(std::string_view secret_key, const DatedScope& scope) {
+  const auto date_key = base::hmac_sha256("AWS4" + std::string(secret_key), scope.date);
+  const auto region_key = base::hmac_sha256(base::as_text(date_key), scope.region);
+  const auto service_key = base::hmac_sha256(base::as_text(region_key), scope.service);
+  return base::hmac_sha256(base::as_text(service_key), kScopeEnd);
+}
+
+std::string sign_text(const base::Sha256Digest& key, std::string_view text) { return base::hex_encode(base::hmac_sha256(base::as_text(key), text)); }
+std::string hex_sha256(std::string_view bytes) { return base::hex_encode(base::sha256(bytes)); }
+
+std::string join_names(const std::vector<std::string>& names) {
+  std::string result;
+  for (const std::string& name : names) {
+    if (!result.empty()) result += ';';
+    result += name;
+  }
+  return result;
+}
+
+}  // namespace mayfly::net::internal
