@@ -60,6 +60,12 @@ std::vector<std::string_view> split(std::string_view text) {
 
 }  // namespace
 
+std::string FunctionConfig::network() const {
+  if (!environment) return "outside";
+  const auto setting = environment->find("MAYFLY_NETWORK");
+  return setting == environment->end() ? "outside" : setting->second;
+}
+
 std::string_view state_name(FunctionState state) {
   switch (state) {
     case FunctionState::kPending:

@@ -44,7 +44,6 @@ struct FunctionConfig {
   std::string log_group;  // "/aws/lambda/NAME" unless set
   std::string tracing_mode = "PassThrough";
   std::string snap_start = "None";
-  std::string network = "outside";  // Mayfly's own: "outside" or "none" (tag mayfly:network)
   std::string accepted_json =
       "{}";  // members that are stored and echoed but do nothing yet, as sent (VpcConfig, DeadLetterConfig, KMSKeyArn ...)
 
@@ -52,6 +51,8 @@ struct FunctionConfig {
   std::string code_sha256;      // the same digest in base64, as the API shows it
   std::uint64_t code_size = 0;  // bytes of the zip
 
+  // "outside" or "none": whether the function may reach outside networks, by MAYFLY_NETWORK in its environment (docs/adr/0004).
+  [[nodiscard]] std::string network() const;
   bool operator==(const FunctionConfig&) const = default;
 };
 

@@ -22,7 +22,6 @@ using Tags = std::map<std::string, std::string>;
 constexpr std::size_t kNameLengthMax = 64;  // AWS's practice; the model's pattern allows more
 constexpr std::size_t kTagsMax = 50;
 constexpr const char* kCreatingReason = "The function is being created.";  // AWS says so for updates too
-constexpr const char* kNetworkTag = "mayfly:network";
 
 Error invalid_parameter(std::string message) {
   return Error(ErrorCode::kInvalidArgument, std::move(message), "InvalidParameterValueException");
@@ -51,14 +50,13 @@ Result<void> check_new_name(const std::string& name) {
 
 Result<void> check_tags(const Tags& tags) {
   if (tags.size() > kTagsMax) return invalid_parameter("Number of tags exceeds resource tag limit.");
-  const auto network = tags.find(kNetworkTag);
-  if (network == tags.end() || network->second == "outside" || network->second == "none") return {};
-  return invalid_parameter("The tag mayfly:network has the value \"" + network->second + "\"; it can be \"outside\" or \"none\".");
+  return {};
 }
 
-std::string network_of(const Tags& tags, const std::string& otherwise) {
-  const auto network = tags.find(kNetworkTag);
-  return network == tags.end() ? otherwise : network->second;
+Result<void> check_network(const FunctionConfig& config) {
+  const std::string network = config.network();
+  if (network == "outside" || network == "none") return {};
+  return invalid_parameter("The environment variable MAYFLY_NETWORK has the value \"" + network + "\"; it can be \"outside\" or \"none\".");
 }
 
 void apply_change(FunctionConfig& config, const ConfigChange& change) {
@@ -457,9 +455,6 @@ Result<void> FunctionRegistry::Impl::change_tags(const std::string& name, const 
   if (record.tags == before->tags) return {};
   MAYFLY_TRY(check_tags(record.tags));
   FunctionVersion latest = *before->latest;
-  const bool was_tagged = before->tags.contains(kNetworkTag);
-  latest.config.network = network_of(record.tags, was_tagged ? FunctionConfig().network : latest.config.network);
-  if (!(latest.config == before->latest->config)) latest.generation = next_generation();
   latest.revision_id = base::random_uuid();  // recorded: tags change it
   record.latest = share(std::move(latest));
   return commit(before, record);
@@ -505,12 +500,12 @@ std::uint64_t FunctionRegistry::total_code_bytes() const { return impl_->code_by
 Result<VersionPtr> FunctionRegistry::create(const std::string& name, FunctionConfig config, std::string zip, Tags tags, bool publish) {
   MAYFLY_TRY(check_new_name(name));
   MAYFLY_TRY(check_tags(tags));
+  MAYFLY_TRY(check_network(config));
   if (find(name) != nullptr) return impl_->already_exists(name);  // before the work; asked again with the lock held
   const CodeIdentity code = identify(zip);
   Impl::CodeHold hold(*impl_, code.id);
   MAYFLY_TRY(impl_->store_code(zip));
   code.put_into(config);
-  config.network = network_of(tags, config.network);
   if (config.log_group.empty()) config.log_group = "/aws/lambda/" + name;
   settle_log_levels(config);
   MAYFLY_ASSIGN(VersionPtr answer, impl_->insert(name, std::move(config), std::move(tags), publish));
@@ -541,6 +536,7 @@ Result<VersionPtr> FunctionRegistry::update_configuration(const std::string& nam
     FunctionRecord record = *before;
     FunctionVersion next = *before->latest;
     apply_change(next.config, change);
+    MAYFLY_TRY(check_network(next.config));
     settle_log_levels(next.config);
     answer = impl_->update_latest(record, std::move(next));
     MAYFLY_TRY(impl_->commit(before, record));

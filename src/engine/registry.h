@@ -65,8 +65,7 @@ class FunctionRegistry {
                                                  std::optional<std::string> description, const std::string& revision_id);
   // "" deletes the function with all versions; "$LATEST" is refused; a number deletes that version (absent is fine, as on AWS).
   [[nodiscard]] base::Result<void> remove(const std::string& name, const std::string& qualifier);
-  // Merges; at most 50 per function. $LATEST gets a new revision, as on AWS. The tag mayfly:network ("outside" or "none") also
-  // sets the network of $LATEST.
+  // Merges; at most 50 per function. $LATEST gets a new revision, as on AWS.
   [[nodiscard]] base::Result<void> tag(const std::string& name, const std::map<std::string, std::string>& tags);
   [[nodiscard]] base::Result<void> untag(const std::string& name, const std::vector<std::string>& keys);
   // The zip as uploaded.

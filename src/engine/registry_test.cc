@@ -310,15 +310,17 @@ TEST_F(RegistryTest, MoreThanFiftyTagsAreRefused) {
   expect_error(registry_->tag("f", {{"one more", "v"}}), ErrorCode::kInvalidArgument, "InvalidParameterValueException", text);
 }
 
-TEST_F(RegistryTest, TheNetworkTagSetsTheNetworkAndANewGeneration) {
-  ASSERT_TRUE(registry_->create("f", config(), "zip", {{"mayfly:network", "none"}}, false).ok());
-  EXPECT_EQ(latest()->config.network, "none");
+TEST_F(RegistryTest, TheNetworkIsAVariableOfTheFunctionAndOnlyTwoValuesPass) {
+  FunctionConfig made = config();
+  made.environment = std::map<std::string, std::string>{{"MAYFLY_NETWORK", "none"}};
+  ASSERT_TRUE(registry_->create("f", made, "zip", {}, false).ok());
+  EXPECT_EQ(latest()->config.network(), "none");
   const std::uint64_t generation = latest()->generation;
-  ASSERT_TRUE(registry_->untag("f", {"mayfly:network"}).ok());
-  EXPECT_EQ(latest()->config.network, "outside");
+  ASSERT_TRUE(registry_->update_configuration("f", {.environment = std::map<std::string, std::string>{}}, "").ok());
+  EXPECT_EQ(latest()->config.network(), "outside");
   EXPECT_GT(latest()->generation, generation);
-  EXPECT_FALSE(registry_->tag("f", {{"mayfly:network", "everything"}}).ok());
-  EXPECT_EQ(registry_->find("f")->tags.size(), 0U);
+  made.environment = std::map<std::string, std::string>{{"MAYFLY_NETWORK", "everything"}};
+  EXPECT_EQ(registry_->create("g", made, "zip", {}, false).error().id(), "InvalidParameterValueException");
 }
 
 TEST_F(RegistryTest, LogLevelsComeAndGoWithTheJsonFormat) {

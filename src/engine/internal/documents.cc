@@ -49,7 +49,6 @@ void visit_config(Config& config, Visitor&& visit) {
   visit("log_group", config.log_group);
   visit("tracing_mode", config.tracing_mode);
   visit("snap_start", config.snap_start);
-  visit("network", config.network);
   visit("accepted_json", config.accepted_json);
   visit("code_id", config.code_id);
   visit("code_sha256", config.code_sha256);
