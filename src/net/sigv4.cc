@@ -100,12 +100,13 @@ Result<void> take_signature(SignatureClaim& claim, std::string_view signature) {
   return {};
 }
 
-// "Mon, 09 Sep 2011 23:36:00 GMT" (RFC 9110, section 5.6.7) or SigV4's own form, in a Date header.
+// "Mon, 09 Sep 2011 23:36:00 GMT" (RFC 9110, section 5.6.7; botocore writes "-0000") or SigV4's own form, in a Date header.
 Result<base::WallTime> parse_date_header(std::string_view text) {
   constexpr std::string_view kMonths = "JanFebMarAprMayJunJulAugSepOctNovDec";
-  if (text.size() != 29 || !text.ends_with(" GMT") || text[3] != ',') return base::parse_amz_date(text);
+  if (text.size() < 26 || text[3] != ',') return base::parse_amz_date(text);
+  const std::string_view zone = text.substr(25);
   const std::size_t month = kMonths.find(text.substr(8, 3));
-  if (month == std::string_view::npos || month % 3 != 0) return base::parse_amz_date(text);
+  if (month == std::string_view::npos || month % 3 != 0 || (zone != " GMT" && zone != " -0000" && zone != " +0000")) return base::parse_amz_date(text);
   const std::size_t number = month / 3 + 1;
   std::string amz(text.substr(12, 4));
   amz += static_cast<char>('0' + number / 10);
