@@ -2,21 +2,15 @@
 
 #include <charconv>
 
-#include "base/bytes.h"
-
 namespace mayfly::api {
 namespace {
 
-using base::Error;
-using base::ErrorCode;
 using base::Result;
 
 // STS signs for us-east-1 whatever the region when clients use its global endpoint.
 Result<void> check_region(const net::SignatureClaim& claim, const engine::Account& account) {
-  if (claim.region == account.region || (claim.service == "sts" && claim.region == "us-east-1")) return {};
-  return Error(ErrorCode::kUnauthenticated,
-               "Credential should be scoped to a valid region, not '" + claim.region.substr(0, 64) + "'. This server is in '" + account.region + "' (its setting: region).",
-               "InvalidSignatureException");
+  if (claim.service == "sts" && claim.region == "us-east-1") return {};
+  return net::check_scope(claim, {.region = account.region, .service = {}});
 }
 
 std::optional<std::uint64_t> decoded_length(const net::RequestHead& head) {
@@ -33,7 +27,7 @@ Result<Caller> authenticate_head(const net::RequestHead& head, net::SignatureCla
   MAYFLY_TRY(check_region(claim, scope.account));
   MAYFLY_ASSIGN(access::CredentialPointer credential, scope.credentials.find(claim.access_key, claim.session_token));
   Caller caller{.claim = std::move(claim), .credential = std::move(credential), .proven = false};
-  if (!caller.claim.presigned && !head.headers.contains("x-amz-content-sha256")) return caller;
+  if (caller.claim.payload_hash.empty()) return caller;
   MAYFLY_TRY(net::verify_claim(caller.claim, head, caller.credential->secret_key, scope.now));
   caller.proven = true;
   return caller;
@@ -41,12 +35,12 @@ Result<Caller> authenticate_head(const net::RequestHead& head, net::SignatureCla
 
 Result<void> authenticate_body(Caller& caller, const net::RequestHead& head, std::string& body, base::WallTime now) {
   if (!caller.proven) {
-    caller.claim.payload_hash = base::hex_encode(base::sha256(body));
+    caller.claim.payload_hash = net::payload_hash(body);
     MAYFLY_TRY(net::verify_claim(caller.claim, head, caller.credential->secret_key, now));
     caller.proven = true;
     return {};
   }
-  if (!caller.claim.payload_hash.starts_with("STREAMING-")) return net::check_payload(caller.claim, body);
+  if (!net::is_streaming(caller.claim)) return net::check_payload(caller.claim, body);
   MAYFLY_ASSIGN(body, net::decode_aws_chunked(caller.claim, body, caller.credential->secret_key, decoded_length(head)));
   return {};
 }
