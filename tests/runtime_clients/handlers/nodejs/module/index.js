@@ -1,0 +1,1 @@
+const value = await Promise.resolve('module folder'); export const handler = async () => value;
