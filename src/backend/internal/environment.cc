@@ -1,0 +1,228 @@
+#include "backend/internal/environment.h"
+
+#include "base/log.h"
+
+namespace mayfly::backend {
+
+using base::Duration;
+using engine::InitFailure;
+using engine::InitPhase;
+using engine::Outcome;
+using engine::OutcomeKind;
+using engine::StopReason;
+
+namespace {
+
+// A function may keep a data connection open while it computes.
+net::ServerLimits data_limits() {
+  net::ServerLimits limits;
+  limits.idle_timeout = std::chrono::hours(1);
+  limits.connections_max = 256;
+  return limits;
+}
+
+}  // namespace
+
+Environment::Environment(EnvironmentOwner& owner, const base::Clock& clock, engine::StartOrder order, std::shared_ptr<runtime::EnvironmentLog> log)
+    : owner_(owner), clock_(clock), order_(std::move(order)), log_(std::move(log)), ordered_(clock.now()) {
+  if (order_.phase != InitPhase::kInInvocation) return;
+  run_began_ = ordered_;
+  run_deadline_ = order_.run_deadline;
+  log_->start(order_.waiting->request_id);
+}
+
+Environment::~Environment() = default;
+
+void Environment::set_plan(const runtime::LaunchPlan& plan) {
+  stand_in_ = plan.stand_in;
+  runtime_version_ = plan.runtime_version;
+}
+
+void Environment::adopt(sandbox::Sandbox sandbox, Listeners listeners) {
+  const net::Executor& executor = listeners.executor;
+  sandbox_ = std::move(sandbox);
+  made_ = clock_.now();
+  if (stopping_) return;
+  if (order_.phase == InitPhase::kOwn) log_->init_start(runtime_version_);
+  if (!stand_in_.empty()) log_->note(stand_in_);
+  const auto on_message = [log = log_](std::string message, std::optional<base::WallTime> time) { log->function_message(std::move(message), time); };
+  output_ = std::make_unique<runtime::OutputReader>(executor, std::move(sandbox_->output), std::make_unique<runtime::LineSplitter>(), on_message);
+  framed_ = std::make_unique<runtime::OutputReader>(executor, std::move(sandbox_->framed_log), std::make_unique<runtime::FramedDecoder>(), on_message);
+  if (listeners.data_handler && sandbox_->data_api.valid()) {
+    data_server_ = std::make_unique<net::HttpServer>(executor, std::move(sandbox_->data_api), data_limits(), std::move(listeners.data_handler));
+    data_server_->start();
+  }
+  sandbox_->data_api.reset();
+  serve_dns(listeners);
+  api_ = std::make_unique<runtime::RuntimeApi>(executor, std::move(sandbox_->runtime_api), *this, clock_);
+}
+
+void Environment::serve_dns(Listeners& listeners) {
+  if (!sandbox_->dns_udp.valid()) return;
+  auto made = DnsForwarder::create(listeners.executor, std::move(sandbox_->dns_udp), std::move(sandbox_->dns_tcp), listeners.dns, listeners.dns_budget);
+  if (made.ok()) {
+    dns_ = std::move(*made);
+  } else {
+    base::log_warning("an environment has no name resolution", {{"function", version().function_name}, {"what", made.error().message()}});
+  }
+}
+
+void Environment::drain_output() {
+  if (output_) output_->drain_now();
+  if (framed_) framed_->drain_now();
+}
+
+std::string Environment::request_id() const {
+  if (invocation_) return invocation_->request_id;
+  return order_.phase == InitPhase::kInInvocation && !initialised_ ? order_.waiting->request_id : std::string();
+}
+
+// ---- what the runtime does
+
+void Environment::on_next() {
+  if (stopping_) return;
+  if (initialised_) return owner_.environment_ready(order_.id);
+  initialised_ = true;
+  init_ = clock_.now() - made_;
+  if (const auto done = sandbox_->throttle(); !done.ok()) base::log_warning("an environment runs without its CPU quota", {{"what", done.error().message()}});
+  owner_.environment_initialised(order_.id, made_ - ordered_, init_);
+}
+
+void Environment::on_init_error(runtime::FunctionFault fault) {
+  if (stopping_ || initialised_) return;
+  init_fault_ = std::move(fault);
+  owner_.environment_init_failing(order_.id);
+}
+
+void Environment::on_answer(runtime::Answer answer) {
+  if (stopping_ || !invocation_) return;
+  const Duration run = clock_.now() - run_began_;
+  drain_output();
+  Outcome outcome;
+  outcome.kind = answer.failed ? OutcomeKind::kFunctionError : OutcomeKind::kSuccess;
+  outcome.payload = std::move(answer.payload);
+  outcome.error_type = std::move(answer.error_type);
+  report(outcome, run, "success");
+  owner_.environment_answered(order_.id, std::move(outcome));
+}
+
+// ---- what the owner wants
+
+void Environment::send(engine::InvocationPtr invocation, base::Deadline run_deadline, bool first) {
+  if (frozen_) {
+    frozen_ = false;
+    if (const auto done = sandbox_->thaw(); !done.ok()) base::log_error("an environment cannot be thawed", {{"what", done.error().message()}});
+  }
+  invocation_ = std::move(invocation);
+  first_ = first;
+  const bool redone = order_.phase == InitPhase::kInInvocation && invocation_ == order_.waiting;
+  if (!redone) {
+    run_began_ = clock_.now();
+    run_deadline_ = run_deadline;
+    if (!first) log_->begin_tail();
+    log_->start(invocation_->request_id);
+  }
+  api_->hand_over(invocation_, run_deadline);
+}
+
+void Environment::freeze() {
+  if (!sandbox_ || invocation_) return;
+  drain_output();
+  if (const auto done = sandbox_->freeze(); !done.ok()) {
+    base::log_warning("an idle environment cannot be frozen", {{"what", done.error().message()}});
+    return;
+  }
+  frozen_ = true;
+}
+
+void Environment::report(Outcome& outcome, Duration run, const std::string& status) {
+  runtime::ReportFigures figures;
+  figures.run = run;
+  if (first_) figures.init = init_;
+  figures.billed = engine::billed_duration(run, figures.init.value_or(Duration::zero()));
+  figures.memory_peak = sandbox_ ? sandbox_->memory_peak() : 0;
+  figures.status = status;
+  figures.error_type = outcome.error_type;
+  const std::string id = request_id();
+  log_->end(id);
+  log_->report(id, figures);
+  outcome.timings.run = run;
+  outcome.billed = figures.billed;
+  outcome.memory_peak = figures.memory_peak;
+  outcome.stand_in = stand_in_;
+  outcome.log_stream = log_->stream();
+  const auto& of = invocation_ ? invocation_ : order_.waiting;
+  if (of && of->tail_log) outcome.log_tail = log_->tail();
+  invocation_ = nullptr;
+  first_ = false;
+}
+
+void Environment::prepare_stop(StopReason reason) {
+  if (stopping_) return;
+  if (api_) api_->abandon();
+  drain_output();
+  const std::string id = request_id();
+  stopping_ = true;
+  if (reason == StopReason::kTimeout && !id.empty()) {
+    const Duration allowed = run_deadline_ - run_began_;
+    if (!initialised_) log_->init_report(clock_.now() - ordered_, "invoke", "timeout", "");
+    log_->timed_out(id, allowed);
+    Outcome outcome;
+    report(outcome, allowed, "timeout");
+    timed_out_ = std::move(outcome);
+  } else if (reason == StopReason::kInitTimeout) {
+    log_->init_report(clock_.now() - (made_ == base::TimePoint{} ? ordered_ : made_), "init", "timeout", "");
+  }
+  if (frozen_ && sandbox_ && !sandbox_->cgroup_v2_freezer) {  // a v1 freezer holds even SIGKILL back
+    frozen_ = false;
+    if (const auto done = sandbox_->thaw(); !done.ok()) base::log_warning("an environment cannot be thawed to end it", {{"what", done.error().message()}});
+  }
+}
+
+Outcome Environment::conclude(const runtime::ProcessEnd& end) {
+  if (timed_out_) return std::move(*timed_out_);
+  if (stopping_ && !invocation_) return {};
+  const std::string id = request_id();
+  drain_output();
+  runtime::FunctionFault fault = runtime::process_fault(end, id, version().config.memory_mb);
+  log_->process_ended(id, runtime::process_fault_text(end, version().config.memory_mb), fault.error_type);
+  Outcome outcome;
+  outcome.kind = OutcomeKind::kFunctionError;
+  outcome.error_type = std::move(fault.error_type);
+  outcome.payload = std::move(fault.payload);
+  if (invocation_) report(outcome, clock_.now() - run_began_, "error");
+  return outcome;
+}
+
+InitFailure Environment::init_failure(const runtime::FunctionFault& fault) {
+  const bool own = order_.phase == InitPhase::kOwn;
+  log_->init_report(clock_.now() - (made_ == base::TimePoint{} ? ordered_ : made_), own ? "init" : "invoke", "error", fault.error_type);
+  InitFailure failure;
+  failure.error_type = fault.error_type;
+  failure.payload = fault.payload;
+  if (own) return failure;
+  Outcome outcome;
+  outcome.error_type = fault.error_type;
+  report(outcome, clock_.now() - run_began_, "error");
+  failure.log_tail = std::move(outcome.log_tail);
+  failure.log_stream = std::move(outcome.log_stream);
+  failure.memory_peak = outcome.memory_peak;
+  return failure;
+}
+
+InitFailure Environment::conclude_init(const runtime::ProcessEnd* end) {
+  if (api_) api_->abandon();
+  drain_output();
+  if (init_fault_) return init_failure(*init_fault_);
+  const runtime::ProcessEnd unknown{};
+  const runtime::ProcessEnd& known = end == nullptr ? unknown : *end;
+  return conclude_init_with(runtime::process_fault(known, request_id(), version().config.memory_mb),
+                            runtime::process_fault_text(known, version().config.memory_mb));
+}
+
+InitFailure Environment::conclude_init_with(const runtime::FunctionFault& fault, const std::string& text) {
+  log_->process_ended(request_id(), text, fault.error_type);
+  return init_failure(fault);
+}
+
+}  // namespace mayfly::backend

@@ -1,0 +1,107 @@
+// One execution environment of this machine: sandbox, listeners, log and what runs in it now. Tells its owner what happens;
+// decides nothing about what should happen next.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "backend/local.h"
+#include "backend/local/dns_forwarder.h"
+#include "net/http_server.h"
+#include "runtime/environment_log.h"
+#include "runtime/output.h"
+#include "runtime/runtime_api.h"
+
+namespace mayfly::backend {
+
+// What an adopted sandbox is served with.
+struct Listeners {
+  net::Executor executor;
+  net::Handler data_handler;  // may be empty
+  const DnsOptions& dns;
+  std::shared_ptr<DnsBudget> dns_budget;
+};
+
+// What the owner hears. None is called from within a call of the owner's.
+class EnvironmentOwner {
+ public:
+  virtual ~EnvironmentOwner() = default;
+  virtual void environment_initialised(engine::EnvironmentId id, base::Duration start, base::Duration init) = 0;
+  virtual void environment_init_failing(engine::EnvironmentId id) = 0;  // its runtime said so and is about to end
+  virtual void environment_answered(engine::EnvironmentId id, engine::Outcome outcome) = 0;
+  virtual void environment_ready(engine::EnvironmentId id) = 0;
+};
+
+class Environment final : public runtime::RuntimeEvents {
+ public:
+  Environment(EnvironmentOwner& owner, const base::Clock& clock, engine::StartOrder order, std::shared_ptr<runtime::EnvironmentLog> log);
+  ~Environment() override;
+
+  [[nodiscard]] const engine::FunctionVersion& version() const { return *order_.version; }
+  [[nodiscard]] const engine::VersionPtr& version_pointer() const { return order_.version; }
+  [[nodiscard]] engine::InitPhase phase() const { return order_.phase; }
+  [[nodiscard]] const std::shared_ptr<runtime::EnvironmentLog>& log() const { return log_; }
+  [[nodiscard]] bool initialised() const { return initialised_; }
+  [[nodiscard]] bool busy() const { return invocation_ != nullptr; }
+  [[nodiscard]] bool stopping() const { return stopping_; }
+
+  // Of the invocation that runs, or whose Timeout pays for the init; else empty.
+  [[nodiscard]] std::string request_id() const;
+
+  void set_plan(const runtime::LaunchPlan& plan);
+
+  // The sandbox runs: serves its listeners from now on.
+  void adopt(sandbox::Sandbox sandbox, Listeners listeners);
+  void send(engine::InvocationPtr invocation, base::Deadline run_deadline, bool first);
+  void freeze();
+  // Writes what must be written before the processes end and cuts the runtime off. The owner kills.
+  void prepare_stop(engine::StopReason reason);
+
+  // The process has ended: writes the last lines; what the running invocation gets.
+  [[nodiscard]] engine::Outcome conclude(const runtime::ProcessEnd& end);
+  // The same for an init. `end` is null when the runtime reported the failure and its process still lives.
+  [[nodiscard]] engine::InitFailure conclude_init(const runtime::ProcessEnd* end);
+  // Nothing was started: `fault` and the words for the log.
+  [[nodiscard]] engine::InitFailure conclude_init_with(const runtime::FunctionFault& fault, const std::string& text);
+  // How often something inside was killed for lack of memory.
+  [[nodiscard]] std::uint64_t oom_kills() const { return sandbox_ ? sandbox_->oom_kills() : 0; }
+
+  void on_next() override;
+  void on_init_error(runtime::FunctionFault fault) override;
+  void on_answer(runtime::Answer answer) override;
+
+  std::string access_key;  // its temporary credentials'
+
+ private:
+  void serve_dns(Listeners& listeners);
+  void drain_output();
+  // END and REPORT; fills the outcome's figures.
+  void report(engine::Outcome& outcome, base::Duration run, const std::string& status);
+  [[nodiscard]] engine::InitFailure init_failure(const runtime::FunctionFault& fault);
+
+  EnvironmentOwner& owner_;
+  const base::Clock& clock_;
+  const engine::StartOrder order_;
+  std::shared_ptr<runtime::EnvironmentLog> log_;
+  std::string stand_in_, runtime_version_;
+  const base::TimePoint ordered_;
+  base::TimePoint made_{};
+  base::Duration init_{0};
+  bool initialised_ = false, stopping_ = false, frozen_ = false;
+
+  engine::InvocationPtr invocation_;  // running
+  bool first_ = false;                // and the first, after an own init
+  base::TimePoint run_began_{};
+  base::Deadline run_deadline_ = base::kNoDeadline;
+  std::optional<runtime::FunctionFault> init_fault_;  // as posted
+  std::optional<engine::Outcome> timed_out_;          // written already
+
+  std::optional<sandbox::Sandbox> sandbox_;
+  std::unique_ptr<runtime::RuntimeApi> api_;
+  std::unique_ptr<net::HttpServer> data_server_;
+  std::unique_ptr<DnsForwarder> dns_;
+  std::unique_ptr<runtime::OutputReader> output_, framed_;
+};
+
+}  // namespace mayfly::backend

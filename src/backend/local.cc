@@ -1,0 +1,475 @@
+#include "backend/local.h"
+
+#include <algorithm>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <csignal>
+#include <future>
+#include <map>
+#include <unordered_map>
+
+#include "backend/internal/environment.h"
+#include "base/assert.h"
+#include "base/log.h"
+
+namespace mayfly::backend {
+
+namespace asio = boost::asio;
+using base::Duration;
+using base::Error;
+using base::ErrorCode;
+using base::Result;
+using base::TimePoint;
+using boost::system::error_code;
+using engine::EnvironmentId;
+using engine::InitFailure;
+using engine::InitPhase;
+using engine::Outcome;
+using engine::StopReason;
+
+namespace {
+
+// After its process ended, an environment's last words may still be on their way through the loop.
+constexpr Duration kLastWords = std::chrono::milliseconds(5);
+// A runtime that reported a failed init ends by itself and logs on the way; it gets this long.
+constexpr Duration kInitErrorGrace = std::chrono::milliseconds(300);
+constexpr Duration kKillGrace = std::chrono::seconds(2);
+constexpr std::uint64_t kMilliCpuPerGroup = 1000;  // one CPU ...
+constexpr std::uint64_t kMegabytesPerCpu = 1769;   // ... for each 1,769 MB (Lambda's rule)
+
+std::string pool_name(const engine::FunctionVersion& version) {
+  return version.function_name + ':' + version.version + ':' + std::to_string(version.generation);
+}
+
+DnsOptions dns_options(const std::string& resolv_conf) {
+  DnsOptions dns;
+  const auto text = base::read_file(resolv_conf, 1U << 20U);
+  dns.resolvers = parse_resolv_conf(text.ok() ? std::string_view(*text) : std::string_view());
+  return dns;
+}
+
+runtime::ProcessEnd describe(const sandbox::SandboxExited& event, const Environment& environment) {
+  runtime::ProcessEnd end{.exit_code = event.exit_code, .signal = event.signal, .out_of_memory = event.out_of_memory};
+  end.out_of_memory = end.out_of_memory || (event.signal == SIGKILL && !event.killed && environment.oom_kills() > 0);
+  return end;
+}
+
+}  // namespace
+
+struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::InvocationObserver, EnvironmentOwner {
+  Impl(net::EventLoop& loop_in, LocalBackendOptions options_in, LocalBackendPorts ports_in)
+      : loop(loop_in),
+        options(std::move(options_in)),
+        ports(std::move(ports_in)),
+        executor(loop.executor()),
+        context(static_cast<asio::io_context&>(asio::query(executor, asio::execution::context))),
+        launcher_events(context),
+        timer(context),
+        something_ended(executor),
+        dns(dns_options(options.resolv_conf)),
+        dispatcher(options.dispatcher, *this, *this) {}
+
+  // ---- the engine's port
+  void start(engine::StartOrder order) override;
+  void send(EnvironmentId id, engine::InvocationPtr invocation, base::Deadline run_deadline, bool first) override;
+  void freeze(EnvironmentId id) override;
+  void stop(EnvironmentId id, StopReason reason) override;
+  void on_invocation(const engine::InvocationRecord& record) override;
+
+  // ---- what environments tell
+  void environment_initialised(EnvironmentId id, Duration start_time, Duration init) override;
+  void environment_init_failing(EnvironmentId id) override;
+  void environment_answered(EnvironmentId id, Outcome outcome) override;
+  void environment_ready(EnvironmentId id) override;
+
+  // ---- what the launcher tells
+  void watch_launcher();
+  void handle(sandbox::SandboxStarted event);
+  void handle(sandbox::SandboxFailed event);
+  void handle(sandbox::SandboxExited event);
+  void handle(sandbox::ArchiveUnpacked event);
+  void launcher_lost(const Error& error);
+
+  [[nodiscard]] Result<void> launch(Environment& environment, EnvironmentId id, const runtime::LaunchPlan& plan);
+  [[nodiscard]] sandbox::SandboxSpec specification(const Environment& environment, EnvironmentId id, const runtime::LaunchPlan& plan) const;
+  void fail_start(EnvironmentId id, const Error& error);
+  void process_ended(EnvironmentId id, const runtime::ProcessEnd& end);
+  void gone(EnvironmentId id, Outcome outcome);
+  void report_init_failure(EnvironmentId id, InitFailure failure);
+  std::shared_ptr<runtime::EnvironmentLog> log_for(const engine::StartOrder& order);
+  // The next environment of this version, made within this turn of the loop, goes on in the same log stream.
+  void carry_log(const Environment& environment);
+
+  void rearm();
+  // Runs `action` on the loop after `delay`, unless the backend is gone by then.
+  void later(Duration delay, std::function<void()> action);
+  // Runs `work` on the loop and waits for it; at once when this is the loop's thread. False when the loop does not answer.
+  bool on_loop(const std::function<void()>& work);
+  Environment* find(EnvironmentId id) {
+    const auto it = environments.find(id);
+    return it == environments.end() ? nullptr : it->second.get();
+  }
+  [[nodiscard]] TimePoint now() const { return ports.clock.now(); }
+
+  net::EventLoop& loop;
+  const LocalBackendOptions options;
+  const LocalBackendPorts ports;
+  net::Executor executor;
+  asio::io_context& context;
+  asio::posix::stream_descriptor launcher_events;
+  asio::steady_timer timer;
+  TimePoint armed = base::kNoDeadline;
+  bool lost = false;
+  std::map<std::string, std::shared_ptr<runtime::EnvironmentLog>> carried_logs;
+  std::map<std::uint64_t, std::shared_ptr<std::promise<Result<void>>>> unpacking;
+  std::uint64_t next_request = 1;
+  net::Event something_ended;
+  const DnsOptions dns;
+  const std::shared_ptr<DnsBudget> dns_budget = std::make_shared<DnsBudget>();
+  std::unordered_map<EnvironmentId, std::unique_ptr<Environment>> environments;
+  engine::Dispatcher dispatcher;
+  std::shared_ptr<bool> alive = std::make_shared<bool>(true);
+};
+
+// ---- helpers
+
+void LocalBackend::Impl::rearm() {
+  const TimePoint next = dispatcher.next_timer();
+  if (next >= armed) return;  // an early wake-up costs less than moving the timer each time
+  armed = next;
+  timer.expires_at(next);
+  timer.async_wait([this, token = std::weak_ptr<bool>(alive)](error_code error) {
+    if (error || token.expired()) return;
+    armed = base::kNoDeadline;
+    dispatcher.on_timer(now());
+    rearm();
+  });
+}
+
+void LocalBackend::Impl::later(Duration delay, std::function<void()> action) {
+  if (delay == Duration::zero()) {
+    loop.post([token = std::weak_ptr<bool>(alive), action = std::move(action)] {
+      if (!token.expired()) action();
+    });
+    return;
+  }
+  auto once = std::make_shared<asio::steady_timer>(context, delay);
+  once->async_wait([once, token = std::weak_ptr<bool>(alive), action = std::move(action)](error_code error) {
+    if (!error && !token.expired()) action();
+  });
+}
+
+bool LocalBackend::Impl::on_loop(const std::function<void()>& work) {
+  if (loop.in_loop()) {
+    work();
+    return true;
+  }
+  // Shared: a loop that answers after we gave up must find neither `work` nor the promise gone.
+  auto task = std::make_shared<std::packaged_task<void()>>(work);
+  auto done = task->get_future();
+  loop.post([task, token = std::weak_ptr<bool>(alive)] {
+    if (!token.expired()) (*task)();
+  });
+  return done.wait_for(std::chrono::seconds(10)) == std::future_status::ready;
+}
+
+std::shared_ptr<runtime::EnvironmentLog> LocalBackend::Impl::log_for(const engine::StartOrder& order) {
+  if (order.phase == InitPhase::kInInvocation) {
+    if (const auto it = carried_logs.find(pool_name(*order.version)); it != carried_logs.end()) {
+      auto log = it->second;
+      carried_logs.erase(it);
+      return log;
+    }
+  }
+  return std::make_shared<runtime::EnvironmentLog>(ports.logs, ports.clock, order.version,
+                                                   runtime::make_log_stream_name(order.version->version, ports.clock.wall_now()));
+}
+
+void LocalBackend::Impl::carry_log(const Environment& environment) {
+  if (environment.phase() != InitPhase::kOwn) return;
+  const std::string name = pool_name(environment.version());
+  carried_logs[name] = environment.log();
+  later(Duration::zero(), [this, name] { carried_logs.erase(name); });
+}
+
+// ---- the engine's port
+
+void LocalBackend::Impl::start(engine::StartOrder order) {
+  const EnvironmentId id = order.id;
+  auto log = log_for(order);
+  auto made = std::make_unique<Environment>(*this, ports.clock, std::move(order), std::move(log));
+  Environment& environment = *made;
+  environments.emplace(id, std::move(made));
+  auto plan = ports.catalogue.plan(environment.version(), options.code_directory + "/" + environment.version().config.code_id);
+  auto launched = plan.ok() ? launch(environment, id, *plan) : Result<void>(std::move(plan).error());
+  if (!launched.ok()) later(Duration::zero(), [this, id, error = std::move(launched).error()] { fail_start(id, error); });
+}
+
+Result<void> LocalBackend::Impl::launch(Environment& environment, EnvironmentId id, const runtime::LaunchPlan& plan) {
+  if (lost) return Error(ErrorCode::kUnavailable, "The launcher has ended; functions run again once the server is restarted.", "ServiceException");
+  environment.set_plan(plan);
+  sandbox::SandboxSpec spec = specification(environment, id, plan);
+  runtime::EnvironmentInputs inputs{.region = options.region, .log_stream = environment.log()->stream(), .credentials = {}, .runtime_variables = plan.variables};
+  if (ports.issue_credentials) {
+    MAYFLY_ASSIGN(inputs.credentials, ports.issue_credentials({environment.version_pointer(), id, ""}));
+    environment.access_key = inputs.credentials.access_key;
+  }
+  spec.environment = runtime::environment_variables(environment.version(), inputs);
+  return ports.launcher.start(spec).with_context("start the environment");
+}
+
+sandbox::SandboxSpec LocalBackend::Impl::specification(const Environment& environment, EnvironmentId id, const runtime::LaunchPlan& plan) const {
+  const engine::FunctionConfig& config = environment.version().config;
+  sandbox::SandboxSpec spec;
+  spec.id = id;
+  spec.root_id = plan.root_id;
+  spec.code_id = config.code_id;
+  spec.arguments = plan.arguments;
+  spec.memory_bytes = std::uint64_t{config.memory_mb} << 20U;
+  spec.tmp_bytes = std::uint64_t{config.ephemeral_mb} << 20U;
+  spec.cpu_milli = static_cast<std::uint32_t>(std::max<std::uint64_t>(1, config.memory_mb * kMilliCpuPerGroup / kMegabytesPerCpu));
+  spec.network = options.network && config.network() != "none" ? sandbox::Network::kOutside : sandbox::Network::kNone;
+  return spec;
+}
+
+// Nothing was started, or the launcher could not: the function is to blame only where its package has no entry point.
+void LocalBackend::Impl::fail_start(EnvironmentId id, const Error& error) {
+  Environment* environment = find(id);
+  if (environment == nullptr) return;
+  InitFailure failure;
+  if (error.id() == "Runtime.InvalidEntrypoint") {
+    failure = environment->conclude_init_with(runtime::platform_fault(error.id(), environment->request_id(), error.message()), error.message());
+  } else {
+    failure.platform_fault = true;
+    failure.error = error.id() == "InvalidParameterValueException" ? Error(ErrorCode::kUnsupported, error.message(), "InvalidRuntimeException") : error;
+    base::log_warning("an environment could not be made", {{"function", environment->version().function_name}, {"what", error.message()}});
+  }
+  if (!environment->stopping()) report_init_failure(id, std::move(failure));
+  gone(id, {});
+}
+
+void LocalBackend::Impl::send(EnvironmentId id, engine::InvocationPtr invocation, base::Deadline run_deadline, bool first) {
+  if (Environment* environment = find(id)) environment->send(std::move(invocation), run_deadline, first);
+}
+
+void LocalBackend::Impl::freeze(EnvironmentId id) {
+  if (Environment* environment = find(id)) environment->freeze();
+}
+
+void LocalBackend::Impl::stop(EnvironmentId id, StopReason reason) {
+  Environment* environment = find(id);
+  if (environment == nullptr) return;
+  environment->prepare_stop(reason);
+  if (reason == StopReason::kInitTimeout) carry_log(*environment);
+  ports.launcher.kill(id);
+}
+
+void LocalBackend::Impl::on_invocation(const engine::InvocationRecord& record) {
+  engine::InvocationRecord complete = record;
+  complete.finished = ports.clock.wall_now();
+  ports.observer.on_invocation(complete);
+}
+
+// ---- what environments tell
+
+void LocalBackend::Impl::environment_initialised(EnvironmentId id, Duration start_time, Duration init) {
+  dispatcher.on_initialised(id, start_time, init, now());
+  rearm();
+}
+
+void LocalBackend::Impl::environment_init_failing(EnvironmentId id) {
+  later(kInitErrorGrace, [this, id] {
+    Environment* environment = find(id);
+    if (environment == nullptr || environment->stopping()) return;
+    report_init_failure(id, environment->conclude_init(nullptr));
+  });
+}
+
+void LocalBackend::Impl::environment_answered(EnvironmentId id, Outcome outcome) {
+  dispatcher.on_answered(id, std::move(outcome), now());
+  rearm();
+}
+
+void LocalBackend::Impl::environment_ready(EnvironmentId id) {
+  dispatcher.on_ready(id, now());
+  rearm();
+}
+
+void LocalBackend::Impl::report_init_failure(EnvironmentId id, InitFailure failure) {
+  if (Environment* environment = find(id)) {
+    carry_log(*environment);
+    environment->prepare_stop(StopReason::kCrashed);
+    ports.launcher.kill(id);
+  }
+  dispatcher.on_init_failed(id, std::move(failure), now());
+  rearm();
+}
+
+// ---- what the launcher tells
+
+void LocalBackend::Impl::watch_launcher() {
+  launcher_events.async_wait(asio::posix::descriptor_base::wait_read, [this, token = std::weak_ptr<bool>(alive)](error_code error) {
+    if (error || token.expired()) return;
+    auto events = ports.launcher.receive();
+    if (!events.ok()) return launcher_lost(events.error());
+    for (sandbox::LauncherEvent& event : *events) {
+      std::visit([this](auto& each) { handle(std::move(each)); }, event);
+    }
+    watch_launcher();
+  });
+}
+
+void LocalBackend::Impl::handle(sandbox::SandboxStarted event) {
+  const EnvironmentId id = event.sandbox.id;
+  Environment* environment = find(id);
+  if (environment == nullptr) return ports.launcher.kill(id);
+  net::Handler handler;
+  if (ports.data_handler) handler = ports.data_handler({environment->version_pointer(), id, environment->access_key});
+  environment->adopt(std::move(event.sandbox), {.executor = executor, .data_handler = std::move(handler), .dns = dns, .dns_budget = dns_budget});
+  if (environment->stopping()) return ports.launcher.kill(id);
+  dispatcher.on_started(id, now());
+  rearm();
+}
+
+void LocalBackend::Impl::handle(sandbox::SandboxFailed event) { fail_start(event.id, event.error); }
+
+void LocalBackend::Impl::handle(sandbox::SandboxExited event) {
+  Environment* environment = find(event.id);
+  if (environment == nullptr) return;
+  const runtime::ProcessEnd end = describe(event, *environment);
+  const bool idle = environment->initialised() && !environment->busy();
+  if (environment->stopping() || idle) return process_ended(event.id, end);  // an idle one must not be chosen any more
+  later(kLastWords, [this, id = event.id, end] { process_ended(id, end); });
+}
+
+void LocalBackend::Impl::process_ended(EnvironmentId id, const runtime::ProcessEnd& end) {
+  Environment* environment = find(id);
+  if (environment == nullptr) return;
+  if (!environment->initialised() && !environment->stopping()) {
+    report_init_failure(id, environment->conclude_init(&end));
+    return gone(id, {});
+  }
+  gone(id, environment->conclude(end));
+}
+
+void LocalBackend::Impl::gone(EnvironmentId id, Outcome outcome) {
+  const auto it = environments.find(id);
+  if (it == environments.end()) return;
+  const std::unique_ptr<Environment> ended = std::move(it->second);
+  environments.erase(it);
+  if (!ended->access_key.empty() && ports.revoke_credentials) ports.revoke_credentials(ended->access_key);
+  dispatcher.on_gone(id, std::move(outcome), now());
+  rearm();
+  something_ended.set();
+}
+
+void LocalBackend::Impl::handle(sandbox::ArchiveUnpacked event) {
+  const auto it = unpacking.find(event.request);
+  if (it == unpacking.end()) return;
+  it->second->set_value(event.bytes.ok() ? Result<void>() : Result<void>(std::move(event.bytes).error()));
+  unpacking.erase(it);
+}
+
+void LocalBackend::Impl::launcher_lost(const Error& error) {
+  lost = true;
+  base::log_error("the launcher has ended and every environment with it; restart the server", {{"what", error.message()}});
+  for (auto& [request, promise] : unpacking) promise->set_value(error);
+  unpacking.clear();
+  std::vector<EnvironmentId> all;
+  for (const auto& [id, environment] : environments) all.push_back(id);
+  for (const EnvironmentId id : all) process_ended(id, {.exit_code = -1, .signal = SIGKILL, .out_of_memory = false});
+  if (ports.on_launcher_lost) ports.on_launcher_lost(error);
+}
+
+// ---- the public face
+
+LocalBackend::LocalBackend(net::EventLoop& loop, LocalBackendOptions options, LocalBackendPorts ports)
+    : impl_(std::make_unique<Impl>(loop, std::move(options), std::move(ports))) {}
+
+LocalBackend::~LocalBackend() {
+  impl_->alive.reset();
+  impl_->timer.cancel();
+  if (impl_->launcher_events.is_open()) (void)impl_->launcher_events.release();  // the launcher owns it
+  const Error ended(ErrorCode::kUnavailable, "The server is shutting down.", "ServiceException");
+  for (auto& [request, promise] : impl_->unpacking) promise->set_value(ended);
+  for (auto& [id, environment] : impl_->environments) impl_->ports.launcher.kill(id);
+}
+
+void LocalBackend::start() {
+  error_code error;
+  impl_->launcher_events.assign(impl_->ports.launcher.fd(), error);
+  if (error) return impl_->launcher_lost(Error(ErrorCode::kUnavailable, "cannot watch the launcher's socket: " + error.message()));
+  impl_->watch_launcher();
+}
+
+void LocalBackend::invoke(engine::InvocationPtr invocation) {
+  impl_->dispatcher.invoke(std::move(invocation), impl_->now());
+  impl_->rearm();
+}
+
+Result<void> LocalBackend::prepare_code(const std::string& code_id, base::UniqueFd archive) {
+  MAYFLY_ASSERT(!impl_->loop.in_loop(), "prepare_code blocks and would wait for itself");
+  auto promise = std::make_shared<std::promise<Result<void>>>();
+  auto done = promise->get_future();
+  auto shared = std::make_shared<base::UniqueFd>(std::move(archive));
+  impl_->loop.post([this, promise, shared, code_id, token = std::weak_ptr<bool>(impl_->alive)] {
+    if (token.expired()) return promise->set_value(Error(ErrorCode::kUnavailable, "The server is shutting down.", "ServiceException"));
+    const std::uint64_t request = impl_->next_request++;
+    const auto asked = impl_->ports.launcher.unpack(request, std::move(*shared), code_id, {});
+    if (!asked.ok()) return promise->set_value(asked);
+    impl_->unpacking[request] = promise;
+  });
+  if (done.wait_for(std::chrono::minutes(5)) != std::future_status::ready) {
+    return Error(ErrorCode::kDeadlineExceeded, "The package was not unpacked within 5 minutes; the machine may be overloaded. Try again.", "ServiceException");
+  }
+  return done.get();
+}
+
+void LocalBackend::remove_code(const std::string& code_id) {
+  impl_->loop.post([this, code_id, token = std::weak_ptr<bool>(impl_->alive)] {
+    if (!token.expired()) impl_->ports.launcher.remove_code(code_id);
+  });
+}
+
+std::set<std::string> LocalBackend::code_in_use() {
+  auto used = std::make_shared<std::set<std::string>>();
+  Impl* impl = impl_.get();
+  (void)impl_->on_loop([impl, used] {
+    for (const auto& [id, environment] : impl->environments) used->insert(environment->version().config.code_id);
+  });
+  return *used;
+}
+
+void LocalBackend::drop_outdated(const std::string& function_name, const std::function<bool(const engine::FunctionVersion&)>& current) {
+  Impl* impl = impl_.get();
+  const bool done = impl_->on_loop([impl, function_name, current] {
+    impl->dispatcher.drop_outdated(function_name, current, impl->now());
+    impl->rearm();
+  });
+  if (!done) base::log_error("the event loop does not answer; environments of an old version may serve a little longer", {{"function", function_name}});
+}
+
+engine::Dispatcher::Counts LocalBackend::counts() const { return impl_->dispatcher.counts(); }
+std::uint32_t LocalBackend::concurrency_of(const std::string& function_name) const { return impl_->dispatcher.concurrency_of(function_name); }
+
+net::Awaitable<bool> LocalBackend::drain(base::Deadline deadline) {
+  Impl& impl = *impl_;
+  impl.dispatcher.drain(impl.now());
+  impl.rearm();
+  while (!impl.dispatcher.finished() && impl.now() < deadline) {
+    impl.something_ended.reset();
+    if (impl.dispatcher.finished()) break;
+    (void)co_await impl.something_ended.wait(deadline);
+  }
+  const bool whole = impl.dispatcher.finished();
+  for (const auto& [id, environment] : impl.environments) impl.ports.launcher.kill(id);
+  const base::Deadline last = impl.now() + kKillGrace;
+  while (!impl.environments.empty() && impl.now() < last) {
+    impl.something_ended.reset();
+    (void)co_await impl.something_ended.wait(last);
+  }
+  co_return whole;
+}
+
+}  // namespace mayfly::backend

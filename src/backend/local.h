@@ -1,0 +1,89 @@
+// LocalBackend: runs functions in sandboxes of this machine. Implements the engine's port over the launcher, owns one
+// shard's Dispatcher and drives its clock, and gives every environment its listeners: Runtime API, data calls, DNS.
+// Threads: everything on the loop's thread unless it says otherwise. All references outlive it.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "engine/dispatcher.h"
+#include "net/http_server.h"
+#include "net/task.h"
+#include "runtime/catalogue.h"
+#include "runtime/environment.h"
+#include "sandbox/launcher.h"
+
+namespace mayfly::backend {
+
+// Who an environment is, towards the data door and the credential store.
+struct EnvironmentIdentity {
+  engine::VersionPtr version;
+  engine::EnvironmentId id = 0;
+  std::string access_key;  // "" while its credentials are being issued
+};
+
+struct LocalBackendOptions {
+  engine::DispatcherOptions dispatcher;
+  std::string code_directory;  // where this process reads unpacked packages; one directory per code id
+  std::string region = "us-east-1";
+  bool network = true;         // false: no function reaches outside networks
+  std::string resolv_conf = "/etc/resolv.conf";  // names the resolvers that answer for environments; read once, at the start
+};
+
+struct LocalBackendPorts {
+  sandbox::Launcher& launcher;
+  const runtime::RuntimeCatalogue& catalogue;
+  engine::LogWriter& logs;
+  engine::InvocationObserver& observer;  // gets records with `finished` filled in
+  const base::Clock& clock;
+  // Temporary credentials of one environment, and their end with it. Without `issue` functions get none.
+  std::function<base::Result<runtime::TemporaryCredentials>(const EnvironmentIdentity&)> issue_credentials = {};
+  std::function<void(const std::string& access_key)> revoke_credentials = {};
+  // What answers on the environment's data listener. Without it the listener refuses connections.
+  std::function<net::Handler(const EnvironmentIdentity&)> data_handler = {};
+  // The launcher died, and every environment with it: nothing can run any more. The server should end and be restarted.
+  std::function<void(const base::Error&)> on_launcher_lost = {};
+};
+
+class LocalBackend final : public engine::Invoker {
+ public:
+  LocalBackend(net::EventLoop& loop, LocalBackendOptions options, LocalBackendPorts ports);
+  // Kills what still lives, at once; who still waits hears nothing more, so drain() first. On the loop's thread, or after the
+  // loop has stopped.
+  ~LocalBackend() override;
+  LocalBackend(const LocalBackend&) = delete;
+  LocalBackend& operator=(const LocalBackend&) = delete;
+
+  // Begins to listen to the launcher. Once, before the first invocation; on the loop's thread or before the loop runs.
+  void start();
+
+  void invoke(engine::InvocationPtr invocation) override;
+
+  // Unpacks a zip so that environments can use it; success at once when it is there already. Blocks; any thread but the
+  // loop's, while the loop runs. kInvalidArgument and kTooLarge are the archive's fault.
+  [[nodiscard]] base::Result<void> prepare_code(const std::string& code_id, base::UniqueFd archive);
+  // Deletes unpacked code. Any thread.
+  void remove_code(const std::string& code_id);
+  // Code of living environments: the sweeper must leave it. Blocks; any thread.
+  [[nodiscard]] std::set<std::string> code_in_use();
+
+  // Ends environments of `function_name` whose version `current` refuses; busy ones finish first. Returns when that is done,
+  // so a management call may answer afterwards. Blocks; any thread.
+  void drop_outdated(const std::string& function_name, const std::function<bool(const engine::FunctionVersion&)>& current);
+
+  [[nodiscard]] engine::Dispatcher::Counts counts() const;
+  [[nodiscard]] std::uint32_t concurrency_of(const std::string& function_name) const;
+
+  // Refuses new invocations, lets running ones finish until `deadline`, then kills. True when nothing had to be killed.
+  [[nodiscard]] net::Awaitable<bool> drain(base::Deadline deadline);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace mayfly::backend

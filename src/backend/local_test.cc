@@ -1,0 +1,472 @@
+// Drives the whole path on this machine: real launcher, real sandboxes, the bootstraps of runtimes/. Needs root; without it
+// every test is skipped and says so.
+#include "backend/local.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <future>
+#include <regex>
+
+#include "base/bytes.h"
+#include "base/json.h"
+
+namespace mayfly::backend {
+namespace {
+
+namespace fs = std::filesystem;
+using namespace std::chrono_literals;
+using base::TimePoint;
+
+struct Log final : engine::LogWriter {
+  void append(const std::string&, const std::string& stream, base::WallTime, std::string message) override {
+    const std::lock_guard lock(mutex);
+    streams.insert(stream);
+    text += message;
+    if (text.size() > (8U << 20U)) text.erase(0, 4U << 20U);
+  }
+  std::string copy() {
+    const std::lock_guard lock(mutex);
+    return text;
+  }
+  std::mutex mutex;
+  std::string text;
+  std::set<std::string> streams;
+};
+
+struct Records final : engine::InvocationObserver {
+  void on_invocation(const engine::InvocationRecord& record) override {
+    EXPECT_NE(record.finished, base::WallTime{});
+    ++count;
+  }
+  std::atomic<int> count = 0;
+};
+
+struct Sink final : engine::ResponseSink {
+  void on_stream_begin(const std::string& type) override { content_type = type; }
+  void on_stream_piece(std::string bytes, std::function<void(bool)> taken) override {
+    streamed += bytes;
+    ++pieces;
+    taken(true);
+  }
+  void on_outcome(engine::Outcome outcome) override { done.set_value(std::move(outcome)); }
+  std::promise<engine::Outcome> done;
+  std::string content_type, streamed;
+  int pieces = 0;
+};
+
+// One server's worth of machinery, shared by all tests: starting the launcher is the dear part.
+class Machine {
+ public:
+  Machine() {
+    fs::create_directories(root / "code");
+    fs::create_directories(root / "scratch");
+    fs::copy(fs::path(MAYFLY_SOURCE_DIR) / "runtimes", root / "runtimes", fs::copy_options::recursive);
+    for (const auto& each : fs::recursive_directory_iterator(root)) fs::permissions(each.path(), fs::perms::others_read | fs::perms::others_exec, fs::perm_options::add);
+    fs::permissions(root, fs::perms(0755));
+    auto detected = runtime::RuntimeCatalogue::detect({.interpreters = {}, .search_paths = {}});
+    catalogue = std::make_unique<runtime::RuntimeCatalogue>(std::move(*detected));
+    sandbox::LauncherConfig config;
+    config.instance = base::random_hex(4);
+    config.code_directory = (root / "code").string();
+    config.scratch_directory = (root / "scratch").string();
+    config.bootstrap_directory = (root / "runtimes").string();
+    for (const runtime::RootPlan& plan : catalogue->roots()) config.roots.push_back({.id = plan.id, .directory = "/", .extra_binds = plan.extra_binds});
+    auto forked = sandbox::Launcher::fork_off(config);
+    if (!forked.ok()) {
+      why_not = forked.error().to_string();
+      return;
+    }
+    launcher = std::move(*forked);
+    LocalBackendOptions options;
+    options.code_directory = config.code_directory;
+    options.dispatcher.idle_timeout = 5min;
+    backend = std::make_unique<LocalBackend>(loop, options, LocalBackendPorts{.launcher = *launcher, .catalogue = *catalogue, .logs = log, .observer = records, .clock = base::system_clock(),
+        .issue_credentials = [this](const EnvironmentIdentity& who) -> base::Result<runtime::TemporaryCredentials> { ++issued; return runtime::TemporaryCredentials{"ASIA" + std::to_string(who.id), "secret", "token"}; },
+        .revoke_credentials = [this](const std::string&) { ++revoked; },
+        .data_handler = [](const EnvironmentIdentity& who) { return [key = who.access_key](net::Exchange& exchange) -> net::Awaitable<void> { return say(exchange, key); }; }});
+    backend->start();
+    loop.start();
+  }
+  ~Machine() {
+    std::promise<void> gone;
+    loop.post([&] {
+      backend.reset();
+      gone.set_value();
+    });
+    if (launcher) gone.get_future().wait();
+    loop.stop();
+    launcher.reset();
+    (void)base::remove_tree(root.string()).ok();
+  }
+
+  static net::Awaitable<void> say(net::Exchange& exchange, std::string text) {
+    net::Response response;
+    response.body = std::move(text);
+    (void)co_await exchange.respond(std::move(response));
+  }
+
+  // A function of these files, unpacked where the launcher would put them.
+  engine::VersionPtr function(const std::string& runtime, const std::map<std::string, std::string>& files, const std::function<void(engine::FunctionConfig&)>& change = {}) {
+    auto version = std::make_shared<engine::FunctionVersion>();
+    version->function_name = "f" + std::to_string(++made);
+    version->version = "$LATEST";
+    version->arn = "arn:aws:lambda:us-east-1:000000000000:function:" + version->function_name;
+    version->generation = 1;
+    version->config.runtime = runtime;
+    version->config.handler = "app.handler";
+    version->config.log_group = "/aws/lambda/" + version->function_name;
+    version->config.code_id = base::random_hex(32);
+    version->config.timeout_s = 10;
+    if (change) change(version->config);
+    const fs::path code = root / "code" / version->config.code_id;
+    fs::create_directories(code);
+    for (const auto& [name, text] : files) {
+      std::ofstream(code / name) << text;
+      fs::permissions(code / name, fs::perms(0755));
+    }
+    fs::permissions(code, fs::perms(0755));
+    return version;
+  }
+  engine::VersionPtr python(const std::string& body, const std::function<void(engine::FunctionConfig&)>& change = {}) {
+    return function("python3.11", {{"app.py", body}}, change);
+  }
+
+  std::shared_ptr<Sink> begin(const engine::VersionPtr& version, const std::string& payload = "{}", engine::ResponseMode mode = engine::ResponseMode::kBuffered) {
+    auto invocation = std::make_shared<engine::Invocation>();
+    invocation->request_id = last_id = base::random_uuid();
+    invocation->version = version;
+    invocation->invoked_arn = version->arn;
+    invocation->payload = payload;
+    invocation->mode = mode;
+    invocation->tail_log = true;
+    invocation->accepted = base::system_clock().now();
+    invocation->call_deadline = invocation->accepted + 60s;
+    auto sink = std::make_shared<Sink>();
+    invocation->sink = sink;
+    loop.post([this, invocation] { backend->invoke(invocation); });
+    return sink;
+  }
+  static engine::Outcome wait(const std::shared_ptr<Sink>& sink) {
+    auto future = sink->done.get_future();
+    if (future.wait_for(60s) != std::future_status::ready) {
+      ADD_FAILURE() << "no outcome within a minute";
+      return {};
+    }
+    return future.get();
+  }
+  engine::Outcome invoke(const engine::VersionPtr& version, const std::string& payload = "{}") { return wait(begin(version, payload)); }
+
+  fs::path root = fs::temp_directory_path() / ("mayfly-backend-" + base::random_hex(4));
+  std::string why_not;
+  net::EventLoop loop{"backend-test"};
+  Log log;
+  Records records;
+  std::unique_ptr<runtime::RuntimeCatalogue> catalogue;
+  std::unique_ptr<sandbox::Launcher> launcher;
+  std::unique_ptr<LocalBackend> backend;
+  std::atomic<int> issued = 0, revoked = 0;
+  int made = 0;
+  std::string last_id;
+};
+
+Machine* machine = nullptr;
+
+class LocalBackendTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    if (geteuid() == 0) machine = new Machine;
+  }
+  static void TearDownTestSuite() {
+    delete machine;
+    machine = nullptr;
+  }
+  void SetUp() override {
+    if (machine == nullptr) GTEST_SKIP() << "needs root: sandboxes with cgroups and networks are made";
+    ASSERT_TRUE(machine->launcher) << machine->why_not;
+  }
+};
+
+#define EXPECT_HAS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
+
+constexpr const char* kEcho = R"(
+import os
+n = 0
+def handler(event, context):
+    global n
+    n += 1
+    print("hello", event.get("who"))
+    if event.get("exit") is not None: os._exit(event["exit"])
+    return [n, context.aws_request_id, context.get_remaining_time_in_millis()]
+)";
+
+TEST_F(LocalBackendTest, APythonFunctionAnswersLogsAndReportsAndIsWarmTheSecondTime) {
+  const auto version = machine->python(kEcho);
+  const engine::Outcome cold = machine->invoke(version, R"({"who":"world"})");
+  ASSERT_EQ(cold.kind, engine::OutcomeKind::kSuccess) << cold.payload << (cold.error ? cold.error->to_string() : "");
+  EXPECT_HAS(cold.payload, machine->last_id);
+  EXPECT_TRUE(cold.payload.starts_with("[1")) << cold.payload;
+  EXPECT_TRUE(cold.cold_start);
+  EXPECT_GT(cold.timings.init, 1ms);
+  EXPECT_GT(cold.memory_peak, 1U << 20U);
+  EXPECT_LT(cold.memory_peak, 100U << 20U);
+  EXPECT_HAS(cold.log_tail, "START RequestId: " + machine->last_id + " Version: $LATEST\n");
+  EXPECT_HAS(cold.log_tail, "hello world\n");
+  EXPECT_HAS(cold.log_tail, "END RequestId: " + machine->last_id + "\n");
+  EXPECT_TRUE(std::regex_search(cold.log_tail, std::regex("REPORT RequestId: [0-9a-f-]{36}\tDuration: [0-9.]+ ms\tBilled Duration: [0-9]+ ms\tMemory Size: 128 MB\tMax Memory Used: [0-9]+ MB\tInit Duration: [0-9.]+ ms\t\n"))) << cold.log_tail;
+  EXPECT_LT(cold.log_tail.find("hello world"), cold.log_tail.find("END RequestId"));
+  EXPECT_EQ(cold.billed, engine::billed_duration(cold.timings.run, cold.timings.init));
+  const engine::Outcome warm = machine->invoke(version, R"({"who":"again"})");
+  EXPECT_TRUE(warm.payload.starts_with("[2")) << warm.payload;
+  EXPECT_FALSE(warm.cold_start);
+  EXPECT_EQ(warm.log_tail.find("Init Duration"), std::string::npos);
+  EXPECT_EQ(warm.log_tail.find("hello world"), std::string::npos) << "the tail is this invocation's";
+}
+
+TEST_F(LocalBackendTest, ATimeoutKillsWithin100MillisecondsAndTheNextCallWorks) {
+  const auto version = machine->python("import time\ndef handler(e, c):\n    print('sleeping', flush=True)\n    if not e.get('ok'): time.sleep(30)\n    return 'fine'\n", [](auto& c) { c.timeout_s = 1; });
+  machine->invoke(version, R"({"ok":true})");
+  const TimePoint began = base::system_clock().now();
+  const engine::Outcome outcome = machine->invoke(version);
+  const base::Duration took = base::system_clock().now() - began;
+  EXPECT_EQ(outcome.error_type, "Sandbox.Timedout");
+  EXPECT_EQ(outcome.payload, engine::timeout_document(machine->last_id, 1s));
+  EXPECT_GE(took, 1s);
+  EXPECT_LT(took, 1300ms);
+  EXPECT_HAS(outcome.log_tail, machine->last_id + " Task timed out after 1.00 seconds\n");
+  EXPECT_HAS(outcome.log_tail, "Duration: 1000.00 ms\tBilled Duration: 1000 ms");
+  EXPECT_HAS(outcome.log_tail, "sleeping");
+  EXPECT_EQ(machine->invoke(version, R"({"ok":true})").payload, "\"fine\"");
+}
+
+TEST_F(LocalBackendTest, AnExitIsReportedWithItsStatusAndTheNextCallWorks) {
+  const auto version = machine->python(kEcho);
+  const engine::Outcome seven = machine->invoke(version, R"({"exit":7})");
+  EXPECT_EQ(seven.error_type, "Runtime.ExitError");
+  EXPECT_EQ(seven.payload, R"({"errorType":"Runtime.ExitError","errorMessage":"RequestId: )" + machine->last_id + R"( Error: Runtime exited with error: exit status 7"})");
+  EXPECT_HAS(seven.log_tail, "RequestId: " + machine->last_id + " Error: Runtime exited with error: exit status 7\nRuntime.ExitError\n");
+  EXPECT_HAS(seven.log_tail, "REPORT RequestId: " + machine->last_id);
+  EXPECT_HAS(machine->invoke(version, R"({"exit":0})").payload, "Runtime exited without providing a reason");
+  EXPECT_TRUE(machine->invoke(version).payload.starts_with("[1"));
+}
+
+TEST_F(LocalBackendTest, ACrashNamesItsSignal) {
+  const auto version = machine->python("import os, time\ndef handler(e, c):\n    os.kill(os.getpid(), 11)\n    time.sleep(3)\n");
+  EXPECT_HAS(machine->invoke(version).payload, "signal: segmentation fault");
+}
+
+TEST_F(LocalBackendTest, OutOfMemoryIsNamed) {
+  const auto version = machine->python("def handler(e, c):\n    x = []\n    while True: x.append(bytearray(4 << 20))\n");
+  const engine::Outcome outcome = machine->invoke(version);
+  EXPECT_EQ(outcome.error_type, "Runtime.OutOfMemory");
+  EXPECT_HAS(outcome.payload, "the limit is 128 MB");
+  EXPECT_HAS(outcome.log_tail, "Runtime.OutOfMemory");
+}
+
+TEST_F(LocalBackendTest, AnExceptionIsTheFunctionsErrorAndKeepsTheEnvironment) {
+  const auto version = machine->python("n = 0\ndef handler(e, c):\n    global n\n    n += 1\n    if e.get('ok'): return n\n    raise ValueError('no')\n");
+  const engine::Outcome outcome = machine->invoke(version);
+  EXPECT_EQ(outcome.kind, engine::OutcomeKind::kFunctionError);
+  EXPECT_HAS(outcome.payload, "\"errorType\": \"ValueError\"");
+  EXPECT_EQ(machine->invoke(version, R"({"ok":true})").payload, "2");
+}
+
+TEST_F(LocalBackendTest, AnInitErrorIsRedoneOnceAndThenTheCallersError) {
+  const auto version = machine->python("import nowhere_at_all\n");
+  const engine::Outcome outcome = machine->invoke(version);
+  EXPECT_EQ(outcome.kind, engine::OutcomeKind::kFunctionError);
+  EXPECT_EQ(outcome.error_type, "Runtime.ImportModuleError");
+  EXPECT_HAS(outcome.payload, "nowhere_at_all");
+  EXPECT_HAS(outcome.log_tail, "INIT_REPORT Init Duration: ");
+  EXPECT_HAS(outcome.log_tail, "Phase: init\tStatus: error\tError Type: Runtime.ImportModuleError");
+  EXPECT_HAS(outcome.log_tail, "REPORT RequestId: " + machine->last_id);
+}
+
+TEST_F(LocalBackendTest, AnInitOfElevenSecondsIsCutAndRedoneUnderTheTimeout) {
+  const auto version = machine->python("import time\ntime.sleep(60)\n", [](auto& c) { c.timeout_s = 2; });
+  const TimePoint began = base::system_clock().now();
+  const engine::Outcome outcome = machine->invoke(version);
+  const base::Duration took = base::system_clock().now() - began;
+  EXPECT_EQ(outcome.error_type, "Sandbox.Timedout");
+  EXPECT_GE(took, 12s);
+  EXPECT_LT(took, 13s);
+  EXPECT_HAS(outcome.log_tail, "Phase: init\tStatus: timeout");
+}
+
+TEST_F(LocalBackendTest, NothingRunsWhileIdle) {
+  const auto version = machine->python("import threading, time\nn = 0\ndef count():\n    global n\n    while True:\n        n += 1\n        time.sleep(0.005)\nthreading.Thread(target=count, daemon=True).start()\ndef handler(e, c):\n    return n\n");
+  machine->invoke(version);
+  const int first = std::stoi(machine->invoke(version).payload);
+  std::this_thread::sleep_for(1500ms);
+  const int second = std::stoi(machine->invoke(version).payload);
+  EXPECT_LT(second - first, 40);
+}
+
+TEST_F(LocalBackendTest, ADaemonLeftBehindDiesWithTheEnvironment) {
+  const auto version = machine->python(R"(
+import os, time
+def handler(e, c):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            while True: time.sleep(1)
+        os._exit(0)
+    os.wait()
+    os._exit(3)
+)");
+  EXPECT_HAS(machine->invoke(version).payload, "exit status 3");
+}
+
+TEST_F(LocalBackendTest, ALogFloodIsBoundedAndTheAnswerStillComes) {
+  const auto version = machine->python("def handler(e, c):\n    for i in range(100000): print('x' * 100)\n    print('the end')\n    return 'done'\n", [](auto& c) { c.memory_mb = 1769; c.timeout_s = 60; });
+  const engine::Outcome outcome = machine->invoke(version);
+  EXPECT_EQ(outcome.payload, "\"done\"");
+  EXPECT_LE(outcome.log_tail.size(), 4096U);
+  EXPECT_HAS(outcome.log_tail, "the end\n");
+}
+
+constexpr const char* kRaw = R"(#!/usr/bin/python3
+import http.client, os, json
+api = os.environ["AWS_LAMBDA_RUNTIME_API"]
+def call(method, path, body=None, headers={}):
+    c = http.client.HTTPConnection(api); c.request(method, "/2018-06-01" + path, body, headers); r = c.getresponse(); return r.status, dict(r.getheaders()), r.read()
+statuses = []
+while True:
+    _, headers, event = call("GET", "/runtime/invocation/next")
+    id = headers["Lambda-Runtime-Aws-Request-Id"]
+    call("POST", f"/runtime/invocation/{id}/response", json.dumps([statuses, {k: v for k, v in headers.items() if k.startswith("Lambda")}, dict(os.environ)]))
+    statuses.append(call("POST", f"/runtime/invocation/{id}/response", b"2")[0])
+)";
+
+TEST_F(LocalBackendTest, AnyExecutableIsAFunctionAndAnsweringTwiceIsRefused) {
+  const auto version = machine->function("provided.al2023", {{"bootstrap", kRaw}});
+  const engine::Outcome first = machine->invoke(version);
+  EXPECT_TRUE(first.payload.starts_with("[[], ")) << first.payload;
+  EXPECT_HAS(first.payload, "\"AWS_ACCESS_KEY_ID\": \"ASIA");
+  EXPECT_HAS(first.payload, "\"AWS_ENDPOINT_URL\": \"http://169.254.100.1:9002\"");
+  EXPECT_HAS(first.payload, "Lambda-Runtime-Deadline-Ms");
+  EXPECT_TRUE(machine->invoke(version).payload.starts_with("[[403], "));
+}
+
+TEST_F(LocalBackendTest, TheDataListenerKnowsWhoCalls) {
+  const auto version = machine->python("import os, urllib.request\ndef handler(e, c):\n    return [urllib.request.urlopen(os.environ['AWS_ENDPOINT_URL']).read().decode(), os.environ['AWS_ACCESS_KEY_ID']]\n");
+  const std::string payload = machine->invoke(version).payload;
+  const auto parsed = base::check_json(payload);
+  ASSERT_TRUE(parsed.ok());
+  const std::size_t comma = payload.find(", ");
+  ASSERT_NE(comma, std::string::npos) << payload;
+  EXPECT_EQ(payload.substr(1, comma - 1), payload.substr(comma + 2, payload.size() - comma - 3));
+}
+
+TEST_F(LocalBackendTest, APackageWithoutEntryPointSaysSo) {
+  const auto version = machine->function("provided.al2023", {{"readme", "x"}});
+  const engine::Outcome outcome = machine->invoke(version);
+  EXPECT_EQ(outcome.error_type, "Runtime.InvalidEntrypoint");
+  EXPECT_HAS(outcome.payload, "RequestId: " + machine->last_id + " Error: Couldn't find valid bootstrap(s)");
+}
+
+TEST_F(LocalBackendTest, ARuntimeThatIsNotHereIsRefusedByName) {
+  const engine::Outcome outcome = machine->invoke(machine->function("java21", {}));
+  ASSERT_EQ(outcome.kind, engine::OutcomeKind::kRefused);
+  EXPECT_HAS(outcome.error->message(), "java21");
+}
+
+TEST_F(LocalBackendTest, AStandInIsNamedInTheAnswerAndTheLog) {
+  const auto version = machine->function("python3.14", {{"app.py", "import sys\ndef handler(e, c):\n    return sys.version_info[1]\n"}});
+  const engine::Outcome outcome = machine->invoke(version);
+  EXPECT_EQ(outcome.payload, "11");
+  EXPECT_HAS(outcome.stand_in, "python3.14 runs on python3.11");
+  EXPECT_HAS(outcome.log_tail, "python3.14 runs on python3.11");
+}
+
+TEST_F(LocalBackendTest, NodeFunctionsStreamPieceByPiece) {
+  const auto version = machine->function("nodejs20.x", {{"app.js", "exports.handler = awslambda.streamifyResponse(async (e, s) => { s.setContentType('text/plain'); for (let i = 0; i < 3; i++) { s.write('p' + i); await new Promise(r => setTimeout(r, 50)); } s.end(); });"}});
+  auto sink = machine->begin(version, "{}", engine::ResponseMode::kStreaming);
+  const engine::Outcome outcome = Machine::wait(sink);
+  EXPECT_EQ(outcome.kind, engine::OutcomeKind::kSuccess) << outcome.payload << outcome.log_tail;
+  EXPECT_EQ(sink->streamed, "p0p1p2");
+  EXPECT_EQ(sink->content_type, "text/plain");
+  EXPECT_GE(sink->pieces, 2);
+}
+
+TEST_F(LocalBackendTest, CallsAtTheSameTimeGetEnvironmentsOfTheirOwn) {
+  const auto version = machine->python("import time, os\ndef handler(e, c):\n    time.sleep(0.5)\n    return os.environ['AWS_LAMBDA_LOG_STREAM_NAME']\n");
+  std::vector<std::shared_ptr<Sink>> sinks;
+  for (int i = 0; i < 4; ++i) sinks.push_back(machine->begin(version));
+  std::set<std::string> streams;
+  for (const auto& sink : sinks) streams.insert(Machine::wait(sink).payload);
+  EXPECT_EQ(streams.size(), 4U);
+}
+
+TEST_F(LocalBackendTest, OutdatedEnvironmentsGoAndTheirCredentialsWithThem) {
+  const auto version = machine->python(kEcho);
+  machine->invoke(version);
+  const int before = machine->revoked;
+  machine->backend->drop_outdated(version->function_name, [](const engine::FunctionVersion&) { return false; });
+  const TimePoint limit = base::system_clock().now() + 5s;
+  while (machine->revoked == before && base::system_clock().now() < limit) std::this_thread::sleep_for(5ms);
+  EXPECT_GT(machine->revoked, before);
+  EXPECT_FALSE(machine->backend->code_in_use().contains(version->config.code_id));
+}
+
+TEST_F(LocalBackendTest, WarmCallsAreFast) {
+  const auto version = machine->python("def handler(e, c):\n    return e\n", [](auto& c) { c.memory_mb = 1769; });
+  machine->invoke(version);
+  std::vector<double> times;
+  for (int i = 0; i < 300; ++i) {
+    const TimePoint began = base::system_clock().now();
+    machine->invoke(version, R"({"n":1})");
+    times.push_back(base::to_ms(base::system_clock().now() - began));
+  }
+  std::sort(times.begin(), times.end());
+  RecordProperty("median_ms", std::to_string(times[150]));
+  std::cout << "warm Python invoke: median " << times[150] << " ms, p99 " << times[297] << " ms\n";
+  EXPECT_LT(times[150], 20);
+}
+
+TEST_F(LocalBackendTest, ColdStartsAreMeasured) {
+  std::vector<double> starts, inits, wholes;
+  for (int i = 0; i < 10; ++i) {
+    const auto version = machine->python("def handler(e, c):\n    return e\n", [](auto& c) { c.memory_mb = 1769; });
+    const TimePoint began = base::system_clock().now();
+    const engine::Outcome outcome = machine->invoke(version);
+    wholes.push_back(base::to_ms(base::system_clock().now() - began));
+    starts.push_back(base::to_ms(outcome.timings.start));
+    inits.push_back(base::to_ms(outcome.timings.init));
+  }
+  for (auto* each : {&starts, &inits, &wholes}) std::sort(each->begin(), each->end());
+  std::cout << "cold Python invoke: median " << wholes[5] << " ms (start " << starts[5] << ", init " << inits[5] << ")\n";
+  EXPECT_LT(wholes[5], 2000);
+}
+
+// Last in the file: the machine takes no calls afterwards.
+TEST_F(LocalBackendTest, ZDrainFinishesWhatRunsAndLeavesNoEnvironment) {
+  const auto version = machine->python("import time\ndef handler(e, c):\n    time.sleep(0.5)\n    return 'late'\n");
+  auto running = machine->begin(version);
+  std::this_thread::sleep_for(200ms);
+  auto drained = std::make_shared<std::promise<bool>>();
+  net::TaskScope* scope = nullptr;
+  machine->loop.post([&] {
+    scope = new net::TaskScope(machine->loop.executor());
+    scope->spawn([](LocalBackend& backend, std::shared_ptr<std::promise<bool>> done) -> net::Awaitable<void> {
+      done->set_value(co_await backend.drain(base::system_clock().now() + 20s));
+    }(*machine->backend, drained));
+  });
+  EXPECT_TRUE(drained->get_future().get());
+  EXPECT_EQ(Machine::wait(running).payload, "\"late\"");
+  EXPECT_EQ(Machine::wait(machine->begin(version)).error->code(), base::ErrorCode::kUnavailable);
+  EXPECT_TRUE(machine->backend->code_in_use().empty());
+  EXPECT_EQ(machine->issued, machine->revoked);
+  std::promise<void> done;
+  machine->loop.post([&] {
+    delete scope;
+    done.set_value();
+  });
+  done.get_future().wait();
+}
+
+}  // namespace
+}  // namespace mayfly::backend
