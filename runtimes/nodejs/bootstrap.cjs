@@ -28,6 +28,7 @@ const modern = Number(lambdaNode ? lambdaNode[1] : process.versions.node.split('
 
 function namedError(name) {
   const kind = class extends Error {};
+  Object.defineProperty(kind, 'name', { value: name });
   Object.defineProperty(kind.prototype, 'name', { value: 'Runtime.' + name });
   return kind;
 }
@@ -728,7 +729,8 @@ async function runStreaming(handler, event, headers, stream) {
     onEmptyLoop = () => reject(streamingError('Response stream is not finished.'));
   });
   starved.catch(() => {});
-  if ((await Promise.race([result, starved])) !== undefined) console.warn('Streaming handlers ignore return values.');
+  const value = await Promise.race([result, starved]);
+  if (value !== undefined && value !== stream) console.warn('Streaming handlers ignore return values.'); // `async () => stream.end()` is fine
   const answer = await Promise.race([stream.answered, starved]);
   if (answer === null || !stream.writableFinished) throw stream.errored ?? streamingError('Response stream is not finished.');
 }

@@ -65,9 +65,9 @@ def _make_codec(ascii_only):
             value, end = scan(text, 0)
             if end == len(text):
                 return value
-        except (StopIteration, UnicodeDecodeError):
+        except Exception:  # StopIteration, UnicodeDecodeError, and SystemError while json.decoder is not loaded
             pass
-        import json  # odd encodings, and the usual words for what is wrong
+        import json  # knows other encodings, and the usual words for what is wrong
 
         return json.loads(data)
 

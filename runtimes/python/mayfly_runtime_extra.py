@@ -20,14 +20,14 @@ def json_log():
 # ---------------------------------------------------------------------------------------------------------------- JSON
 
 
-def encode_json(value, ascii_only, default=None):
+def encode_json(value, ascii_only):
     """Encodes what the C encoder would refuse or write differently from Lambda: Decimal as a number, a named tuple as an object,
-    bytes as text, any key JSON allows. Raises TypeError or ValueError with the usual words; `default` may replace a value instead."""
+    bytes as text, any key JSON allows. Raises TypeError or ValueError with the usual words."""
     import json
 
     text = json.encoder.encode_basestring_ascii if ascii_only else json.encoder.encode_basestring
     parts = []
-    _write(value, parts.append, text, default, set())
+    _write(value, parts.append, text, set())
     return "".join(parts)
 
 
@@ -61,7 +61,7 @@ def _leaf(value, text):
     return None
 
 
-def _write(value, put, text, default, open_ids):
+def _write(value, put, text, open_ids):
     leaf = _leaf(value, text)
     if leaf is not None:
         put(leaf)
@@ -71,18 +71,16 @@ def _write(value, put, text, default, open_ids):
     open_ids.add(id(value))
     as_dict = getattr(value, "_asdict", None) if isinstance(value, tuple) else None
     if isinstance(value, dict):
-        _write_object(value, put, text, default, open_ids)
+        _write_object(value, put, text, open_ids)
     elif callable(as_dict):
-        _write_object(as_dict(), put, text, default, open_ids)
+        _write_object(as_dict(), put, text, open_ids)
     elif isinstance(value, (list, tuple)):
         put("[")
         for index, item in enumerate(value):
             if index:
                 put(", ")
-            _write(item, put, text, default, open_ids)
+            _write(item, put, text, open_ids)
         put("]")
-    elif default is not None:
-        _write(default(value), put, text, default, open_ids)
     else:
         raise TypeError("Object of type %s is not JSON serializable" % type(value).__name__)
     open_ids.discard(id(value))
@@ -96,13 +94,13 @@ def _key(key, text):
     raise TypeError("keys must be str, int, float, bool or None, not " + type(key).__name__)
 
 
-def _write_object(value, put, text, default, open_ids):
+def _write_object(value, put, text, open_ids):
     put("{")
     first = True
     for key, item in value.items():
         put(("" if first else ", ") + _key(key, text) + ": ")
         first = False
-        _write(item, put, text, default, open_ids)
+        _write(item, put, text, open_ids)
     put("}")
 
 
@@ -138,7 +136,8 @@ def describe(error, request_id):
     except Exception:
         message = "<the exception's own text could not be made>"
     kind = type(error).__name__
-    body = _error_body(message, kind, traceback.format_list(frames), request_id)
+    stack = traceback.format_list([(f.filename, f.lineno, f.name, f.line) for f in frames])  # without the marks of 3.11 and later
+    body = _error_body(message, kind, stack, request_id)
     return body, _xray_cause(kind, message, frames)
 
 
@@ -225,6 +224,10 @@ _RECORD_FIELDS = frozenset(
 
 
 def _make_json_formatter(logging):
+    import json
+
+    encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+
     class JsonFormatter(logging.Formatter):
         def format(self, record):
             level = min(50, max(0, record.levelno)) // 10 * 10
@@ -249,7 +252,7 @@ def _make_json_formatter(logging):
             for name, value in record.__dict__.items():
                 if name not in _RECORD_FIELDS and name not in fields and value is not None:
                     fields[name] = value
-            return encode_json(fields, False, default=str) + "\n"
+            return encode(fields) + "\n"
 
     return JsonFormatter(datefmt="%Y-%m-%dT%H:%M:%SZ")
 

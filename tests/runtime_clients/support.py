@@ -87,15 +87,13 @@ def run(command, cwd, handler, events, env=None, headers=None, before=None):
             answers.append(answer)
             if answer is None:
                 break
-        init_error = None
-        if not api.init_errors.empty():
-            init_error = api.init_errors.get()
         code = None
-        ended = init_error is not None or (answers and answers[-1] is None) or not answers
+        ended = not answers or answers[-1] is None
         try:
-            code = process.wait(5 if ended else 0.25)
+            code = process.wait(10 if ended else 0.1)
         except subprocess.TimeoutExpired:
             pass
+        init_error = None if api.init_errors.empty() else api.init_errors.get()
         out, err = api.output(process)
         return Outcome(answers, init_error, code, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"), api.violations)
 
