@@ -1,5 +1,7 @@
 #include "backend/internal/environment.h"
 
+#include <algorithm>
+
 #include "base/log.h"
 
 namespace mayfly::backend {
@@ -83,6 +85,7 @@ void Environment::on_next() {
   if (stopping_) return;
   if (initialised_) return owner_.environment_ready(order_.id);
   initialised_ = true;
+  (void)measure_memory();
   init_ = clock_.now() - made_;
   if (const auto done = sandbox_->throttle(); !done.ok()) base::log_warning("an environment runs without its CPU quota", {{"what", done.error().message()}});
   owner_.environment_initialised(order_.id, made_ - ordered_, init_);
@@ -135,12 +138,18 @@ void Environment::freeze() {
   frozen_ = true;
 }
 
+// The most so far: after the processes have ended nothing can be measured any more.
+std::uint64_t Environment::measure_memory() {
+  if (sandbox_) memory_seen_ = std::max(memory_seen_, sandbox_->memory_peak());
+  return memory_seen_;
+}
+
 void Environment::report(Outcome& outcome, Duration run, const std::string& status) {
   runtime::ReportFigures figures;
   figures.run = run;
   if (first_) figures.init = init_;
   figures.billed = engine::billed_duration(run, figures.init.value_or(Duration::zero()));
-  figures.memory_peak = sandbox_ ? sandbox_->memory_peak() : 0;
+  figures.memory_peak = measure_memory();
   figures.status = status;
   figures.error_type = outcome.error_type;
   const std::string id = request_id();
@@ -172,6 +181,8 @@ void Environment::prepare_stop(StopReason reason) {
     timed_out_ = std::move(outcome);
   } else if (reason == StopReason::kInitTimeout) {
     log_->init_report(clock_.now() - (made_ == base::TimePoint{} ? ordered_ : made_), "init", "timeout", "");
+  } else if (reason == StopReason::kMisbehaved) {
+    log_->note("the runtime did not ask for its next invocation within the time of the last one; the environment was ended");
   }
   if (frozen_ && sandbox_ && !sandbox_->cgroup_v2_freezer) {  // a v1 freezer holds even SIGKILL back
     frozen_ = false;
@@ -184,6 +195,7 @@ Outcome Environment::conclude(const runtime::ProcessEnd& end) {
   if (stopping_ && !invocation_) return {};
   const std::string id = request_id();
   drain_output();
+  if (end.out_of_memory) memory_seen_ = std::uint64_t{version().config.memory_mb} << 20U;
   runtime::FunctionFault fault = runtime::process_fault(end, id, version().config.memory_mb);
   log_->process_ended(id, runtime::process_fault_text(end, version().config.memory_mb), fault.error_type);
   Outcome outcome;

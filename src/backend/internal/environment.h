@@ -76,6 +76,7 @@ class Environment final : public runtime::RuntimeEvents {
  private:
   void serve_dns(Listeners& listeners);
   void drain_output();
+  std::uint64_t measure_memory();
   // END and REPORT; fills the outcome's figures.
   void report(engine::Outcome& outcome, base::Duration run, const std::string& status);
   [[nodiscard]] engine::InitFailure init_failure(const runtime::FunctionFault& fault);
@@ -88,6 +89,7 @@ class Environment final : public runtime::RuntimeEvents {
   const base::TimePoint ordered_;
   base::TimePoint made_{};
   base::Duration init_{0};
+  std::uint64_t memory_seen_ = 0;  // bytes
   bool initialised_ = false, stopping_ = false, frozen_ = false;
 
   engine::InvocationPtr invocation_;  // running
