@@ -49,7 +49,8 @@ Result<UniqueFd> open_file(const std::string& path, int flags, unsigned mode) {
 Result<UniqueFd> open_beneath(int directory_fd, const std::string& path, int flags, unsigned mode) {
   open_how how{};
   how.flags = static_cast<std::uint64_t>(flags | O_CLOEXEC);
-  how.mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? mode : 0;
+  // O_TMPFILE contains O_DIRECTORY: all of its bits count.
+  how.mode = (flags & O_CREAT) != 0 || (flags & O_TMPFILE) == O_TMPFILE ? mode : 0;
   how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
   long fd = -1;
   do fd = syscall(SYS_openat2, directory_fd, path.c_str(), &how, sizeof how);

@@ -1,0 +1,61 @@
+// Control groups behind one interface: for each controller the v2 hierarchy where it has it, v1 where not. On a hybrid host
+// (v1 controllers beside a v2 tree without any) a sandbox gets groups in both: limits from v1; freezing, killing and CPU time from v2.
+// On the host: directories mayfly-<instance>/<sandbox id>. Used by the launcher only.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "sandbox/launcher.h"
+
+namespace mayfly::sandbox::internal {
+
+struct CgroupLimits {
+  std::uint64_t memory_bytes = 0;
+  std::uint32_t cpu_milli = 0;
+  std::uint32_t processes_max = 0;
+};
+
+// What a sandbox's groups are to the launcher.
+struct Cgroup {
+  std::vector<base::UniqueFd> attach;  // cgroup.procs files: writing "0" moves the writer inside
+  base::UniqueFd thaw;                 // freezer.state of v1: a frozen v1 group must be thawed to be killed
+  base::UniqueFd oom_event;            // readable when a v1 group runs out of memory (v2 kills the whole group itself)
+  base::UniqueFd memory_events;        // memory.events or memory.oom_control
+  base::UniqueFd memory_stat;
+};
+
+class Cgroups {
+ public:
+  // Finds the hierarchies and makes the instance's group in each. Fails only for reasons worth stopping for; a host without
+  // control groups gives an object that limits nothing and says so in describe().
+  [[nodiscard]] static base::Result<std::unique_ptr<Cgroups>> create(const std::string& instance);
+  ~Cgroups();
+  Cgroups(const Cgroups&) = delete;
+  Cgroups& operator=(const Cgroups&) = delete;
+
+  // Groups for sandbox `id` with its limits; no CPU quota yet. The control files for the server go into `sandbox`.
+  [[nodiscard]] base::Result<Cgroup> make(SandboxId id, const CgroupLimits& limits, Sandbox& sandbox);
+  // Deletes the groups; false while the kernel still holds one (try again a little later).
+  [[nodiscard]] bool remove(SandboxId id);
+  // Kills what lives in any group of the instance and deletes all of them: leftovers of a former run. At most 2 s.
+  void remove_leftovers();
+  // Deletes the instance's own groups at the end.
+  void remove_all();
+  // Fills in controllers, limits and notes.
+  void describe(HostCapabilities& host) const;
+
+ private:
+  struct Impl;
+  explicit Cgroups(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// The number after `key` in "key number" lines of a control file; 0 when absent. Reads from the start.
+[[nodiscard]] std::uint64_t control_value(int fd, const char* key);
+
+}  // namespace mayfly::sandbox::internal

@@ -1,0 +1,297 @@
+#include "sandbox/internal/scratch.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/loop.h>
+#include <linux/magic.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <filesystem>
+#include <map>
+
+#include "base/bytes.h"
+#include "base/log.h"
+
+namespace mayfly::sandbox::internal {
+
+using base::errno_error;
+using base::Error;
+using base::ErrorCode;
+using base::Result;
+using base::UniqueFd;
+
+namespace {
+
+constexpr std::uint64_t kMiB = 1ULL << 20U;
+constexpr std::uint64_t kBytesPerInode = 16'384;
+constexpr std::uint64_t kInodeSize = 256;
+constexpr unsigned long kShutdown = _IOR('X', 125, std::uint32_t);  // EXT4_IOC_SHUTDOWN
+constexpr std::uint32_t kWithoutFlush = 2;                          // EXT4_GOING_FLAGS_NOLOGFLUSH
+constexpr int kLoopTries = 64;                                      // others may take the free device we were told of
+constexpr const char* kDirtyBytes = "33554432";                     // unwritten bytes of one /tmp: the rest of the memory limit stays usable
+
+// ext4's own tables come on top of what the function may fill: inode table, bitmaps, group descriptors.
+std::uint64_t inodes_for(std::uint64_t bytes) { return std::clamp(bytes / kBytesPerInode, std::uint64_t{4096}, std::uint64_t{262'144}); }
+std::uint64_t image_size(std::uint64_t bytes) {
+  const std::uint64_t tables = inodes_for(bytes) * kInodeSize + bytes / 512 + 2 * kMiB;
+  return (bytes + tables + kMiB - 1) / kMiB * kMiB;
+}
+
+std::string find_mkfs() {
+  for (const char* path : {"/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4", "/usr/bin/mkfs.ext4"}) {
+    if (access(path, X_OK) == 0) return path;
+  }
+  return {};
+}
+
+Result<void> run_mkfs(const std::string& mkfs, int image, std::uint64_t inodes) {
+  const std::string path = "/proc/self/fd/3";
+  const std::string count = std::to_string(inodes);
+  const char* const arguments[] = {mkfs.c_str(), "-q", "-F", "-b", "4096", "-I", "256", "-N", count.c_str(), "-m", "0", "-O",
+                                   "^has_journal,^resize_inode,^metadata_csum,uninit_bg,sparse_super2,^huge_file,^quota", "-E",
+                                   "lazy_itable_init=1,nodiscard,root_owner=0:0,num_backup_sb=0", path.c_str(), nullptr};
+  const char* const environment[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", nullptr};
+  const pid_t pid = fork();
+  if (pid < 0) return errno_error("start mkfs.ext4", errno);
+  if (pid == 0) {
+    const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null >= 0) dup2(null, 0);
+    if (null >= 0) dup2(null, 1);
+    if (dup2(image, 3) < 0 || (image == 3 && fcntl(3, F_SETFD, 0) != 0)) _exit(126);
+    close_range(4, ~0U, 0);
+    execve(mkfs.c_str(), const_cast<char* const*>(arguments), const_cast<char* const*>(environment));
+    _exit(127);
+  }
+  int status = 0;
+  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (status == 0) return {};
+  return Error(ErrorCode::kInternal, mkfs + " failed with status " + std::to_string(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)));
+}
+
+// Copies only what is written in a sparse file.
+Result<void> copy_sparse(int from, int to, off_t size) {
+  if (ioctl(to, FICLONE, from) == 0) return {};
+  if (ftruncate(to, size) != 0) return errno_error("size a /tmp image", errno);
+  off_t data = 0;
+  while ((data = lseek(from, data, SEEK_DATA)) >= 0) {
+    off_t hole = lseek(from, data, SEEK_HOLE);
+    if (hole < 0) return errno_error("read a /tmp image", errno);
+    off_t out = data;
+    while (data < hole) {
+      const ssize_t copied = copy_file_range(from, &data, to, &out, static_cast<std::size_t>(hole - data), 0);
+      if (copied < 0) return errno_error("copy a /tmp image", errno);
+      if (copied == 0) return {};
+    }
+  }
+  return errno == ENXIO ? Result<void>() : Result<void>(errno_error("read a /tmp image", errno));
+}
+
+struct LoopDevice {
+  UniqueFd fd;
+  std::string path;
+};
+
+Result<LoopDevice> attach_loop(int image) {
+  const UniqueFd control(open("/dev/loop-control", O_RDWR | O_CLOEXEC));
+  if (!control) return errno_error("open /dev/loop-control", errno);
+  for (int i = 0; i < kLoopTries; ++i) {
+    const int number = ioctl(control.get(), LOOP_CTL_GET_FREE);
+    if (number < 0) return errno_error("find a free loop device", errno);
+    const std::string path = "/dev/loop" + std::to_string(number);
+    UniqueFd device(open(path.c_str(), O_RDWR | O_CLOEXEC));
+    if (!device && errno == ENOENT && mknod(path.c_str(), S_IFBLK | 0600, makedev(7, static_cast<unsigned>(number))) == 0) device.reset(open(path.c_str(), O_RDWR | O_CLOEXEC));
+    if (!device) return errno_error("open " + path, errno);
+    loop_config config{};
+    config.fd = static_cast<std::uint32_t>(image);
+    config.block_size = 4096;
+    config.info.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO;
+    int done = ioctl(device.get(), LOOP_CONFIGURE, &config);
+    if (done != 0 && errno == EINVAL) {  // a file system without direct I/O
+      config.info.lo_flags = LO_FLAGS_AUTOCLEAR;
+      done = ioctl(device.get(), LOOP_CONFIGURE, &config);
+    }
+    if (done == 0) return LoopDevice{.fd = std::move(device), .path = path};
+    if (errno != EBUSY) return errno_error("set up " + path, errno);
+  }
+  return Error(ErrorCode::kResourceExhausted, "no free loop device after 64 tries");
+}
+
+// Pages that wait to be written belong to the function's memory group. Without a bound they could fill it and stall the function
+// in reclaim; with it the writer waits for the disk early. Absent before Linux 6.2: then the kernel's own balance holds.
+void bound_dirty_pages(const std::string& device) {
+  const std::string bdi = "/sys/block/" + device.substr(5) + "/bdi/";
+  for (const auto& [name, value] : {std::pair{"strict_limit", "1"}, std::pair{"max_bytes", kDirtyBytes}}) {
+    const UniqueFd file(open((bdi + name).c_str(), O_WRONLY | O_CLOEXEC));
+    if (file) (void)!write(file.get(), value, std::char_traits<char>::length(value));
+  }
+}
+
+Result<UniqueFd> mount_file_system(const char* type, std::initializer_list<std::pair<const char*, std::string>> settings, std::uint64_t attributes) {
+  const UniqueFd context(fsopen(type, FSOPEN_CLOEXEC));
+  if (!context) return errno_error(std::string("open file system ") + type, errno);
+  for (const auto& [key, value] : settings) {
+    const bool flag = value.empty();
+    if (fsconfig(context.get(), flag ? FSCONFIG_SET_FLAG : FSCONFIG_SET_STRING, key, flag ? nullptr : value.c_str(), 0) != 0) {
+      return errno_error(std::string("set ") + key + " of a /tmp", errno);
+    }
+  }
+  if (fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) return errno_error(std::string("make the ") + type + " of a /tmp", errno);
+  UniqueFd mount(fsmount(context.get(), FSMOUNT_CLOEXEC, static_cast<unsigned>(attributes)));
+  if (!mount) return errno_error("mount a /tmp", errno);
+  return mount;
+}
+
+}  // namespace
+
+struct Scratch::Impl {
+  ScratchOptions options;
+  UniqueFd directory;
+  std::string mkfs;
+  std::string why_not;
+  std::map<std::uint64_t, UniqueFd> prototypes;  // by the size asked for; each a deleted file
+  std::uint64_t last_bytes = 0;
+  std::map<std::uint64_t, ScratchMount> ready;   // at most one of each size, at most kReadyMax in all
+  static constexpr std::size_t kReadyMax = 4;
+  static constexpr std::size_t kPrototypesMax = 16;
+
+  void judge();
+  Result<UniqueFd> new_image();
+  Result<int> prototype(std::uint64_t bytes);
+  Result<ScratchMount> mount_image(int image);
+  Result<ScratchMount> make_disk(std::uint64_t bytes);
+  static Result<ScratchMount> make_tmpfs(std::uint64_t bytes, std::uint32_t user, std::uint32_t group);
+};
+
+void Scratch::Impl::judge() {
+  struct statfs where{};
+  if (!options.privileged) why_not = "/tmp of functions is kept in memory: loop devices take root. Start Mayfly as root.";
+  else if (access("/dev/loop-control", R_OK | W_OK) != 0) why_not = "/tmp of functions is kept in memory: there is no /dev/loop-control. Load the kernel module loop.";
+  else if (mkfs.empty()) why_not = "/tmp of functions is kept in memory: mkfs.ext4 was not found. Install e2fsprogs.";
+  else if (fstatfs(directory.get(), &where) == 0 && (where.f_type == TMPFS_MAGIC || where.f_type == RAMFS_MAGIC)) {
+    why_not = "/tmp of functions is kept in memory: " + options.directory + " is on a tmpfs. Put the data directory on a disk.";
+  }
+}
+
+// Deleted while open: nothing to clean up after a crash. O_TMPFILE where the file system has it.
+Result<UniqueFd> Scratch::Impl::new_image() {
+  UniqueFd image(openat(directory.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+  if (image) return image;
+  const std::string name = "image-" + base::random_hex(8);
+  image.reset(openat(directory.get(), name.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600));
+  if (!image) return errno_error("make a /tmp image in " + options.directory, errno);
+  if (unlinkat(directory.get(), name.c_str(), 0) != 0) return errno_error("delete " + name, errno);
+  return image;
+}
+
+Result<int> Scratch::Impl::prototype(std::uint64_t bytes) {
+  if (const auto found = prototypes.find(bytes); found != prototypes.end()) return found->second.get();
+  if (prototypes.size() >= kPrototypesMax) prototypes.erase(prototypes.begin());
+  MAYFLY_ASSIGN(UniqueFd image, new_image());
+  if (ftruncate(image.get(), static_cast<off_t>(image_size(bytes))) != 0) return errno_error("size a /tmp image", errno);
+  MAYFLY_TRY(run_mkfs(mkfs, image.get(), inodes_for(bytes)));
+  {
+    MAYFLY_ASSIGN(const ScratchMount once, mount_image(image.get()));
+    if (unlinkat(once.directory.get(), "lost+found", AT_REMOVEDIR) != 0 && errno != ENOENT) return errno_error("empty a /tmp image", errno);
+    if (syncfs(once.directory.get()) != 0) return errno_error("write a /tmp image", errno);
+  }
+  const int fd = image.get();
+  prototypes.emplace(bytes, std::move(image));
+  return fd;
+}
+
+Result<ScratchMount> Scratch::Impl::mount_image(int image) {
+  MAYFLY_ASSIGN(const LoopDevice loop, attach_loop(image));
+  bound_dirty_pages(loop.path);
+  ScratchMount made;
+  made.disk = true;
+  MAYFLY_ASSIGN(made.mount, mount_file_system("ext4", {{"source", loop.path}, {"noinit_itable", ""}}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOATIME));
+  made.directory = UniqueFd(openat(made.mount.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!made.directory) return errno_error("open a /tmp", errno);
+  return made;
+}
+
+Result<ScratchMount> Scratch::Impl::make_disk(std::uint64_t bytes) {
+  MAYFLY_ASSIGN(const int original, prototype(bytes));
+  MAYFLY_ASSIGN(const UniqueFd image, new_image());
+  MAYFLY_TRY(copy_sparse(original, image.get(), static_cast<off_t>(image_size(bytes))));
+  return mount_image(image.get());
+}
+
+Result<ScratchMount> Scratch::Impl::make_tmpfs(std::uint64_t bytes, std::uint32_t user, std::uint32_t group) {
+  ScratchMount made;
+  MAYFLY_ASSIGN(made.mount, mount_file_system("tmpfs",
+                                              {{"size", std::to_string(bytes)},
+                                               {"nr_inodes", std::to_string(inodes_for(bytes))},
+                                               {"mode", "0700"},
+                                               {"uid", std::to_string(user)},
+                                               {"gid", std::to_string(group)}},
+                                              MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV));
+  return made;
+}
+
+Scratch::Scratch(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Scratch::~Scratch() {
+  for (auto& [bytes, mount] : impl_->ready) discard(mount);
+}
+
+Result<std::unique_ptr<Scratch>> Scratch::create(ScratchOptions options) {
+  auto impl = std::make_unique<Impl>();
+  impl->options = std::move(options);
+  impl->directory = UniqueFd(open(impl->options.directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!impl->directory) return errno_error("open the scratch directory " + impl->options.directory, errno);
+  impl->mkfs = find_mkfs();
+  impl->judge();
+  return std::unique_ptr<Scratch>(new Scratch(std::move(impl)));
+}
+
+Result<ScratchMount> Scratch::make(std::uint64_t bytes, std::uint32_t user, std::uint32_t group) {
+  if (!disk()) return Impl::make_tmpfs(bytes, user, group);
+  impl_->last_bytes = bytes;
+  ScratchMount made;
+  if (auto ready = impl_->ready.extract(bytes)) {
+    made = std::move(ready.mapped());
+  } else {
+    MAYFLY_ASSIGN(made, impl_->make_disk(bytes));
+  }
+  constexpr mode_t kOwnerOnly = 0700;
+  if (fchown(made.directory.get(), user, group) != 0 || fchmod(made.directory.get(), kOwnerOnly) != 0) return errno_error("give /tmp to its user", errno);
+  return made;
+}
+
+void Scratch::discard(ScratchMount& mount) {
+  if (mount.disk && mount.directory) {
+    std::uint32_t how = kWithoutFlush;
+    (void)ioctl(mount.directory.get(), kShutdown, &how);  // failing costs only time: then everything is written first
+  }
+  mount.directory.reset();
+  mount.mount.reset();
+}
+
+void Scratch::prepare() {
+  const std::uint64_t bytes = impl_->last_bytes;
+  if (!disk() || bytes == 0 || impl_->ready.contains(bytes)) return;
+  if (impl_->ready.size() >= Impl::kReadyMax) {
+    discard(impl_->ready.begin()->second);
+    impl_->ready.erase(impl_->ready.begin());
+  }
+  auto made = impl_->make_disk(bytes);
+  if (made.ok()) impl_->ready.emplace(bytes, std::move(made).value());
+  else impl_->last_bytes = 0;  // the next make() fails with the cause
+}
+
+bool Scratch::disk() const { return impl_->why_not.empty(); }
+const std::string& Scratch::why_not_disk() const { return impl_->why_not; }
+
+}  // namespace mayfly::sandbox::internal

@@ -1,0 +1,91 @@
+// What the tests of this room share: a launcher on directories of its own, a way to run shell scripts in sandboxes, and a look at
+// what the host still holds of them.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "sandbox/launcher.h"
+
+namespace mayfly::sandbox::test {
+
+// A directory that goes with the object, on a disk.
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory();
+  ~TemporaryDirectory();
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+  [[nodiscard]] const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+// How a sandbox ended, with what it printed.
+struct Ending {
+  SandboxExited exited;
+  std::string output;
+};
+
+class Bench {
+ public:
+  // Directories code, scratch, bootstrap beneath `directory`; a random instance.
+  explicit Bench(const std::string& directory);
+  // Forks the launcher; fails the test when that fails.
+  bool open();
+  void close() { launcher_.reset(); }
+
+  LauncherConfig config;
+  [[nodiscard]] Launcher& launcher() { return *launcher_; }
+  [[nodiscard]] pid_t launcher_pid() const;
+
+  // Unpacked code with one file run.sh; returns the code id.
+  std::string add_code(const std::string& script);
+  // Any unpacked tree: names and contents.
+  std::string add_tree(const std::map<std::string, std::string>& files);
+  [[nodiscard]] SandboxSpec spec(const std::string& code_id);
+
+  // Starts and waits for the answer.
+  [[nodiscard]] base::Result<Sandbox> start(const SandboxSpec& spec);
+  // Waits for the end of sandbox `id`.
+  [[nodiscard]] std::optional<SandboxExited> wait_exit(SandboxId id, std::chrono::milliseconds patience = std::chrono::seconds(20));
+  // Both, and the output.
+  [[nodiscard]] Ending run(const SandboxSpec& spec);
+  [[nodiscard]] Ending run(const std::string& script) { return run(spec(add_code(script))); }
+  [[nodiscard]] base::Result<std::uint64_t> unpack(const std::string& zip, const std::string& code_id, const Launcher::UnpackLimits& limits = {});
+
+  // Pumps events until `done` says so.
+  bool pump(const std::function<bool()>& done, std::chrono::milliseconds patience = std::chrono::seconds(20));
+
+ private:
+  std::unique_ptr<Launcher> launcher_;
+  SandboxId next_ = 1;
+  std::uint64_t next_code_ = 1;
+  std::map<SandboxId, base::Result<Sandbox>> answers_;
+  std::map<SandboxId, SandboxExited> exits_;
+  std::map<std::uint64_t, base::Result<std::uint64_t>> unpacked_;
+};
+
+// Reads what is there and what comes until end of file or `until` appears.
+std::string read_output(int fd, const std::string& until = {}, std::chrono::milliseconds patience = std::chrono::seconds(20));
+
+// What an instance left on the host: control groups, devices, loop devices with images of `directory`, mounts beneath it, processes.
+std::vector<std::string> leftovers(const std::string& instance, const std::string& directory);
+// Waits up to 5 s for leftovers() to be empty (the kernel ends namespaces in the background); returns what remains.
+std::vector<std::string> wait_for_no_leftovers(const std::string& instance, const std::string& directory);
+
+[[nodiscard]] bool is_root();
+
+}  // namespace mayfly::sandbox::test
+
+// Skips, visibly, what only root can try.
+#define MAYFLY_NEEDS_ROOT() \
+  if (!::mayfly::sandbox::test::is_root()) GTEST_SKIP() << "needs root"
