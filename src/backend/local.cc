@@ -42,9 +42,13 @@ std::string pool_name(const engine::FunctionVersion& version) {
   return version.function_name + ':' + version.version + ':' + std::to_string(version.generation);
 }
 
-DnsOptions dns_options(const std::string& resolv_conf) {
+DnsOptions dns_options(const std::vector<std::string>& resolvers) {
   DnsOptions dns;
-  const auto text = base::read_file(resolv_conf, 1U << 20U);
+  for (const std::string& resolver : resolvers) {
+    if (auto parsed = parse_resolver(resolver); parsed.ok()) dns.resolvers.push_back(*std::move(parsed));
+  }
+  if (!dns.resolvers.empty()) return dns;
+  const auto text = base::read_file("/etc/resolv.conf", 1U << 20U);
   dns.resolvers = parse_resolv_conf(text.ok() ? std::string_view(*text) : std::string_view());
   return dns;
 }
@@ -67,7 +71,7 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
         launcher_events(context),
         timer(context),
         something_ended(executor),
-        dns(dns_options(options.resolv_conf)),
+        dns(dns_options(options.resolvers)),
         dispatcher(options.dispatcher, *this, *this) {}
 
   // ---- the engine's port

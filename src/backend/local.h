@@ -7,6 +7,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "base/fd.h"
 #include "base/result.h"
@@ -31,7 +32,9 @@ struct LocalBackendOptions {
   std::string code_directory;  // where this process reads unpacked packages; one directory per code id
   std::string region = "us-east-1";
   bool network = true;         // false: no function reaches outside networks
-  std::string resolv_conf = "/etc/resolv.conf";  // names the resolvers that answer for environments; read once, at the start
+  // Who answers for environments' DNS questions: "192.0.2.1" or "192.0.2.1:5353", each accepted by parse_resolver(); empty: the
+  // nameservers of /etc/resolv.conf, read once at the start.
+  std::vector<std::string> resolvers;
 };
 
 struct LocalBackendPorts {
