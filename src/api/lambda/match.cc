@@ -14,8 +14,8 @@ std::string_view take_segment(std::string_view& rest) {
   return segment;
 }
 
-// An ARN may be sent with plain slashes where other values have %2F.
-bool is_arn(std::string_view value) { return value.starts_with("arn:") || value.starts_with("arn%3A") || value.starts_with("arn%3a"); }
+// An ARN of any resource may be sent with plain slashes where other values have %2F.
+bool may_have_slashes(std::string_view name) { return name == "{Resource}" || name == "{ResourceArn}"; }
 
 // Whether `path` has the shape of `pattern`; fills in what stands for the names in braces.
 bool match_path(std::string_view pattern, std::string_view path, Match& match) {
@@ -28,7 +28,7 @@ bool match_path(std::string_view pattern, std::string_view path, Match& match) {
       if (take_segment(path) != wanted) return false;
       continue;
     }
-    const bool takes_all = pattern.empty() && is_arn(path);
+    const bool takes_all = pattern.empty() && may_have_slashes(wanted);
     std::string_view value = takes_all ? path : take_segment(path);
     if (takes_all) path = {};
     while (takes_all && value.ends_with('/')) value.remove_suffix(1);

@@ -69,7 +69,8 @@ def golden(account):
 
     def read(kind, key, function="f"):
         mapped = text.replace("us-east-1", os.environ["AWS_REGION"]).replace("000000000000", account)
-        mapped = mapped.replace(":function:f", ":function:" + function).replace("/aws/lambda/f", "/aws/lambda/" + function)
+        for before, after in ((":function:f", ":function:" + function), ("/aws/lambda/f", "/aws/lambda/" + function), ('"FunctionName": "f"', f'"FunctionName": "{function}"')):
+            mapped = mapped.replace(before, after)
         return json.loads(mapped)[kind][key]
 
     return read

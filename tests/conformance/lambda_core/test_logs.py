@@ -1,6 +1,7 @@
 """CloudWatch Logs over what functions wrote."""
+import itertools
 import json
-import subprocess
+import time
 import uuid
 
 import pytest
@@ -14,6 +15,7 @@ def handler(event, context):
         print(line)
     return len(event.get("lines", []))
 """
+LINES = ["plain one", "ERROR two", json.dumps({"level": "ERROR", "took": 12, "nested": {"ok": False}}), "WARN three"]
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +28,7 @@ def written(aws, logs):
     """A log group with four known lines."""
     name = "logs-" + uuid.uuid4().hex[:8]
     create(aws, name, Code={"ZipFile": package(SOURCE)})
-    lines = ["plain one", "ERROR two", json.dumps({"level": "ERROR", "took": 12, "nested": {"ok": False}}), "WARN three"]
-    aws.invoke(FunctionName=name, Payload=json.dumps({"lines": lines}).encode())
+    aws.invoke(FunctionName=name, Payload=json.dumps({"lines": LINES}).encode())
     group = "/aws/lambda/" + name
     assert eventually(lambda: any("REPORT" in event["message"] for event in logs.filter_log_events(logGroupName=group)["events"]))
     yield group
@@ -51,7 +52,7 @@ def test_groups_and_streams_are_described(logs, written):
     ("", 4), ("ERROR", 2), ('"plain one"', 1), ("?ERROR ?WARN", 3), ("ERROR -level", 1), ('{ $.level = "ERROR" }', 1), ("{ $.took > 11 && $.nested.ok IS FALSE }", 1),
     ("{ $.took < 11 }", 0), ("nowhere", 0)])
 def test_filters_find_what_they_say(logs, written, pattern, found):
-    lines = [line for line in messages(logs.filter_log_events(logGroupName=written, filterPattern=pattern)) if not line.startswith(("START", "END", "REPORT", "INIT_START"))]
+    lines = [line for line in messages(logs.filter_log_events(logGroupName=written, filterPattern=pattern)) if line in LINES]
     assert len(lines) == found, lines
 
 
@@ -79,21 +80,40 @@ def test_events_page_until_the_token_stays(logs, written):
     assert messages(before) == seen[-2:-1]
 
 
-def test_the_command_line_tails(written, endpoint):
-    done = subprocess.run(["aws", "logs", "tail", written, "--since", "1h", "--format", "short"], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "ERROR two" in done.stdout
+def follow(logs, group, since_ms, seen_before=1000):
+    """Yields events as `aws logs tail --follow` (AWS CLI 2) asks for them: pages to the end, then again from the newest time, without those seen."""
+    seen, start = [], since_ms
+    while True:
+        members, newest = {"logGroupName": group, "interleaved": True, "startTime": start}, start
+        while True:
+            page = logs.filter_log_events(**members)
+            for event in page["events"]:
+                if event["eventId"] not in seen:
+                    seen = [*seen, event["eventId"]][-seen_before:]
+                    yield event
+                newest = max(newest, event["timestamp"])
+            if "nextToken" not in page:
+                break
+            members["nextToken"] = page["nextToken"]
+        start = newest
+        yield None
 
 
-def test_the_command_line_follows(aws, written, endpoint):
+def test_following_shows_every_line_once(aws, logs, written):
     name = written.rsplit("/", 1)[1]
-    follower = subprocess.Popen(["aws", "logs", "tail", written, "--follow", "--since", "1m"], stdout=subprocess.PIPE, text=True)
-    try:
-        aws.invoke(FunctionName=name, Payload=json.dumps({"lines": ["while following"]}).encode())
-        assert any("while following" in line for line in follower.stdout)
-    finally:
-        follower.terminate()
-        follower.wait()
+    follower = follow(logs, written, int(time.time() * 1000) - 60_000)
+    shown = []
+
+    def read_on():
+        shown.extend(event["message"].rstrip("\n") for event in itertools.takewhile(lambda event: event is not None, follower))
+        return shown
+
+    assert "ERROR two" in read_on()
+    for number in range(3):
+        aws.invoke(FunctionName=name, Payload=json.dumps({"lines": [f"followed {number}"]}).encode())
+        assert eventually(lambda: f"followed {number}" in read_on())
+    assert [line for line in shown if line.startswith("followed")] == [f"followed {number}" for number in range(3)]
+    assert shown.count("ERROR two") == 1
 
 
 def test_faults_are_clear(logs, written):
