@@ -53,6 +53,10 @@ DnsOptions dns_options(const std::vector<std::string>& resolvers) {
   return dns;
 }
 
+bool has_exec_wrapper(const engine::FunctionVersion& version) {
+  return version.config.environment && version.config.environment->contains("AWS_LAMBDA_EXEC_WRAPPER") && !version.config.runtime.starts_with("provided");
+}
+
 runtime::ProcessEnd describe(const sandbox::SandboxExited& event, const Environment& environment) {
   runtime::ProcessEnd end{.exit_code = event.exit_code, .signal = event.signal, .out_of_memory = event.out_of_memory};
   end.out_of_memory = end.out_of_memory || (event.signal == SIGKILL && !event.killed && environment.oom_kills() > 0);
@@ -242,7 +246,10 @@ void LocalBackend::Impl::fail_start(EnvironmentId id, const Error& error) {
   Environment* environment = find(id);
   if (environment == nullptr) return;
   InitFailure failure;
-  if (error.id() == "Runtime.InvalidEntrypoint") {
+  if (error.code() == ErrorCode::kFunctionFailed && has_exec_wrapper(environment->version())) {
+    const runtime::ProcessEnd not_found{.exit_code = 127};  // what a shell says of it, and AWS
+    failure = environment->conclude_init(&not_found);
+  } else if (error.code() == ErrorCode::kFunctionFailed) {
     failure = environment->conclude_init_with(runtime::platform_fault(error.id(), environment->request_id(), error.message()), error.message());
   } else {
     failure.platform_fault = true;

@@ -3,6 +3,7 @@
 #include "backend/local.h"
 
 #include <gtest/gtest.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -122,6 +123,7 @@ class Machine {
     version->config.code_id = base::random_hex(32);
     version->config.timeout_s = 10;
     if (change) change(version->config);
+    if (files.empty()) return version;
     const fs::path code = root / "code" / version->config.code_id;
     fs::create_directories(code);
     for (const auto& [name, text] : files) {
@@ -366,6 +368,63 @@ TEST_F(LocalBackendTest, APackageWithoutEntryPointSaysSo) {
   const engine::Outcome outcome = machine->invoke(version);
   EXPECT_EQ(outcome.error_type, "Runtime.InvalidEntrypoint");
   EXPECT_HAS(outcome.payload, "RequestId: " + machine->last_id + " Error: Couldn't find valid bootstrap(s)");
+}
+
+TEST_F(LocalBackendTest, ABootstrapWhoseInterpreterIsMissingIsTheFunctionsFault) {
+  const engine::Outcome outcome = machine->invoke(machine->function("provided.al2023", {{"bootstrap", "#!/no/such/shell\n"}}));
+  EXPECT_EQ(outcome.kind, engine::OutcomeKind::kFunctionError) << (outcome.error ? outcome.error->to_string() : "");
+  EXPECT_EQ(outcome.error_type, "Runtime.InvalidEntrypoint");
+}
+
+TEST_F(LocalBackendTest, AnExecWrapperStartsTheRuntimeAndAMissingOneIsAnExit) {
+  const std::string app = "import os\ndef handler(e, c):\n    return os.environ.get('WRAPPED')\n";
+  const auto wrapped = machine->function("python3.11", {{"app.py", app}, {"wrap", "#!/bin/sh\nWRAPPED=yes exec \"$@\"\n"}},
+                                         [](auto& c) { c.environment.emplace()["AWS_LAMBDA_EXEC_WRAPPER"] = "/var/task/wrap"; });
+  EXPECT_EQ(machine->invoke(wrapped).payload, "\"yes\"");
+  const auto missing = machine->python(app, [](auto& c) { c.environment.emplace()["AWS_LAMBDA_EXEC_WRAPPER"] = "/opt/none"; });
+  EXPECT_HAS(machine->invoke(missing).payload, "exit status 127");
+}
+
+TEST_F(LocalBackendTest, HalfAnAnswerThenSilenceIsATimeoutAndTheNextCallWorks) {
+  const auto version = machine->function("provided.al2023", {{"bootstrap", R"(#!/usr/bin/python3
+import http.client, os, socket, time
+api = os.environ["AWS_LAMBDA_RUNTIME_API"]
+while True:
+    c = http.client.HTTPConnection(api); c.request("GET", "/2018-06-01/runtime/invocation/next"); r = c.getresponse(); event = r.read(); id = r.headers["Lambda-Runtime-Aws-Request-Id"]
+    if b"ok" in event:
+        c.request("POST", f"/2018-06-01/runtime/invocation/{id}/response", b'"fine"'); c.getresponse().read(); continue
+    host, port = api.split(":")
+    s = socket.create_connection((host, int(port)))
+    s.sendall(f"POST /2018-06-01/runtime/invocation/{id}/response HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf".encode())
+    s.close()
+    time.sleep(60)
+)"}}, [](auto& c) { c.timeout_s = 1; });
+  EXPECT_EQ(machine->invoke(version).error_type, "Sandbox.Timedout");
+  EXPECT_EQ(machine->invoke(version, R"({"ok":true})").payload, "\"fine\"");
+}
+
+TEST_F(LocalBackendTest, AnEnvironmentThatDiesWhileIdleIsReplacedUnseen) {
+  const auto version = machine->python("import os, threading, time\ndef handler(e, c):\n    if e.get('die'): threading.Timer(0.004, os._exit, [5]).start()\n    return 'fine'\n");
+  EXPECT_EQ(machine->invoke(version, R"({"die":true})").payload, "\"fine\"");
+  std::this_thread::sleep_for(300ms);
+  EXPECT_EQ(machine->invoke(version).payload, "\"fine\"");
+}
+
+TEST_F(LocalBackendTest, APackageIsUnpackedOnceAndABadOneIsRefused) {
+  const fs::path zip = machine->root / "p.zip";
+  ASSERT_EQ(std::system(("cd " + machine->root.string() + " && mkdir -p z && echo 'def handler(e, c): return 7' > z/app.py && cd z && python3 -m zipfile -c ../p.zip app.py").c_str()), 0);
+  const std::string id = base::random_hex(32);
+  for (int i = 0; i < 2; ++i) {
+    auto archive = base::open_file(zip.string(), O_RDONLY);
+    ASSERT_TRUE(archive.ok());
+    const auto prepared = machine->backend->prepare_code(id, std::move(*archive));
+    ASSERT_TRUE(prepared.ok()) << prepared.error().to_string();
+  }
+  const auto version = machine->function("python3.11", {}, [&](auto& c) { c.code_id = id; });
+  EXPECT_EQ(machine->invoke(version).payload, "7");
+  std::ofstream(zip) << "this is no zip";
+  auto broken = base::open_file(zip.string(), O_RDONLY);
+  EXPECT_FALSE(machine->backend->prepare_code(base::random_hex(32), std::move(*broken)).ok());
 }
 
 TEST_F(LocalBackendTest, ARuntimeThatIsNotHereIsRefusedByName) {

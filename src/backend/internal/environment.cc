@@ -173,7 +173,7 @@ void Environment::prepare_stop(StopReason reason) {
   const std::string id = request_id();
   stopping_ = true;
   if (reason == StopReason::kTimeout && !id.empty()) {
-    const Duration allowed = run_deadline_ - run_began_;
+    const Duration allowed = std::chrono::ceil<std::chrono::milliseconds>(run_deadline_ - run_began_);  // our clock began a moment after the dispatcher's
     if (!initialised_) log_->init_report(clock_.now() - ordered_, "invoke", "timeout", "");
     log_->timed_out(id, allowed);
     Outcome outcome;
