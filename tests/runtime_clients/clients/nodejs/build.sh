@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # aws-lambda-ric from npm (3.3.0, the line for Node 18 to 22), run by the node found on the host at its path. Compiles its bundled
-# curl: about 100 s once. NODE names another interpreter.
+# curl: about 100 s once. CLIENT_NODE names another interpreter.
 . "$(dirname "$0")/../common.sh"
-node=${NODE:-$(command -v node || true)}
+node=${CLIENT_NODE:-$(command -v node || true)}
 client nodejs "${1:-}" "$node $("$node" --version 2> /dev/null)"
 for program in node npm autoreconf automake libtoolize cmake g++ make zip; do require $program; done
 

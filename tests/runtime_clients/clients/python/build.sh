@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# awslambdaric from PyPI, run by the interpreter that PYTHON names (default /usr/bin/python3) at its host path.
+# awslambdaric from PyPI, run by the interpreter that CLIENT_PYTHON names (default /usr/bin/python3) at its host path.
 . "$(dirname "$0")/../common.sh"
-python=${PYTHON:-/usr/bin/python3}
+python=${CLIENT_PYTHON:-/usr/bin/python3}
 client python "${1:-}" "$("$python" -c 'import sys; print(sys.executable, sys.version)')"
 require zip
 
