@@ -23,14 +23,10 @@ struct Rule {
 
 // All that code inside an environment may do. Services add their data actions here; management actions never.
 constexpr std::array kFunctionRoleRules = {
-    Rule{"lambda:InvokeFunction", Scope::kAccountFunction},
-    Rule{"sts:GetCallerIdentity", Scope::kAnything},
-    Rule{"logs:CreateLogGroup", Scope::kOwnLogGroup},
-    Rule{"logs:CreateLogStream", Scope::kOwnLogGroup},
-    Rule{"logs:PutLogEvents", Scope::kOwnLogGroup},
-    Rule{"logs:DescribeLogStreams", Scope::kOwnLogGroup},
-    Rule{"logs:GetLogEvents", Scope::kOwnLogGroup},
-    Rule{"logs:FilterLogEvents", Scope::kOwnLogGroup},
+    Rule{"lambda:InvokeFunction", Scope::kAccountFunction}, Rule{"sts:GetCallerIdentity", Scope::kAnything},
+    Rule{"logs:CreateLogGroup", Scope::kOwnLogGroup},       Rule{"logs:CreateLogStream", Scope::kOwnLogGroup},
+    Rule{"logs:PutLogEvents", Scope::kOwnLogGroup},         Rule{"logs:DescribeLogStreams", Scope::kOwnLogGroup},
+    Rule{"logs:GetLogEvents", Scope::kOwnLogGroup},         Rule{"logs:FilterLogEvents", Scope::kOwnLogGroup},
 };
 
 // "arn:aws:SERVICE:REGION:ACCOUNT:REST", as far as a decision needs it.
@@ -62,15 +58,15 @@ bool covers(Scope scope, const Principal& principal, std::string_view resource) 
 
 Error denied(const Principal& principal, std::string_view action, std::string_view resource) {
   return Error(ErrorCode::kPermissionDenied,
-               "User: " + principal.arn + " is not authorized to perform: " + std::string(action) + " on resource: " + std::string(resource) +
-                   " because no identity-based policy allows the " + std::string(action) + " action",
+               "User: " + principal.arn + " is not authorized to perform: " + std::string(action) + " on resource: " +
+                   std::string(resource) + " because no identity-based policy allows the " + std::string(action) + " action",
                "AccessDeniedException");
 }
 
 bool is_session_name(std::string_view text) {
   return text.size() >= 1 && text.size() <= 64 && std::ranges::all_of(text, [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || std::string_view("_=,.@-").contains(c);
-  });
+           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || std::string_view("_=,.@-").contains(c);
+         });
 }
 
 }  // namespace
@@ -86,12 +82,16 @@ Result<void> authorise(const Principal& principal, std::string_view action, std:
 Result<std::string> assumed_role_arn(std::string_view role_arn, std::string_view session) {
   const auto arn = parse_arn(role_arn);
   if (!arn || arn->service != "iam" || arn->account.size() != 12 || !arn->rest.starts_with("role/") || arn->rest.ends_with('/')) {
-    return Error(ErrorCode::kInvalidArgument, "\"" + std::string(role_arn) + "\" is not a role's ARN, such as arn:aws:iam::000000000000:role/name", "InvalidParameterValueException");
+    return Error(ErrorCode::kInvalidArgument,
+                 "\"" + std::string(role_arn) + "\" is not a role's ARN, such as arn:aws:iam::000000000000:role/name",
+                 "InvalidParameterValueException");
   }
   if (!is_session_name(session)) {
-    return Error(ErrorCode::kInvalidArgument, "\"" + std::string(session) + "\" is not a session name: 1 to 64 letters, digits and _=,.@-", "InvalidParameterValueException");
+    return Error(ErrorCode::kInvalidArgument, "\"" + std::string(session) + "\" is not a session name: 1 to 64 letters, digits and _=,.@-",
+                 "InvalidParameterValueException");
   }
-  return "arn:aws:sts::" + std::string(arn->account) + ":assumed-role/" + std::string(arn->rest.substr(arn->rest.rfind('/') + 1)) + "/" + std::string(session);
+  return "arn:aws:sts::" + std::string(arn->account) + ":assumed-role/" + std::string(arn->rest.substr(arn->rest.rfind('/') + 1)) + "/" +
+         std::string(session);
 }
 
 }  // namespace mayfly::access

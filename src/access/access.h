@@ -49,8 +49,8 @@ struct AccessKey {
 struct EnvironmentIdentity {
   std::string function_arn;  // qualified with the version
   std::string role_arn;
-  std::string session;       // 1 to 64 of [A-Za-z0-9_=,.@-]: the function's name
-  std::string log_group;     // "/aws/lambda/NAME" unless configured otherwise
+  std::string session;    // 1 to 64 of [A-Za-z0-9_=,.@-]: the function's name
+  std::string log_group;  // "/aws/lambda/NAME" unless configured otherwise
 };
 
 // The credentials of one server.
@@ -64,7 +64,8 @@ class CredentialStore {
   // `path` ("<data>/credentials.json": {"access_key", "secret_key"}), which is made, with mode 0600, when it is absent.
   // A file that cannot be understood is kDataLoss and stays as it is. A file that others may read is made private, with a
   // warning. Blocking; `account` is 12 digits.
-  [[nodiscard]] static base::Result<std::unique_ptr<CredentialStore>> open(const std::string& path, const std::string& account, const AccessKey& configured);
+  [[nodiscard]] static base::Result<std::unique_ptr<CredentialStore>> open(const std::string& path, const std::string& account,
+                                                                           const AccessKey& configured);
 
   // The account's key, for `mayfly env`.
   [[nodiscard]] const Credential& account_credential() const { return *account_; }

@@ -41,14 +41,21 @@ unsigned mode_of(const std::string& path) {
   return status.st_mode & 07777U;
 }
 
-void write(const std::string& path, const std::string& text, unsigned mode = 0600) { ASSERT_TRUE(base::write_file_durably(path, text, mode).ok()); }
+void write(const std::string& path, const std::string& text, unsigned mode = 0600) {
+  ASSERT_TRUE(base::write_file_durably(path, text, mode).ok());
+}
 
 std::unique_ptr<CredentialStore> store_with_key() {
-  return CredentialStore::open("/nonexistent/credentials.json", kAccount, {.access_key = "AKIAEXAMPLE000000001", .secret_key = "a-secret-of-their-own"}).value();
+  return CredentialStore::open("/nonexistent/credentials.json", kAccount,
+                               {.access_key = "AKIAEXAMPLE000000001", .secret_key = "a-secret-of-their-own"})
+      .value();
 }
 
 EnvironmentIdentity identity(const std::string& name = "hello") {
-  return {.function_arn = "arn:aws:lambda:us-east-1:000000000000:function:" + name + ":7", .role_arn = kRole, .session = name, .log_group = "/aws/lambda/" + name};
+  return {.function_arn = "arn:aws:lambda:us-east-1:000000000000:function:" + name + ":7",
+          .role_arn = kRole,
+          .session = name,
+          .log_group = "/aws/lambda/" + name};
 }
 
 bool consists_of(std::string_view text, std::string_view alphabet) { return text.find_first_not_of(alphabet) == std::string_view::npos; }
@@ -80,20 +87,29 @@ TEST(CredentialStore, TheFirstStartMakesAKeyThatOnlyTheOwnerCanReadAndLaterStart
 
 TEST(CredentialStore, AConfiguredKeyReplacesTheFileAndLeavesItAlone) {
   const Directory directory;
-  const auto store = CredentialStore::open(directory.file(), kAccount, {.access_key = "AKIAEXAMPLE000000001", .secret_key = "a-secret-of-their-own"});
+  const auto store =
+      CredentialStore::open(directory.file(), kAccount, {.access_key = "AKIAEXAMPLE000000001", .secret_key = "a-secret-of-their-own"});
   ASSERT_TRUE(store.ok());
   EXPECT_NE((*store)->find("AKIAEXAMPLE000000001"), nullptr);
   EXPECT_NE(::access(directory.file().c_str(), F_OK), 0) << "no file is made";
 
   const auto kept = CredentialStore::open(directory.file(), kAccount, {}).value();
-  const auto again = CredentialStore::open(directory.file(), kAccount, {.access_key = "AKIAEXAMPLE000000001", .secret_key = "a-secret-of-their-own"}).value();
-  EXPECT_EQ(again->find(kept->account_credential().principal.access_key), nullptr) << "the file's key is not valid while another is configured";
-  EXPECT_EQ(CredentialStore::open(directory.file(), kAccount, {}).value()->account_credential().secret_key, kept->account_credential().secret_key);
+  const auto again =
+      CredentialStore::open(directory.file(), kAccount, {.access_key = "AKIAEXAMPLE000000001", .secret_key = "a-secret-of-their-own"})
+          .value();
+  EXPECT_EQ(again->find(kept->account_credential().principal.access_key), nullptr)
+      << "the file's key is not valid while another is configured";
+  EXPECT_EQ(CredentialStore::open(directory.file(), kAccount, {}).value()->account_credential().secret_key,
+            kept->account_credential().secret_key);
 }
 
 TEST(CredentialStore, AConfiguredKeyThatCannotWorkIsRefusedWithoutRepeatingIt) {
-  const std::vector<AccessKey> wrong = {{"AKIAEXAMPLE000000001", ""},   {"", "a-secret-of-their-own"},           {"AK", "a-secret-of-their-own"},
-                                        {"AKIA/EXAMPLE", "a-secret-of-their-own"}, {"ASIAEXAMPLE000000001", "a-secret-of-their-own"}, {"AKIAEXAMPLE000000001", "short"},
+  const std::vector<AccessKey> wrong = {{"AKIAEXAMPLE000000001", ""},
+                                        {"", "a-secret-of-their-own"},
+                                        {"AK", "a-secret-of-their-own"},
+                                        {"AKIA/EXAMPLE", "a-secret-of-their-own"},
+                                        {"ASIAEXAMPLE000000001", "a-secret-of-their-own"},
+                                        {"AKIAEXAMPLE000000001", "short"},
                                         {"AKIAEXAMPLE000000001", "a secret of their own"}};
   const Directory directory;
   for (const AccessKey& key : wrong) {
@@ -107,7 +123,8 @@ TEST(CredentialStore, AConfiguredKeyThatCannotWorkIsRefusedWithoutRepeatingIt) {
 
 TEST(CredentialStore, ADamagedFileIsNamedAndKept) {
   const std::string good = R"("access_key": "AKIAEXAMPLE000000001")";
-  for (const std::string& text : {std::string(), std::string("{"), std::string("[]"), "{" + good + "}", "{" + good + R"(, "secret_key": 7})", "{" + good + R"(, "secret_key": "tooshrt"})",
+  for (const std::string& text : {std::string(), std::string("{"), std::string("[]"), "{" + good + "}",
+                                  "{" + good + R"(, "secret_key": 7})", "{" + good + R"(, "secret_key": "tooshrt"})",
                                   std::string(R"({"access_key": "", "secret_key": "a-secret-of-their-own"})"), std::string(70'000, ' ')}) {
     const Directory directory;
     write(directory.file(), text);
@@ -164,7 +181,8 @@ TEST(CredentialStore, AnEnvironmentGetsItsOwnKeyBoundToVersionAndRoleUntilItIsRe
   EXPECT_EQ(credential.principal.arn, "arn:aws:sts::000000000000:assumed-role/worker/hello");
   EXPECT_EQ(credential.principal.function_arn, identity().function_arn);
   EXPECT_EQ(credential.principal.role_arn, kRole);
-  EXPECT_TRUE(credential.principal.user_id.starts_with("AROA") && credential.principal.user_id.ends_with(":hello")) << credential.principal.user_id;
+  EXPECT_TRUE(credential.principal.user_id.starts_with("AROA") && credential.principal.user_id.ends_with(":hello"))
+      << credential.principal.user_id;
 
   EXPECT_EQ(store->find(credential.principal.access_key), *made);
   EXPECT_EQ(store->issued(), 1U);
@@ -256,7 +274,8 @@ Principal function_principal() { return store_with_key()->issue(identity()).valu
 
 TEST(Authorise, TheAccountsKeyMayDoEverything) {
   const Principal account = store_with_key()->account_credential().principal;
-  for (const char* action : {"lambda:CreateFunction", "lambda:DeleteFunction", "lambda:InvokeFunction", "logs:FilterLogEvents", "anything:AtAll"}) {
+  for (const char* action :
+       {"lambda:CreateFunction", "lambda:DeleteFunction", "lambda:InvokeFunction", "logs:FilterLogEvents", "anything:AtAll"}) {
     EXPECT_TRUE(authorise(account, action, "*").ok()) << action;
   }
 }
@@ -276,7 +295,8 @@ TEST(Authorise, AFunctionMayAskWhoItIs) { EXPECT_TRUE(authorise(function_princip
 TEST(Authorise, AFunctionReadsAndWritesItsOwnLogOnly) {
   const Principal hello = function_principal();
   const std::string group = "arn:aws:logs:us-east-1:000000000000:log-group:/aws/lambda/hello";
-  for (const char* action : {"logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogStreams", "logs:GetLogEvents", "logs:FilterLogEvents"}) {
+  for (const char* action : {"logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogStreams",
+                             "logs:GetLogEvents", "logs:FilterLogEvents"}) {
     EXPECT_TRUE(authorise(hello, action, group).ok()) << action;
     EXPECT_TRUE(authorise(hello, action, group + ":*").ok()) << action;
     EXPECT_TRUE(authorise(hello, action, group + ":log-stream:2026/01/01/[$LATEST]abc").ok()) << action;
@@ -294,23 +314,26 @@ TEST(Authorise, AFunctionReadsAndWritesItsOwnLogOnly) {
 TEST(Authorise, AFunctionMayManageNothingAndIsToldAsAwsTells) {
   const Principal hello = function_principal();
   const std::string own = "arn:aws:lambda:us-east-1:000000000000:function:hello";
-  for (const char* action : {"lambda:CreateFunction", "lambda:GetFunction", "lambda:UpdateFunctionCode", "lambda:DeleteFunction", "lambda:ListFunctions", "lambda:*", "*", "",
-                             "iam:CreateRole", "sts:AssumeRole"}) {
+  for (const char* action : {"lambda:CreateFunction", "lambda:GetFunction", "lambda:UpdateFunctionCode", "lambda:DeleteFunction",
+                             "lambda:ListFunctions", "lambda:*", "*", "", "iam:CreateRole", "sts:AssumeRole"}) {
     const auto decision = authorise(hello, action, own);
     ASSERT_FALSE(decision.ok()) << action;
     EXPECT_EQ(decision.error().id(), "AccessDeniedException");
     EXPECT_EQ(decision.error().code(), ErrorCode::kPermissionDenied);
     EXPECT_FALSE(decision.error().message().contains("ASIA"));
   }
-  EXPECT_EQ(authorise(hello, "lambda:CreateFunction", own).error().message(),
-            "User: arn:aws:sts::000000000000:assumed-role/worker/hello is not authorized to perform: lambda:CreateFunction on resource: "
-            "arn:aws:lambda:us-east-1:000000000000:function:hello because no identity-based policy allows the lambda:CreateFunction action");
+  EXPECT_EQ(
+      authorise(hello, "lambda:CreateFunction", own).error().message(),
+      "User: arn:aws:sts::000000000000:assumed-role/worker/hello is not authorized to perform: lambda:CreateFunction on resource: "
+      "arn:aws:lambda:us-east-1:000000000000:function:hello because no identity-based policy allows the lambda:CreateFunction action");
 }
 
 TEST(AssumedRoleArn, NamesTheRoleWithoutItsPath) {
-  EXPECT_EQ(assumed_role_arn("arn:aws:iam::123456789012:role/service-role/deep/worker", "hello").value(), "arn:aws:sts::123456789012:assumed-role/worker/hello");
+  EXPECT_EQ(assumed_role_arn("arn:aws:iam::123456789012:role/service-role/deep/worker", "hello").value(),
+            "arn:aws:sts::123456789012:assumed-role/worker/hello");
   EXPECT_EQ(assumed_role_arn("arn:aws:iam::123456789012:role/r", "h").value(), "arn:aws:sts::123456789012:assumed-role/r/h");
-  for (const char* role : {"", "worker", "arn:aws:iam::123456789012:user/worker", "arn:aws:iam::1234:role/worker", "arn:aws:iam::123456789012:role/", "arn:aws:s3:::bucket"}) {
+  for (const char* role : {"", "worker", "arn:aws:iam::123456789012:user/worker", "arn:aws:iam::1234:role/worker",
+                           "arn:aws:iam::123456789012:role/", "arn:aws:s3:::bucket"}) {
     EXPECT_FALSE(assumed_role_arn(role, "hello").ok()) << role;
   }
   EXPECT_FALSE(assumed_role_arn(kRole, "").ok());

@@ -47,7 +47,8 @@ std::string fault_of(const AccessKey& key) {
 
 Error damaged(const std::string& path, const std::string& why) {
   return Error(ErrorCode::kDataLoss, path + " cannot be used: " + why +
-                                         "; restore it from a backup, or delete it and a new access key is made at the next start (clients must then be given the new key)");
+                                         "; restore it from a backup, or delete it and a new access key is made at the next start (clients "
+                                         "must then be given the new key)");
 }
 
 Result<std::string> text_member(const boost::json::value& document, std::string_view name, const std::string& path) {
@@ -74,7 +75,8 @@ Result<void> make_private(int fd, const std::string& path) {
   if (!S_ISREG(status.st_mode)) return damaged(path, "it is not a regular file");
   if ((status.st_mode & 077U) == 0) return {};
   if (fchmod(fd, 0600) != 0) return base::errno_error("cannot make " + path + " private", errno);
-  base::log_warning("the file with the account's secret key was open to other users; it is private now, consider a new key", {{"file", path}});
+  base::log_warning("the file with the account's secret key was open to other users; it is private now, consider a new key",
+                    {{"file", path}});
   return {};
 }
 
@@ -100,7 +102,8 @@ Result<AccessKey> read_or_create(const std::string& path) {
 Result<AccessKey> account_key(const std::string& path, const AccessKey& configured) {
   if (configured.access_key.empty() && configured.secret_key.empty()) return read_or_create(path);
   if (configured.access_key.empty() || configured.secret_key.empty()) {
-    return Error(ErrorCode::kInvalidArgument, "only one of MAYFLY_ACCESS_KEY and MAYFLY_SECRET_KEY is set; set both, or neither to use " + path);
+    return Error(ErrorCode::kInvalidArgument,
+                 "only one of MAYFLY_ACCESS_KEY and MAYFLY_SECRET_KEY is set; set both, or neither to use " + path);
   }
   if (const std::string fault = fault_of(configured); !fault.empty()) {
     return Error(ErrorCode::kInvalidArgument, "MAYFLY_ACCESS_KEY and MAYFLY_SECRET_KEY cannot be used: " + fault);
@@ -133,7 +136,8 @@ CredentialStore::CredentialStore(CredentialPointer account) : account_(std::move
   for (auto& slice : slices_) slice.set(std::make_shared<const Slice>());
 }
 
-Result<std::unique_ptr<CredentialStore>> CredentialStore::open(const std::string& path, const std::string& account, const AccessKey& configured) {
+Result<std::unique_ptr<CredentialStore>> CredentialStore::open(const std::string& path, const std::string& account,
+                                                               const AccessKey& configured) {
   MAYFLY_ASSIGN(AccessKey key, account_key(path, configured));
   return std::unique_ptr<CredentialStore>(new CredentialStore(account_credential_of(account, std::move(key))));
 }

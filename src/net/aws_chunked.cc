@@ -26,7 +26,10 @@ constexpr std::string_view kTrailerSignature = "x-amz-trailer-signature";
 class ChunkReader {
  public:
   ChunkReader(const SignatureClaim& claim, std::string_view body, const std::string& secret_key)
-      : claim_(claim), rest_(body), scope_{.date = claim.date, .region = claim.region, .service = claim.service}, previous_(claim.signature) {
+      : claim_(claim),
+        rest_(body),
+        scope_{.date = claim.date, .region = claim.region, .service = claim.service},
+        previous_(claim.signature) {
     signed_ = claim.payload_hash != kStreamingUnsignedTrailer;
     trailer_ = claim.payload_hash != kStreamingSigned;
     if (signed_) key_ = signing_key(secret_key, scope_);
@@ -51,7 +54,8 @@ class ChunkReader {
 
  private:
   [[nodiscard]] Error broken(std::string_view why) const {
-    return Error(ErrorCode::kInvalidArgument, "The aws-chunked body is malformed: " + std::string(why) + ".", is_s3(claim_.service) ? "InvalidRequest" : "SerializationException");
+    return Error(ErrorCode::kInvalidArgument, "The aws-chunked body is malformed: " + std::string(why) + ".",
+                 is_s3(claim_.service) ? "InvalidRequest" : "SerializationException");
   }
 
   Result<std::string_view> read_line() {
@@ -102,7 +106,8 @@ class ChunkReader {
   // The signature of `text`, which becomes what the next one builds on.
   Result<void> check(const std::string& text, std::string_view signature) {
     const std::string expected = sign_text(key_, text);
-    if (!base::equal_constant_time(expected, signature)) return signature_mismatch(claim_.service, "The signature of a chunk does not match.");
+    if (!base::equal_constant_time(expected, signature))
+      return signature_mismatch(claim_.service, "The signature of a chunk does not match.");
     previous_ = expected;
     return {};
   }
@@ -116,7 +121,8 @@ class ChunkReader {
       if (line.empty()) break;
       if (line.ends_with('\n')) line.remove_suffix(1);  // as the examples of the documentation have it
       const std::size_t colon = line.find(':');
-      if (count == kTrailersMax || colon == std::string_view::npos || !is_token(line.substr(0, colon))) return broken("a trailer is not \"name:value\", or there are more than 16");
+      if (count == kTrailersMax || colon == std::string_view::npos || !is_token(line.substr(0, colon)))
+        return broken("a trailer is not \"name:value\", or there are more than 16");
       const std::string name = to_lower(line.substr(0, colon));
       const std::string_view value = trim(line.substr(colon + 1));
       if (name == kTrailerSignature) return end_trailer(covered, value);
@@ -150,7 +156,8 @@ Result<std::string> decode_aws_chunked(const SignatureClaim& claim, std::string_
   MAYFLY_ASSIGN(std::string decoded, ChunkReader(claim, body, secret_key).read());
   if (decoded_length && *decoded_length != decoded.size()) {
     return Error(ErrorCode::kInvalidArgument,
-                 "x-amz-decoded-content-length says " + std::to_string(*decoded_length) + " bytes; the chunks carried " + std::to_string(decoded.size()) + ".",
+                 "x-amz-decoded-content-length says " + std::to_string(*decoded_length) + " bytes; the chunks carried " +
+                     std::to_string(decoded.size()) + ".",
                  is_s3(claim.service) ? "IncompleteBody" : "SerializationException");
   }
   return decoded;

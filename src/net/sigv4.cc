@@ -24,7 +24,8 @@ constexpr std::size_t kAccessKeyMax = 128;  // IAM's limit
 constexpr std::size_t kScopePartMax = 64;
 constexpr std::size_t kSignedHeadersMax = 128;
 
-std::string header_value(const SigningKey& key, const DatedScope& scope, const std::vector<std::string>& names, const std::string& signature) {
+std::string header_value(const SigningKey& key, const DatedScope& scope, const std::vector<std::string>& names,
+                         const std::string& signature) {
   return std::string(kSigv4Algorithm) + " Credential=" + key.access_key + "/" + scope.text() + ", SignedHeaders=" + join_names(names) +
          ", Signature=" + signature;
 }
@@ -63,11 +64,13 @@ Result<void> take_credential(SignatureClaim& claim, std::string_view credential)
   std::array<std::string_view, 5> parts;
   for (std::size_t i = 0; i < parts.size(); ++i) {
     const std::size_t slash = i + 1 < parts.size() ? credential.find('/') : credential.size();
-    if (slash == std::string_view::npos) return malformed(claim, "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term");
+    if (slash == std::string_view::npos)
+      return malformed(claim, "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term");
     parts[i] = credential.substr(0, slash);
     credential.remove_prefix(std::min(slash + 1, credential.size()));
   }
-  if (parts[4].find('/') != std::string_view::npos) return malformed(claim, "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term");
+  if (parts[4].find('/') != std::string_view::npos)
+    return malformed(claim, "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term");
   if (!is_scope_name(parts[2])) return malformed(claim, "Credential should be scoped to a valid region.");
   if (!is_scope_name(parts[3])) return malformed(claim, "Credential should be scoped to a valid service.");
   claim.access_key = parts[0];
@@ -75,7 +78,8 @@ Result<void> take_credential(SignatureClaim& claim, std::string_view credential)
   claim.region = parts[2];
   claim.service = parts[3];
   if (parts[4] != kScopeEnd) return wrong_scope(claim, "Credential should be scoped with a valid terminator: 'aws4_request'.");
-  if (!is_access_key(claim.access_key)) return malformed(claim, "Credential does not begin with an access key: 1 to 128 letters, digits and '_'.");
+  if (!is_access_key(claim.access_key))
+    return malformed(claim, "Credential does not begin with an access key: 1 to 128 letters, digits and '_'.");
   return {};
 }
 
@@ -106,7 +110,8 @@ Result<base::WallTime> parse_date_header(std::string_view text) {
   if (text.size() < 26 || text[3] != ',') return base::parse_amz_date(text);
   const std::string_view zone = text.substr(25);
   const std::size_t month = kMonths.find(text.substr(8, 3));
-  if (month == std::string_view::npos || month % 3 != 0 || (zone != " GMT" && zone != " -0000" && zone != " +0000")) return base::parse_amz_date(text);
+  if (month == std::string_view::npos || month % 3 != 0 || (zone != " GMT" && zone != " -0000" && zone != " +0000"))
+    return base::parse_amz_date(text);
   const std::size_t number = month / 3 + 1;
   std::string amz(text.substr(12, 4));
   amz += static_cast<char>('0' + number / 10);
@@ -125,7 +130,8 @@ Result<void> take_payload_hash(SignatureClaim& claim, std::string_view said) {
   const bool known = is_lower_hex(said, 64) || said == kStreamingSigned || said == kStreamingSignedTrailer ||
                      (unsigned_allowed && (said == kUnsignedPayload || said == kStreamingUnsignedTrailer));
   if (!known) {
-    return malformed(claim, std::string("x-amz-content-sha256 must be ") + (unsigned_allowed ? "UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER, " : "") +
+    return malformed(claim, std::string("x-amz-content-sha256 must be ") +
+                                (unsigned_allowed ? "UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER, " : "") +
                                 "STREAMING-AWS4-HMAC-SHA256-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER, or a valid sha256 value.");
   }
   claim.payload_hash = said;
@@ -145,9 +151,13 @@ Result<Parameters> authorization_parameters(std::string_view text) {
     const std::string_view item = trim(text.substr(0, comma));
     text.remove_prefix(std::min(comma + 1, text.size()));
     const std::size_t equals = item.find('=');
-    if (equals == std::string_view::npos) return malformed(unknown, "A part of the Authorization header is not a valid key=value pair (missing equal-sign).");
+    if (equals == std::string_view::npos)
+      return malformed(unknown, "A part of the Authorization header is not a valid key=value pair (missing equal-sign).");
     const std::string_view name = item.substr(0, equals);
-    std::optional<std::string>* slot = name == "Credential" ? &found.credential : name == "SignedHeaders" ? &found.signed_headers : name == "Signature" ? &found.signature : nullptr;
+    std::optional<std::string>* slot = name == "Credential"      ? &found.credential
+                                       : name == "SignedHeaders" ? &found.signed_headers
+                                       : name == "Signature"     ? &found.signature
+                                                                 : nullptr;
     if (slot == nullptr) continue;
     if (slot->has_value()) return malformed(unknown, "The Authorization header has the parameter '" + std::string(name) + "' twice.");
     *slot = item.substr(equals + 1);
@@ -164,7 +174,8 @@ std::string missing_header_parts(const Parameters& found, bool has_date, std::st
   if (absent(found.signed_headers)) message += "Authorization header requires 'SignedHeaders' parameter. ";
   if (!has_date) message += "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. ";
   if (message.empty()) return message;
-  return message + "(Hashed with SHA-256 and encoded with Base64) Authorization=" + base::base64_encode(base::as_text(base::sha256(authorization)));
+  return message +
+         "(Hashed with SHA-256 and encoded with Base64) Authorization=" + base::base64_encode(base::as_text(base::sha256(authorization)));
 }
 
 Result<void> refuse_repeated(const RequestHead& head) {
@@ -183,7 +194,8 @@ Result<SignatureClaim> parse_header_form(const RequestHead& head, std::string_vi
   const auto amz_date = head.headers.find("X-Amz-Date");
   const auto date = head.headers.find("Date");
   MAYFLY_ASSIGN(const Parameters found, authorization_parameters(authorization.substr(space)));
-  if (std::string message = missing_header_parts(found, amz_date || date, authorization); !message.empty()) return malformed(claim, std::move(message));
+  if (std::string message = missing_header_parts(found, amz_date || date, authorization); !message.empty())
+    return malformed(claim, std::move(message));
   MAYFLY_TRY(take_credential(claim, *found.credential));
   MAYFLY_TRY(take_signed_headers(claim, *found.signed_headers));
   MAYFLY_TRY(take_signature(claim, *found.signature));
@@ -207,13 +219,13 @@ Result<QueryParameters> query_parameters(std::string_view query) {
   if (!parameters.ok()) return malformed(presigned, "The query string is not validly percent-encoded.");
   QueryParameters found;
   const std::array<std::pair<std::string_view, std::optional<std::string>*>, 8> known = {{{"X-Amz-Algorithm", &found.algorithm},
-                                                                                           {"X-Amz-Credential", &found.credential},
-                                                                                           {"X-Amz-Date", &found.date},
-                                                                                           {"X-Amz-Expires", &found.expires},
-                                                                                           {"X-Amz-SignedHeaders", &found.signed_headers},
-                                                                                           {"X-Amz-Signature", &found.signature},
-                                                                                           {"X-Amz-Security-Token", &found.token},
-                                                                                           {"X-Amz-Content-Sha256", &found.content_sha256}}};
+                                                                                          {"X-Amz-Credential", &found.credential},
+                                                                                          {"X-Amz-Date", &found.date},
+                                                                                          {"X-Amz-Expires", &found.expires},
+                                                                                          {"X-Amz-SignedHeaders", &found.signed_headers},
+                                                                                          {"X-Amz-Signature", &found.signature},
+                                                                                          {"X-Amz-Security-Token", &found.token},
+                                                                                          {"X-Amz-Content-Sha256", &found.content_sha256}}};
   for (auto& [name, value] : *parameters) {
     for (const auto& [wanted, slot] : known) {
       if (!equal_ignoring_case(name, wanted)) continue;
@@ -229,7 +241,8 @@ Result<void> take_expires(SignatureClaim& claim, std::string_view text) {
   const auto seconds = parse_length(text);
   if (!seconds) return malformed(claim, "X-Amz-Expires should be a number of seconds.");
   if (*seconds > static_cast<std::uint64_t>(kExpiresMax)) {
-    return malformed(claim, "X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less than 604800 seconds");
+    return malformed(
+        claim, "X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less than 604800 seconds");
   }
   claim.expires = std::chrono::seconds(static_cast<std::int64_t>(*seconds));
   return {};
@@ -260,7 +273,8 @@ Result<SignatureClaim> parse_query_form(const RequestHead& head) {
   MAYFLY_TRY(take_expires(claim, *found.expires));
   claim.session_token = found.token.value_or("");
   const std::string header_hash(head.headers.get("X-Amz-Content-SHA256"));
-  if (!absent(found.content_sha256) && !header_hash.empty() && header_hash != *found.content_sha256) return malformed(claim, "X-Amz-Content-Sha256 differs between query and header.");
+  if (!absent(found.content_sha256) && !header_hash.empty() && header_hash != *found.content_sha256)
+    return malformed(claim, "X-Amz-Content-Sha256 differs between query and header.");
   MAYFLY_TRY(take_payload_hash(claim, absent(found.content_sha256) ? header_hash : *found.content_sha256));
   return claim;
 }
@@ -277,8 +291,9 @@ bool looks_presigned(std::string_view query) {
 Result<void> check_time(const SignatureClaim& claim, base::WallTime now) {
   const std::string request_date = base::format_amz_date(claim.time).substr(0, 8);
   if (claim.date != request_date) {
-    return wrong_scope(claim, "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '" + claim.date.substr(0, 32) + "' != '" +
-                                  request_date + "', from '" + base::format_amz_date(claim.time) + "'.");
+    return wrong_scope(claim, "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '" +
+                                  claim.date.substr(0, 32) + "' != '" + request_date + "', from '" + base::format_amz_date(claim.time) +
+                                  "'.");
   }
   const std::chrono::seconds skew = is_s3(claim.service) ? kSkewS3 : kSkew;
   if (claim.time > now + skew) return outside_window(claim, Skew::kFuture, now, skew);
@@ -314,15 +329,18 @@ void sign_request(RequestHead& head, std::string_view body, const SigningKey& ke
   const auto canonical = canonical_request(head, names, {.service = scope.service, .payload_hash = hash});
   // A target that is not validly percent-encoded cannot be signed; any server refuses the unsigned request.
   if (!canonical.ok()) return;
-  head.headers.add("Authorization", header_value(key, dated, names, sign_text(signing_key(key.secret_key, dated), string_to_sign(amz_date, dated, *canonical))));
+  head.headers.add(
+      "Authorization",
+      header_value(key, dated, names, sign_text(signing_key(key.secret_key, dated), string_to_sign(amz_date, dated, *canonical))));
 }
 
-std::string presign_get(const std::string& host, const std::string& path, const SigningKey& key, const SigningScope& scope, base::WallTime now,
-                        std::chrono::seconds valid) {
+std::string presign_get(const std::string& host, const std::string& path, const SigningKey& key, const SigningScope& scope,
+                        base::WallTime now, std::chrono::seconds valid) {
   const std::string amz_date = base::format_amz_date(now);
   const DatedScope dated{.date = amz_date.substr(0, 8), .region = scope.region, .service = scope.service};
-  std::string query = "X-Amz-Algorithm=" + std::string(kSigv4Algorithm) + "&X-Amz-Credential=" + base::percent_encode(key.access_key + "/" + dated.text()) +
-                      "&X-Amz-Date=" + amz_date + "&X-Amz-Expires=" + std::to_string(valid.count()) + "&X-Amz-SignedHeaders=host";
+  std::string query = "X-Amz-Algorithm=" + std::string(kSigv4Algorithm) +
+                      "&X-Amz-Credential=" + base::percent_encode(key.access_key + "/" + dated.text()) + "&X-Amz-Date=" + amz_date +
+                      "&X-Amz-Expires=" + std::to_string(valid.count()) + "&X-Amz-SignedHeaders=host";
   if (!key.session_token.empty()) query += "&X-Amz-Security-Token=" + base::percent_encode(key.session_token);
   RequestHead head{.method = "GET", .target = path + "?" + query, .headers = {}};
   head.headers.add("Host", host);
@@ -337,16 +355,22 @@ Result<SignatureClaim> parse_claim(const RequestHead& head) {
   const auto authorization = head.headers.find("Authorization");
   const bool presigned = looks_presigned(head.query());
   if (authorization && presigned) {
-    return malformed({}, "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query string parameter or the Authorization header should be specified");
+    return malformed({},
+                     "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query string parameter or the "
+                     "Authorization header should be specified");
   }
   if (presigned) return parse_query_form(head);
-  if (!authorization || trim(*authorization).empty()) return Error(ErrorCode::kUnauthenticated, "Missing Authentication Token", "MissingAuthenticationTokenException");
+  if (!authorization || trim(*authorization).empty())
+    return Error(ErrorCode::kUnauthenticated, "Missing Authentication Token", "MissingAuthenticationTokenException");
   return parse_header_form(head, trim(*authorization));
 }
 
 Result<void> check_scope(const SignatureClaim& claim, const SigningScope& expected) {
-  if (!expected.region.empty() && claim.region != expected.region) return wrong_scope(claim, "Credential should be scoped to a valid region, not '" + claim.region + "'; this endpoint is in '" + expected.region + "'.");
-  if (!expected.service.empty() && claim.service != expected.service) return wrong_scope(claim, "Credential should be scoped to correct service: '" + expected.service + "'.");
+  if (!expected.region.empty() && claim.region != expected.region)
+    return wrong_scope(
+        claim, "Credential should be scoped to a valid region, not '" + claim.region + "'; this endpoint is in '" + expected.region + "'.");
+  if (!expected.service.empty() && claim.service != expected.service)
+    return wrong_scope(claim, "Credential should be scoped to correct service: '" + expected.service + "'.");
   return {};
 }
 
@@ -359,11 +383,13 @@ Result<void> verify_claim(const SignatureClaim& claim, const RequestHead& head, 
                              .payload_hash = claim.payload_hash};
   const auto canonical = canonical_request(head, claim.signed_headers, input);
   if (!canonical.ok() && canonical.error().code() == ErrorCode::kNotFound) {
-    return signature_mismatch(claim.service, "The header '" + canonical.error().message() + "' is signed but the request does not have it.");
+    return signature_mismatch(claim.service,
+                              "The header '" + canonical.error().message() + "' is signed but the request does not have it.");
   }
   if (!canonical.ok()) return signature_mismatch(claim.service, "The request's path or query is not validly percent-encoded.");
   const DatedScope scope{.date = claim.date, .region = claim.region, .service = claim.service};
-  const std::string expected = sign_text(signing_key(secret_key, scope), string_to_sign(base::format_amz_date(claim.time), scope, *canonical));
+  const std::string expected =
+      sign_text(signing_key(secret_key, scope), string_to_sign(base::format_amz_date(claim.time), scope, *canonical));
   if (!base::equal_constant_time(expected, claim.signature)) return signature_mismatch(claim.service);
   return {};
 }

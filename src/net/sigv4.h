@@ -39,7 +39,7 @@ void sign_request(RequestHead& head, std::string_view body, const SigningKey& ke
 struct SignatureClaim {
   bool presigned = false;
   std::string access_key;
-  std::string date;      // yyyymmdd of the scope
+  std::string date;  // yyyymmdd of the scope
   std::string region;
   std::string service;
   std::vector<std::string> signed_headers;  // lower case, sorted, unique
@@ -67,7 +67,8 @@ struct SignatureClaim {
 // presigned URLs (at most 7 days), scope date equal to the request date; Host and every x-amz-* header present must be signed
 // (the SDKs leave only others unsigned: amz-sdk-*, x-amzn-trace-id, User-Agent), and what is signed must be present.
 // Constant time in the signature. payload_hash must not be empty any more (kInternal). Does not read the body: see below.
-[[nodiscard]] base::Result<void> verify_claim(const SignatureClaim& claim, const RequestHead& head, const std::string& secret_key, base::WallTime now);
+[[nodiscard]] base::Result<void> verify_claim(const SignatureClaim& claim, const RequestHead& head, const std::string& secret_key,
+                                              base::WallTime now);
 
 // SHA-256 in hex, as x-amz-content-sha256 has it.
 [[nodiscard]] std::string payload_hash(std::string_view body);
@@ -81,7 +82,7 @@ struct SignatureClaim {
 // verifies each chunk's signature and the trailer's against the claim. `decoded_length` is x-amz-decoded-content-length and
 // must agree when given. Trailing checksums are covered by the trailer's signature and not compared with the content.
 // Nothing is returned unless everything held.
-[[nodiscard]] base::Result<std::string> decode_aws_chunked(const SignatureClaim& claim, std::string_view body, const std::string& secret_key,
-                                                           std::optional<std::uint64_t> decoded_length);
+[[nodiscard]] base::Result<std::string> decode_aws_chunked(const SignatureClaim& claim, std::string_view body,
+                                                           const std::string& secret_key, std::optional<std::uint64_t> decoded_length);
 
 }  // namespace mayfly::net

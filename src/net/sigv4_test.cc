@@ -43,7 +43,8 @@ const std::vector<Vector>& vectors() {
       vector.body = text(object, "body");
       vector.head.method = text(object, "method");
       vector.head.target = text(object, "target");
-      for (const json::value& field : object.at("headers").as_array()) vector.head.headers.add(std::string(field.at(0).as_string()), std::string(field.at(1).as_string()));
+      for (const json::value& field : object.at("headers").as_array())
+        vector.head.headers.add(std::string(field.at(0).as_string()), std::string(field.at(1).as_string()));
       vector.now = base::parse_amz_date(text(object, "now")).value();
       made.push_back(std::move(vector));
     }
@@ -52,10 +53,13 @@ const std::vector<Vector>& vectors() {
   return all;
 }
 
-const Vector& vector_named(std::string_view name) { return *std::ranges::find_if(vectors(), [name](const Vector& vector) { return vector.name.starts_with(name); }); }
+const Vector& vector_named(std::string_view name) {
+  return *std::ranges::find_if(vectors(), [name](const Vector& vector) { return vector.name.starts_with(name); });
+}
 
 // The whole way of one request; "" or the error's type.
-base::Result<std::string> authenticate(const RequestHead& head, const std::string& body, base::WallTime now, const std::string& secret = kSecret) {
+base::Result<std::string> authenticate(const RequestHead& head, const std::string& body, base::WallTime now,
+                                       const std::string& secret = kSecret) {
   MAYFLY_ASSIGN(SignatureClaim claim, parse_claim(head));
   if (claim.payload_hash.empty()) claim.payload_hash = payload_hash(body);
   MAYFLY_TRY(verify_claim(claim, head, secret, now));
@@ -83,7 +87,8 @@ RequestHead signed_request(const std::string& service, base::WallTime now, const
   head.headers.add("Host", "127.0.0.1:9000");
   head.headers.add("Content-Type", "application/json");
   head.headers.add("X-Amz-Target", "Logs_20140328.DescribeLogGroups");
-  sign_request(head, "{}", {.access_key = "AKIDEXAMPLE", .secret_key = kSecret, .session_token = ""}, {.region = "us-east-1", .service = service}, now);
+  sign_request(head, "{}", {.access_key = "AKIDEXAMPLE", .secret_key = kSecret, .session_token = ""},
+               {.region = "us-east-1", .service = service}, now);
   return head;
 }
 
@@ -130,7 +135,8 @@ TEST(Sigv4, AStreamOfTheJavaScriptSdkIsUnwrapped) {
 // --- Tampering ---
 
 TEST(Sigv4, AnotherSecretFails) {
-  for (const Vector& vector : vectors()) EXPECT_NE(failure(vector.head, vector.body, vector.now, "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEy"), "") << vector.name;
+  for (const Vector& vector : vectors())
+    EXPECT_NE(failure(vector.head, vector.body, vector.now, "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEy"), "") << vector.name;
 }
 
 TEST(Sigv4, AnotherMethodPathOrQueryFails) {
@@ -221,7 +227,8 @@ TEST(Sigv4, EveryPartOfTheAuthorizationHeaderCounts) {
   EXPECT_EQ(with(good.substr(0, good.size() - 1)), "InvalidSignatureException");
   EXPECT_EQ(with(good + "0"), "InvalidSignatureException");
   std::string upper = good;
-  std::transform(upper.end() - 64, upper.end(), upper.end() - 64, [](char c) { return c >= 'a' && c <= 'f' ? static_cast<char>(c - 32) : c; });
+  std::transform(upper.end() - 64, upper.end(), upper.end() - 64,
+                 [](char c) { return c >= 'a' && c <= 'f' ? static_cast<char>(c - 32) : c; });
   EXPECT_EQ(with(upper), "InvalidSignatureException");
   for (std::size_t i = good.size() - 64; i < good.size(); ++i) {
     std::string flipped = good;
@@ -255,8 +262,10 @@ TEST(Sigv4, TheWindowIsFiveMinutesAndFifteenForS3) {
   const RequestHead head = signed_request("lambda", kNow);
   EXPECT_EQ(failure(head, "{}", kNow + minutes(5)), "");
   EXPECT_EQ(failure(head, "{}", kNow - minutes(5)), "");
-  EXPECT_EQ(complaint(head, "{}", kNow + minutes(5) + seconds(1)), "Signature expired: 20150830T123600Z is now earlier than 20150830T123601Z (20150830T124101Z - 5 min.)");
-  EXPECT_EQ(complaint(head, "{}", kNow - minutes(5) - seconds(1)), "Signature not yet current: 20150830T123600Z is still later than 20150830T123559Z (20150830T123059Z + 5 min.)");
+  EXPECT_EQ(complaint(head, "{}", kNow + minutes(5) + seconds(1)),
+            "Signature expired: 20150830T123600Z is now earlier than 20150830T123601Z (20150830T124101Z - 5 min.)");
+  EXPECT_EQ(complaint(head, "{}", kNow - minutes(5) - seconds(1)),
+            "Signature not yet current: 20150830T123600Z is still later than 20150830T123559Z (20150830T123059Z + 5 min.)");
   EXPECT_EQ(failure(head, "{}", kNow + minutes(6)), "InvalidSignatureException");
   const RequestHead s3 = signed_request("s3", kNow);
   EXPECT_EQ(failure(s3, "{}", kNow + minutes(15)), "");
@@ -267,7 +276,8 @@ TEST(Sigv4, AScopeOfAnotherDayFails) {
   RequestHead head = signed_request("lambda", kNow);
   head.headers.set("Authorization", replaced(std::string(head.headers.get("Authorization")), "20150830", "20150829"));
   EXPECT_EQ(complaint(head, "{}", kNow),
-            "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '20150829' != '20150830', from '20150830T123600Z'.");
+            "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '20150829' != '20150830', from "
+            "'20150830T123600Z'.");
 }
 
 TEST(Sigv4, TheScopeMustNameThisRegionAndService) {
@@ -281,7 +291,8 @@ TEST(Sigv4, TheScopeMustNameThisRegionAndService) {
   EXPECT_EQ(service.error().id(), "InvalidSignatureException");
   const auto region = check_scope(*claim, {.region = "eu-west-1", .service = "lambda"});
   ASSERT_FALSE(region.ok());
-  EXPECT_TRUE(region.error().message().starts_with("Credential should be scoped to a valid region, not 'us-east-1'")) << region.error().message();
+  EXPECT_TRUE(region.error().message().starts_with("Credential should be scoped to a valid region, not 'us-east-1'"))
+      << region.error().message();
 }
 
 TEST(Sigv4, TheDateHeaderStandsInForAmzDateWhenSigned) {
@@ -307,8 +318,9 @@ TEST(Sigv4, MissingPartsAreNamedAndTheHeaderIsNotEchoed) {
   head.headers.add("Authorization", "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/lambda/aws4_request, SignedHeaders=host");
   EXPECT_EQ(failure(head, "", kNow), "IncompleteSignatureException");
   const std::string message = complaint(head, "", kNow);
-  EXPECT_TRUE(message.starts_with("Authorization header requires 'Signature' parameter. Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' "
-                                  "header. (Hashed with SHA-256 and encoded with Base64) Authorization="))
+  EXPECT_TRUE(message.starts_with(
+      "Authorization header requires 'Signature' parameter. Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' "
+      "header. (Hashed with SHA-256 and encoded with Base64) Authorization="))
       << message;
   EXPECT_FALSE(message.contains("AKIDEXAMPLE"));
   head.headers.set("Authorization", "AWS4-HMAC-SHA256 nonsense");
@@ -357,7 +369,8 @@ TEST(Sigv4, WhatIsSignedHereVerifiesHere) {
     EXPECT_EQ(failure(signed_request(service, kNow, "/a%20b/%3A//c/../d?b=2&a=1&a=&c"), "{}", kNow), "") << service;
   }
   RequestHead head = signed_request("lambda", kNow);
-  sign_request(head, "{}", {.access_key = "ASIAEXAMPLE", .secret_key = kSecret, .session_token = "token=="}, {.region = "us-east-1", .service = "lambda"}, kNow);
+  sign_request(head, "{}", {.access_key = "ASIAEXAMPLE", .secret_key = kSecret, .session_token = "token=="},
+               {.region = "us-east-1", .service = "lambda"}, kNow);
   const auto claim = parse_claim(head);
   ASSERT_TRUE(claim.ok()) << "signing again replaces the first signature";
   EXPECT_EQ(claim->session_token, "token==");
@@ -367,8 +380,9 @@ TEST(Sigv4, WhatIsSignedHereVerifiesHere) {
 
 TEST(Sigv4, PresignedUrlsAreThoseOfBotocoreAndExpire) {
   const Vector& vector = vector_named("lambda-code");
-  const std::string query = presign_get("127.0.0.1:9000", "/mayfly/code/hello/abc", {.access_key = "AKIDEXAMPLE", .secret_key = kSecret, .session_token = ""},
-                                        {.region = "us-east-1", .service = "lambda"}, kNow, std::chrono::seconds(900));
+  const std::string query =
+      presign_get("127.0.0.1:9000", "/mayfly/code/hello/abc", {.access_key = "AKIDEXAMPLE", .secret_key = kSecret, .session_token = ""},
+                  {.region = "us-east-1", .service = "lambda"}, kNow, std::chrono::seconds(900));
   RequestHead head{.method = "GET", .target = "/mayfly/code/hello/abc?" + query, .headers = {}};
   head.headers.add("Host", "127.0.0.1:9000");
   EXPECT_EQ(*query_parameter(head.query(), "X-Amz-Signature"), *query_parameter(vector.head.query(), "X-Amz-Signature"));
@@ -391,11 +405,13 @@ TEST(Sigv4, PresignedParametersAreChecked) {
   EXPECT_EQ(with("X-Amz-Expires=604800", "X-Amz-Expires=604801"), "AuthorizationQueryParametersError");
   EXPECT_EQ(with("X-Amz-Expires=604800", "X-Amz-Expires=-1"), "AuthorizationQueryParametersError");
   EXPECT_EQ(with("X-Amz-Expires=604800", "X-Amz-Expires=18446744073709551617"), "AuthorizationQueryParametersError");
-  EXPECT_EQ(with("X-Amz-Expires=604800", "X-Amz-Expires=0"), "SignatureDoesNotMatch") << "not yet expired in this very second, but not what was signed";
+  EXPECT_EQ(with("X-Amz-Expires=604800", "X-Amz-Expires=0"), "SignatureDoesNotMatch")
+      << "not yet expired in this very second, but not what was signed";
   EXPECT_EQ(with("AWS4-HMAC-SHA256", "AWS4-ECDSA-P256-SHA256"), "AuthorizationQueryParametersError");
   EXPECT_EQ(with("X-Amz-SignedHeaders=host", "X-Amz-SignedHeaders=date"), "AccessDenied");
   EXPECT_EQ(with("X-Amz-Security-Token=", "X-Amz-Security-Token=A"), "SignatureDoesNotMatch");
-  EXPECT_EQ(with("X-Amz-Expires=604800", "X-Amz-Expires=604800&X-Amz-Expires=604800"), "IncompleteSignatureException") << "before the service is known";
+  EXPECT_EQ(with("X-Amz-Expires=604800", "X-Amz-Expires=604800&X-Amz-Expires=604800"), "IncompleteSignatureException")
+      << "before the service is known";
   EXPECT_EQ(with("&X-Amz-Expires=604800", ""), "IncompleteSignatureException");
   EXPECT_EQ(with("X-Amz-Algorithm=AWS4-HMAC-SHA256", "a=%zz"), "MissingAuthenticationTokenException") << "a broken query says nothing";
 }
@@ -416,7 +432,8 @@ Chunked documented_stream() {
   headers.add("x-amz-storage-class", "REDUCED_REDUNDANCY");
   chunked.seed = "4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9";
   headers.add("Authorization",
-              "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,SignedHeaders=content-encoding;content-length;host;"
+              "AWS4-HMAC-SHA256 "
+              "Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,SignedHeaders=content-encoding;content-length;host;"
               "x-amz-content-sha256;x-amz-date;x-amz-decoded-content-length;x-amz-storage-class,Signature=" +
                   chunked.seed);
   headers.add("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD");
@@ -437,7 +454,8 @@ Chunked documented_trailer() {
   headers.add("x-amz-trailer", "x-amz-checksum-crc32c");
   chunked.seed = "106e2a8a18243abcf37539882f36619c00e2dfc72633413f02d3b74544bfeb8e";
   headers.set("Authorization",
-              "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,SignedHeaders=content-encoding;host;x-amz-content-sha256;"
+              "AWS4-HMAC-SHA256 "
+              "Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,SignedHeaders=content-encoding;host;x-amz-content-sha256;"
               "x-amz-date;x-amz-decoded-content-length;x-amz-storage-class;x-amz-trailer,Signature=" +
                   chunked.seed);
   chunked.body = "10000;chunk-signature=b474d8862b1487a5145d686f57f013e54db672cee1c953b3010fb58501ef5aa2\r\n" + std::string(65536, 'a') +
@@ -475,7 +493,8 @@ TEST(AwsChunked, EveryChangeOfTheBodyFails) {
     EXPECT_FALSE(with(replaced(good.body, "400;", "3ff;"))) << "a size";
     EXPECT_FALSE(with(good.body.substr(0, second + 2) + good.body.substr(last))) << "a chunk left out";
     EXPECT_FALSE(with(good.body.substr(0, last))) << "the end left out";
-    EXPECT_FALSE(with(good.body.substr(second + 2, last - second - 2) + good.body.substr(0, second + 2) + good.body.substr(last))) << "chunks in another order";
+    EXPECT_FALSE(with(good.body.substr(second + 2, last - second - 2) + good.body.substr(0, second + 2) + good.body.substr(last)))
+        << "chunks in another order";
     EXPECT_FALSE(with(good.body + "x")) << "bytes after the end";
     EXPECT_FALSE(with(good.body.substr(second + 2))) << "the first chunk left out";
     for (std::size_t at = good.body.find("chunk-signature="); at != std::string::npos; at = good.body.find("chunk-signature=", at + 1)) {
@@ -489,7 +508,9 @@ TEST(AwsChunked, EveryChangeOfTheBodyFails) {
 
 TEST(AwsChunked, ATrailerIsSignedAsAWhole) {
   const Chunked good = documented_trailer();
-  const auto with = [&good](std::string_view from, std::string_view to) { return unwrap({good.head, replaced(good.body, from, to), good.seed}).ok(); };
+  const auto with = [&good](std::string_view from, std::string_view to) {
+    return unwrap({good.head, replaced(good.body, from, to), good.seed}).ok();
+  };
   EXPECT_FALSE(with("sOO8/Q==", "sOO8/R=="));
   EXPECT_FALSE(with("crc32c:", "crc32:"));
   EXPECT_FALSE(with("x-amz-checksum-crc32c:sOO8/Q==\r\n", ""));
@@ -505,9 +526,10 @@ TEST(AwsChunked, BrokenFramingIsRefused) {
   const auto decode = [&claim](std::string_view body) { return decode_aws_chunked(claim, body, kSecret, std::nullopt); };
   EXPECT_EQ(*decode("3\r\nabc\r\n0\r\n\r\n"), "abc");
   EXPECT_EQ(*decode("0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n"), "");
-  for (const std::string_view body : {"", "3", "3\r\n", "3\r\nab", "3\r\nabc", "3\r\nabcd\r\n0\r\n\r\n", "-3\r\nabc\r\n0\r\n\r\n", " 3\r\nabc\r\n0\r\n\r\n", "g\r\n",
-                                      "ffffffffffffffff\r\nabc\r\n0\r\n\r\n", "fffffffffffffff\r\nabc\r\n0\r\n\r\n", "3\nabc\n0\n\n", "0\r\nno colon\r\n\r\n", "0\r\n\r\nmore",
-                                      "0\r\nx-amz-trailer-signature:00\r\n\r\n"}) {
+  for (const std::string_view body :
+       {"", "3", "3\r\n", "3\r\nab", "3\r\nabc", "3\r\nabcd\r\n0\r\n\r\n", "-3\r\nabc\r\n0\r\n\r\n", " 3\r\nabc\r\n0\r\n\r\n", "g\r\n",
+        "ffffffffffffffff\r\nabc\r\n0\r\n\r\n", "fffffffffffffff\r\nabc\r\n0\r\n\r\n", "3\nabc\n0\n\n", "0\r\nno colon\r\n\r\n",
+        "0\r\n\r\nmore", "0\r\nx-amz-trailer-signature:00\r\n\r\n"}) {
     EXPECT_FALSE(decode(body).ok()) << body;
   }
   claim.payload_hash = "UNSIGNED-PAYLOAD";

@@ -62,12 +62,16 @@ void check_round_trip(net::RequestHead head, std::string_view body) {
   head.headers.set("Host", "localhost");
   head.headers.remove("Date");
   if (!net::parse_query(head.query()).ok()) return;
-  if (net::query_parameter(head.query(), "X-Amz-Signature") || net::query_parameter(head.query(), "X-Amz-Algorithm") || net::query_parameter(head.query(), "X-Amz-Credential")) return;
+  if (net::query_parameter(head.query(), "X-Amz-Signature") || net::query_parameter(head.query(), "X-Amz-Algorithm") ||
+      net::query_parameter(head.query(), "X-Amz-Credential"))
+    return;
   for (const auto& field : head.headers.fields()) {
-    const bool token = !field.name.empty() && std::ranges::all_of(field.name, [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-'; });
+    const bool token = !field.name.empty() &&
+                       std::ranges::all_of(field.name, [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-'; });
     if (!token) return;  // the guard lets no such head through
   }
-  net::sign_request(head, body, {.access_key = "AKIDEXAMPLE", .secret_key = kSecret, .session_token = ""}, {.region = "us-east-1", .service = "lambda"}, now);
+  net::sign_request(head, body, {.access_key = "AKIDEXAMPLE", .secret_key = kSecret, .session_token = ""},
+                    {.region = "us-east-1", .service = "lambda"}, now);
   const auto claim = net::parse_claim(head);
   if (!claim.ok()) std::abort();
   MAYFLY_ASSERT(net::verify_claim(*claim, head, kSecret, now).ok(), "our own signature failed");

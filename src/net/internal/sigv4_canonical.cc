@@ -77,7 +77,8 @@ Result<std::string> canonical_path(std::string_view path, std::string_view servi
 
 Result<std::string> canonical_query(std::string_view query, QuerySignature signature) {
   MAYFLY_ASSIGN(auto parameters, parse_query(query));
-  if (signature == QuerySignature::kLeaveOut) std::erase_if(parameters, [](const auto& item) { return equal_ignoring_case(item.first, "X-Amz-Signature"); });
+  if (signature == QuerySignature::kLeaveOut)
+    std::erase_if(parameters, [](const auto& item) { return equal_ignoring_case(item.first, "X-Amz-Signature"); });
   for (auto& [name, value] : parameters) {
     name = base::percent_encode(name);
     value = base::percent_encode(value);
@@ -106,7 +107,8 @@ Result<std::string> canonical_headers(const Headers& headers, const std::vector<
   return result;
 }
 
-Result<std::string> canonical_request(const RequestHead& head, const std::vector<std::string>& signed_headers, const CanonicalInput& input) {
+Result<std::string> canonical_request(const RequestHead& head, const std::vector<std::string>& signed_headers,
+                                      const CanonicalInput& input) {
   MAYFLY_ASSIGN(const std::string path, canonical_path(head.path(), input.service));
   MAYFLY_ASSIGN(const std::string query, canonical_query(head.query(), input.signature));
   MAYFLY_ASSIGN(const std::string headers, canonical_headers(head.headers, signed_headers));
@@ -129,7 +131,9 @@ base::Sha256Digest signing_key(std::string_view secret_key, const DatedScope& sc
   return base::hmac_sha256(base::as_text(service_key), kScopeEnd);
 }
 
-std::string sign_text(const base::Sha256Digest& key, std::string_view text) { return base::hex_encode(base::hmac_sha256(base::as_text(key), text)); }
+std::string sign_text(const base::Sha256Digest& key, std::string_view text) {
+  return base::hex_encode(base::hmac_sha256(base::as_text(key), text));
+}
 std::string hex_sha256(std::string_view bytes) { return base::hex_encode(base::sha256(bytes)); }
 
 std::string join_names(const std::vector<std::string>& names) {

@@ -40,7 +40,8 @@ struct CanonicalInput {
   QuerySignature signature = QuerySignature::kKeep;
   std::string_view payload_hash;
 };
-[[nodiscard]] base::Result<std::string> canonical_request(const RequestHead& head, const std::vector<std::string>& signed_headers, const CanonicalInput& input);
+[[nodiscard]] base::Result<std::string> canonical_request(const RequestHead& head, const std::vector<std::string>& signed_headers,
+                                                          const CanonicalInput& input);
 
 struct DatedScope {
   std::string date;  // yyyymmdd

@@ -32,7 +32,8 @@ Error signature_mismatch(std::string_view service, std::string_view detail) {
 
 Error not_signed(std::string_view service, std::string_view header) {
   if (is_s3(service)) {
-    return Error(ErrorCode::kPermissionDenied, "There were headers present in the request which were not signed: " + std::string(header), "AccessDenied");
+    return Error(ErrorCode::kPermissionDenied, "There were headers present in the request which were not signed: " + std::string(header),
+                 "AccessDenied");
   }
   if (header == "host") return invalid_signature("'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.");
   return invalid_signature("'" + std::string(header) + "' must be a 'SignedHeader' in the AWS Authorization.");
@@ -44,7 +45,8 @@ Error outside_window(const SignatureClaim& claim, Skew direction, base::WallTime
     if (claim.presigned) {
       return Error(ErrorCode::kPermissionDenied, past ? "Request has expired" : "Request is not valid yet", "AccessDenied");
     }
-    return Error(ErrorCode::kPermissionDenied, "The difference between the request time and the current time is too large.", "RequestTimeTooSkewed");
+    return Error(ErrorCode::kPermissionDenied, "The difference between the request time and the current time is too large.",
+                 "RequestTimeTooSkewed");
   }
   const std::string limit = base::format_amz_date(past ? now - window : now + window);
   const std::string how = " (" + base::format_amz_date(now) + (past ? " - " : " + ") + spoken(window) + ")";
@@ -66,10 +68,12 @@ Error malformed(const SignatureClaim& claim, std::string message) {
 
 Error payload_mismatch(std::string_view service) {
   if (is_s3(service)) {
-    return Error(ErrorCode::kInvalidArgument, "The provided 'x-amz-content-sha256' header does not match what was computed.", "XAmzContentSHA256Mismatch");
+    return Error(ErrorCode::kInvalidArgument, "The provided 'x-amz-content-sha256' header does not match what was computed.",
+                 "XAmzContentSHA256Mismatch");
   }
   return invalid_signature(
-      "The value of the 'x-amz-content-sha256' header does not match the calculated hash of the request's body. Check what changes the body "
+      "The value of the 'x-amz-content-sha256' header does not match the calculated hash of the request's body. Check what changes the "
+      "body "
       "between signing and sending.");
 }
 
