@@ -92,7 +92,9 @@ int set_limit(int resource, rlim_t most) {
 
 int set_limits(const ChildPlan& plan) {
   constexpr rlim_t kLockedBytes = 65'536;
-  if (set_limit(RLIMIT_NOFILE, plan.files_max) != 0 || set_limit(RLIMIT_CORE, 0) != 0 || set_limit(RLIMIT_MEMLOCK, kLockedBytes) != 0) return -1;
+  // One byte, not zero: zero still starts a core_pattern that pipes to a program, as root on the host, with the function's memory.
+  constexpr rlim_t kNoCore = 1;
+  if (set_limit(RLIMIT_NOFILE, plan.files_max) != 0 || set_limit(RLIMIT_CORE, kNoCore) != 0 || set_limit(RLIMIT_MEMLOCK, kLockedBytes) != 0) return -1;
   if (set_limit(RLIMIT_RTPRIO, 0) != 0 || set_limit(RLIMIT_NICE, 0) != 0) return -1;
   return plan.processes_max == 0 ? 0 : set_limit(RLIMIT_NPROC, plan.processes_max);
 }
