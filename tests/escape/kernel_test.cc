@@ -92,7 +92,6 @@ TEST_F(EscapeTest, e22_kernel_settings_cannot_be_written) {
                     "/proc/sysrq-trigger",
                     "/proc/sys/kernel/sysrq",
                     "/proc/kcore",
-                    "/proc/kallsyms",
                     "/proc/1/oom_score_adj",
                     "/proc/fs/ext4",
                     "/sys/kernel/uevent_helper",
@@ -102,6 +101,9 @@ TEST_F(EscapeTest, e22_kernel_settings_cannot_be_written) {
   EXPECT_TRUE(outside(files).reached()) << "control";
   const auto held = inside(files);
   EXPECT_TRUE(held.contained()) << held.output;
+  EXPECT_TRUE(outside({"read", "/proc/kallsyms", "/proc/timer_list"}).reached()) << "control";
+  const auto secrets = inside({"read", "/proc/kallsyms", "/proc/timer_list", "/proc/kcore", "/proc/keys", "/proc/modules", "/proc/interrupts", "/proc/slabinfo"});
+  EXPECT_TRUE(secrets.contained()) << secrets.output;
   const auto lowered = bench.run("echo -1000 > /proc/self/oom_score_adj && echo lowered; exit 0");
   EXPECT_EQ(lowered.output.find("lowered\n"), std::string::npos) << "protection from the out-of-memory killer takes a capability";
 }

@@ -56,7 +56,7 @@ TEST_F(ResourceEscapeTest, e29_tmp_is_bounded_and_not_charged_as_memory) {
   int wrote = 0;
   EXPECT_EQ(std::sscanf(held.output.c_str(), "wrote %d MiB", &wrote), 1) << held.output;
   EXPECT_GE(wrote, 24);
-  EXPECT_LE(wrote, 33);
+  EXPECT_LE(wrote, 40) << "32 MiB, and what the file system's own tables may leave";
 }
 
 }  // namespace

@@ -194,13 +194,13 @@ void NetworkEscapeTest::SetUp() {
   uplink.text(IFLA_IFNAME, "up1").u32(IFLA_NET_NS_FD, static_cast<std::uint32_t>(outside_network.get())).close().close().close();
   apply(uplink);
   add_address("up0", kHostAddress, 24);
-  add_address("up0", kHostAddress6, 64);
   bring_up("up0");
+  add_address("up0", kHostAddress6, 64);
   in_namespace(outside_network, [&] {
     bring_up("lo");
     add_address("up1", kOutsideAddress, 24);
-    add_address("up1", kMetadataAddress6, 64);
     bring_up("up1");
+    add_address("up1", kMetadataAddress6, 64);
     add_address("lo", kMetadataAddress, 32);
     add_address("lo", "100.100.100.200", 32);
     add_route("100.89.0.0", 16, kHostAddress);
