@@ -145,7 +145,8 @@ inline std::optional<std::string> parse_string(std::string_view text, std::size_
     std::uint32_t low = 0;
     if (text[at] != 'u' || !parse_hex4(text, at + 1, code)) return std::nullopt;
     at += 4;
-    if (code >= 0xD800 && code < 0xDC00 && text.substr(at + 1, 2) == "\\u" && parse_hex4(text, at + 3, low) && low >= 0xDC00 && low < 0xE000) {
+    const bool pair = code >= 0xD800 && code < 0xDC00 && text.substr(at + 1, 2) == "\\u" && parse_hex4(text, at + 3, low);
+    if (pair && low >= 0xDC00 && low < 0xE000) {
       code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
       at += 6;
     }
@@ -354,7 +355,9 @@ class Connection {
   }
 
   static void take_header(std::string_view name, std::string_view value, Head& head, Context& context) {
-    const auto is = [name](std::string_view other) { return name.size() == other.size() && strncasecmp(name.data(), other.data(), name.size()) == 0; };
+    const auto is = [name](std::string_view other) {
+      return name.size() == other.size() && strncasecmp(name.data(), other.data(), name.size()) == 0;
+    };
     if (is("Content-Length")) head.length = std::strtoull(std::string(value).c_str(), nullptr, 10);
     else if (is("Transfer-Encoding")) head.chunked = value == "chunked";
     else if (is("Connection")) head.close = value == "close";
@@ -542,7 +545,8 @@ class Loop {
     const std::string error = failed ? error_json(response.error_type, response.body) : std::string();
     const std::string_view body = failed ? std::string_view(error) : std::string_view(response.body);
     std::string head = "POST /2018-06-01/runtime/invocation/" + request_id + (failed ? "/error" : "/response") + common_ +
-                       "Content-Type: " + header_safe(response.content_type) + "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n";
+                       "Content-Type: " + header_safe(response.content_type) +
+                       "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n";
     if (failed) head += "Lambda-Runtime-Function-Error-Type: " + header_safe(response.error_type) + "\r\n";
     head += "\r\n";
     Answer answer;
@@ -570,7 +574,8 @@ class Loop {
 inline const char* api_address() {
   const char* address = std::getenv("AWS_LAMBDA_RUNTIME_API");
   if (address == nullptr) {
-    std::fputs("AWS_LAMBDA_RUNTIME_API is not set: this program runs inside a Lambda environment, which names the Runtime API there\n", stderr);
+    std::fputs("AWS_LAMBDA_RUNTIME_API is not set: this program runs inside a Lambda environment, which names the Runtime API there\n",
+               stderr);
   }
   return address;
 }

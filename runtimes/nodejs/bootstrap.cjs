@@ -59,7 +59,8 @@ function describe(error) {
   } catch {
     return {
       errorType: 'handled',
-      errorMessage: 'callback called with Error argument, but there was a problem while retrieving one or more of its message, name, and stack',
+      errorMessage:
+        'callback called with Error argument, but there was a problem while retrieving one or more of its message, name, and stack',
       trace: [],
     };
   }
@@ -214,6 +215,7 @@ function logError(title, error) {
 
 const LINE_END = Buffer.from('\r\n');
 const HEAD_END = Buffer.from('\r\n\r\n');
+const excerpt = (answer) => answer.body.toString().slice(0, 300).trim();
 const headerSafe = (value) => String(value).replace(/[^ -~]/g, '?');
 
 // One keep-alive HTTP/1.1 connection to the Runtime API; one exchange at a time.
@@ -335,17 +337,18 @@ class Connection {
 
   async next() {
     const answer = await this.exchange([this.nextHead]);
-    if (answer.status !== 200) throw new Error(`the Runtime API answered ${answer.status} to next: ${answer.body.toString().slice(0, 200)}`);
+    if (answer.status !== 200) throw new Error(`the Runtime API answered ${answer.status} to next: ${excerpt(answer)}`);
     this.idle();
     return answer;
   }
 
   async post(where, text, headers = '') {
     const bytes = Buffer.byteLength(text);
-    const head = `POST ${API}${where} HTTP/1.1\r\n${this.common}Content-Type: application/json\r\nContent-Length: ${bytes}\r\n${headers}\r\n`;
+    const type = `Content-Type: application/json\r\nContent-Length: ${bytes}\r\n`;
+    const head = `POST ${API}${where} HTTP/1.1\r\n${this.common}${type}${headers}\r\n`;
     const answer = await this.exchange(bytes < 65536 ? [head + text] : [head, text]);
     if (answer.status >= 300) {
-      writeFully(2, Buffer.from(`The Runtime API refused ${where} (HTTP ${answer.status}): ${answer.body.toString().slice(0, 300).trim()}\n`));
+      writeFully(2, Buffer.from(`The Runtime API refused ${where} (HTTP ${answer.status}): ${excerpt(answer)}\n`));
     }
     return answer;
   }
@@ -417,7 +420,9 @@ function responseStreamClass() {
     }
 
     end(chunk, encoding, callback) {
-      if (typeof chunk !== 'function' && chunk !== undefined && chunk !== null) this.write(chunk, typeof encoding === 'string' ? encoding : undefined);
+      if (typeof chunk !== 'function' && chunk !== undefined && chunk !== null) {
+        this.write(chunk, typeof encoding === 'string' ? encoding : undefined);
+      }
       const done = [chunk, encoding, callback].find((value) => typeof value === 'function');
       return super.end(done);
     }
@@ -437,7 +442,9 @@ function responseStreamClass() {
         'Transfer-Encoding: chunked\r\nTrailer: Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body\r\n\r\n';
       this._connection.exchange([], false).then(
         (answer) => {
-          if (!this.writableFinished) this.destroy(new Error(`The Runtime API ended the response stream early (HTTP ${answer.status}): ${answer.body.toString().slice(0, 300)}`));
+          if (!this.writableFinished) {
+            this.destroy(new Error(`The Runtime API ended the response stream early (HTTP ${answer.status}): ${excerpt(answer)}`));
+          }
           this._resolveAnswer(answer);
         },
         (error) => {
@@ -573,7 +580,9 @@ function requireOrImport(file) {
 
 async function loadHandler(root, name) {
   if (name.includes('..')) {
-    throw new MalformedHandlerName(`'${name}' is not a valid handler name. Use absolute paths when specifying root directories in handler names.`);
+    throw new MalformedHandlerName(
+      `'${name}' is not a valid handler name. Use absolute paths when specifying root directories in handler names.`,
+    );
   }
   const last = path.basename(name);
   const folder = name.slice(0, name.indexOf(last));
@@ -730,7 +739,8 @@ async function runStreaming(handler, event, headers, stream) {
   });
   starved.catch(() => {});
   const value = await Promise.race([result, starved]);
-  if (value !== undefined && value !== stream) console.warn('Streaming handlers ignore return values.'); // `async () => stream.end()` is fine
+  // The stream itself comes back from `async () => stream.end()`, which is fine.
+  if (value !== undefined && value !== stream) console.warn('Streaming handlers ignore return values.');
   const answer = await Promise.race([stream.answered, starved]);
   if (answer === null || !stream.writableFinished) throw stream.errored ?? streamingError('Response stream is not finished.');
 }
@@ -812,7 +822,8 @@ async function serve(connection, handler) {
 async function main() {
   const address = env.AWS_LAMBDA_RUNTIME_API;
   if (!address) {
-    writeFully(2, Buffer.from('AWS_LAMBDA_RUNTIME_API is not set: this program runs inside a Lambda environment, which names the Runtime API there.\n'));
+    const reason = 'this program runs inside a Lambda environment, which names the Runtime API there';
+    writeFully(2, Buffer.from(`AWS_LAMBDA_RUNTIME_API is not set: ${reason}.\n`));
     process.exit(1);
   }
   patchConsole();

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import struct
 import subprocess
 import threading
@@ -69,7 +70,8 @@ def comparable(answer):
     if answer is None:
         return None
     body = body_of(answer)
-    seen = {"kind": answer.kind, "type": answer.headers.get("content-type"), "mode": answer.headers.get("lambda-runtime-function-response-mode")}
+    mode = answer.headers.get("lambda-runtime-function-response-mode")
+    seen = {"kind": answer.kind, "type": answer.headers.get("content-type"), "mode": mode}
     if answer.trailers:
         seen["trailer type"] = answer.trailers.get("lambda-runtime-function-error-type")
         failure = json.loads(base64.b64decode(answer.trailers["lambda-runtime-function-error-body"]))
@@ -114,8 +116,10 @@ def same(official_outcome, own_outcome, logs=True):
 
 # --------------------------------------------------------------------------------------------------------------- Python
 
-CLIENT_CONTEXT = json.dumps({"custom": {"k": "v"}, "env": {"e": 1}, "client": {"app_title": "t"}, "w3c": {"traceparent": "00-1", "other": "x"}})
+W3C = {"traceparent": "00-1", "other": "x"}
+CLIENT_CONTEXT = json.dumps({"custom": {"k": "v"}, "env": {"e": 1}, "client": {"app_title": "t"}, "w3c": W3C})
 IDENTITY = json.dumps({"cognitoIdentityId": "id", "cognitoIdentityPoolId": "pool"})
+CALLER = {"Lambda-Runtime-Client-Context": CLIENT_CONTEXT, "Lambda-Runtime-Cognito-Identity": IDENTITY}
 JSON_LOG = {"AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": "INFO"}
 
 PYTHON_CASES = {
@@ -125,7 +129,7 @@ PYTHON_CASES = {
         "cases.context",
         [{}],
         {},
-        {"Lambda-Runtime-Client-Context": CLIENT_CONTEXT, "Lambda-Runtime-Cognito-Identity": IDENTITY, "Lambda-Runtime-Aws-Tenant-Id": "t1"},
+        dict(CALLER, **{"Lambda-Runtime-Aws-Tenant-Id": "t1"}),
     ),
     "clears the trace id": ("cases.context", [{}], {}, {"Lambda-Runtime-Trace-Id": None}),
     "refuses a client context that is not JSON": ("cases.context", [{}], {}, {"Lambda-Runtime-Client-Context": "{"}),
@@ -265,7 +269,7 @@ NODE_CASES = {
         "cases.context",
         [{}],
         {},
-        {"Lambda-Runtime-Client-Context": CLIENT_CONTEXT, "Lambda-Runtime-Cognito-Identity": IDENTITY, "Lambda-Runtime-Deadline-Ms": "4102444800000"},
+        dict(CALLER, **{"Lambda-Runtime-Deadline-Ms": "4102444800000"}),
     ),
     "clears the trace id": ("cases.context", [{}], {}, {"Lambda-Runtime-Trace-Id": None}),
     "answers null for undefined": ("cases.returnsUndefined", [{}], {}, {}),
@@ -449,11 +453,11 @@ int main(int argc, char**) { return argc > 1 ? mayfly::run_streaming(stream) : m
 def cpp_function(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cpp")
     (folder / "main.cc").write_text(CPP_SOURCE)
-    compiler = next((c for c in ("clang++-19", "g++", "c++") if subprocess.run(["which", c], stdout=subprocess.DEVNULL).returncode == 0), None)
+    compiler = next(filter(shutil.which, ("clang++-19", "g++", "c++")), None)
     if compiler is None:
         pytest.skip("no C++ compiler")
-    command = [compiler, "-std=c++17", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined", "-I" + os.path.join(ROOT, "runtimes", "cpp")]
-    subprocess.run(command + ["main.cc", "-o", "bootstrap"], cwd=folder, check=True)
+    command = [compiler, "-std=c++17", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined"]
+    subprocess.run(command + ["-I" + os.path.join(ROOT, "runtimes", "cpp"), "main.cc", "-o", "bootstrap"], cwd=folder, check=True)
     return str(folder / "bootstrap")
 
 

@@ -14,7 +14,8 @@ def zip_bytes(client, tmp_path_factory):
 
 
 def deploy(aws, name, handler, archive):
-    aws.create_function(FunctionName=name, Runtime="provided.al2023", Handler=handler, Role=ROLE, Code={"ZipFile": archive}, MemorySize=512, Timeout=15)
+    settings = dict(Runtime="provided.al2023", Handler=handler, Role=ROLE, MemorySize=512, Timeout=15)
+    aws.create_function(FunctionName=name, Code={"ZipFile": archive}, **settings)
     aws.get_waiter("function_active_v2").wait(FunctionName=name)
 
 

@@ -13,7 +13,11 @@ client() {
   mkdir -p "$cache"
   cache=$(cd "$cache" && pwd)
   local hash
-  hash=$({ echo "${3:-}"; uname -m; cd "$here" && find . ../common.sh -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum; } | sha256sum | cut -c1-16)
+  hash=$({
+    echo "${3:-}"
+    uname -m
+    cd "$here" && find . ../common.sh -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+  } | sha256sum | cut -c1-16)
   zip=$cache/$name-$hash.zip
   work=$cache/$name.work
 }
@@ -30,7 +34,11 @@ finish() {
     (set -e; build) > "$work/build.log" 2>&1
     status=$?
     set -e
-    [ $status = 0 ] || { tail -40 "$work/build.log" >&2; echo "building the client $name failed; the whole log: $work/build.log" >&2; exit 1; }
+    if [ $status != 0 ]; then
+      tail -40 "$work/build.log" >&2
+      echo "building the client $name failed; the whole log: $work/build.log" >&2
+      exit 1
+    fi
     rm -f "$zip.part"
     (cd "$work/package" && zip -qry -X "$zip.part" .)
     mv "$zip.part" "$zip"

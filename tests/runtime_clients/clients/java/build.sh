@@ -10,8 +10,11 @@ build() {
   mkdir -p "$work/classes"
   mvn -q -B -f "$here/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$work/package/lib"
   javac --release 11 -cp "$work/package/lib/*" -d "$work/package" "$here/Handler.java"
-  printf '#!/bin/sh\nexec %s -Xshare:auto -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp "$LAMBDA_TASK_ROOT:$LAMBDA_TASK_ROOT/lib/*" com.amazonaws.services.lambda.runtime.api.client.AWSLambda "$_HANDLER"\n' \
-    "$(readlink -f "$java")" > "$work/package/bootstrap"
+  cat > "$work/package/bootstrap" << EOF
+#!/bin/sh
+exec $(readlink -f "$java") -Xshare:auto -XX:TieredStopAtLevel=1 -XX:+UseSerialGC \\
+  -cp "\$LAMBDA_TASK_ROOT:\$LAMBDA_TASK_ROOT/lib/*" com.amazonaws.services.lambda.runtime.api.client.AWSLambda "\$_HANDLER"
+EOF
   chmod +x "$work/package/bootstrap"
 }
 finish

@@ -15,7 +15,10 @@ build() {
   mkdir -p "$kept"
   cp -r $client/package.json $client/bin $client/dist "$kept/" # all that runs; the rest is sources and build tools
   cp "$here/index.js" "$work/package/"
-  printf '#!/bin/sh\ncd "$LAMBDA_TASK_ROOT" && exec %s node_modules/aws-lambda-ric/bin/index.mjs "$_HANDLER"\n' "$(readlink -f "$node")" > "$work/package/bootstrap"
+  cat > "$work/package/bootstrap" << EOF
+#!/bin/sh
+cd "\$LAMBDA_TASK_ROOT" && exec $(readlink -f "$node") node_modules/aws-lambda-ric/bin/index.mjs "\$_HANDLER"
+EOF
   chmod +x "$work/package/bootstrap"
   cd /
   rm -rf "$work/npm"
