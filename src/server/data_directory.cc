@@ -73,34 +73,40 @@ Result<DataDirectory> DataDirectory::open(const std::string& given, ServerIdenti
     return Error(ErrorCode::kPermissionDenied, lock.error().message() + "; the data directory belongs to another user: start Mayfly as that user, or name another --data");
   }
   if (flock(lock->get(), LOCK_EX | LOCK_NB) != 0) {
-    const auto holder = base::read_all(lock->get(), 64);
-    return Error(ErrorCode::kAlreadyExists, "data directory " + given + " (" + path + ") is in use by the Mayfly server with pid " + holder.value_or(std::string("unknown")) +
+    auto holder = base::read_all(lock->get(), 64);
+    return Error(ErrorCode::kAlreadyExists, "data directory " + given + " (" + path + ") is in use by the Mayfly server with pid " + std::move(holder).value_or(std::string("unknown")) +
                                                 "; stop that one, or name another --data");
   }
   const std::string pid = std::to_string(getpid());
   if (ftruncate(lock->get(), 0) != 0) return base::errno_error("cannot write " + path + "/lock", errno);
   MAYFLY_TRY(base::write_all(lock->get(), pid).with_context(path + "/lock"));
 
-  DataDirectory directory(path, base::hex_encode(std::span(base::sha256(path)).first(4)), std::move(*lock));
+  const base::Sha256Digest digest = base::sha256(path);
+  DataDirectory directory(path, base::hex_encode(std::span(digest).first(4)), std::move(*lock));
   MAYFLY_TRY(give_tree(path, owner));
   MAYFLY_TRY(give(path, owner));
   MAYFLY_TRY(give(path + "/lock", owner));
   for (const std::string& part : {directory.code(), directory.blobs(), directory.scratch(), directory.runtimes(), directory.logs()}) MAYFLY_TRY(make_part(part, owner, 0700));
   directory.remove_server_json();
-  return directory;
+  return std::move(directory);
 }
 
 Result<void> DataDirectory::write_runtimes(ServerIdentity owner) const {
+  // Functions read the bootstraps as uids of their own, through a mount of this directory.
+  const auto open_up = [&](const std::string& directory) -> Result<void> {
+    MAYFLY_TRY(make_part(directory, owner, 0755));
+    if (chmod(directory.c_str(), 0755) != 0) return base::errno_error("cannot open up " + directory, errno);
+    return {};
+  };
+  MAYFLY_TRY(open_up(runtimes()));
   for (const base::EmbeddedFile& file : embedded::runtimes()) {
-    const std::string name(file.name.substr(file.name.rfind('/') + 1));
-    const std::string path = runtimes() + "/" + name;
+    const std::string path = runtimes() + "/" + std::string(file.name);
+    MAYFLY_TRY(open_up(path.substr(0, path.rfind('/'))));
     const auto present = base::read_file(path);
     if (present.ok() && *present == file.bytes) continue;
     MAYFLY_TRY(base::write_file_durably(path, file.bytes, 0644));
     MAYFLY_TRY(give(path, owner));
   }
-  // Functions read the bootstraps as uids of their own, through a mount of this directory.
-  if (chmod(runtimes().c_str(), 0755) != 0) return base::errno_error("cannot open up " + runtimes(), errno);
   return {};
 }
 
