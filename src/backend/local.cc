@@ -387,9 +387,21 @@ void LocalBackend::Impl::launcher_lost(const Error& error) {
   base::log_error("the launcher has ended and every environment with it; restart the server", {{"what", error.message()}});
   for (auto& [request, promise] : unpacking) promise->set_value(error);
   unpacking.clear();
+  const Error told(ErrorCode::kUnavailable, "The environment was lost with the launcher; the server must be restarted.", "ServiceException");
   std::vector<EnvironmentId> all;
   for (const auto& [id, environment] : environments) all.push_back(id);
-  for (const EnvironmentId id : all) process_ended(id, {.exit_code = -1, .signal = SIGKILL, .out_of_memory = false});
+  for (const EnvironmentId id : all) {
+    Environment* environment = find(id);
+    if (environment == nullptr) continue;
+    InitFailure failure;
+    failure.platform_fault = true;
+    failure.error = told;
+    if (!environment->initialised() && !environment->stopping()) report_init_failure(id, std::move(failure));
+    Outcome outcome;
+    outcome.kind = engine::OutcomeKind::kRefused;
+    outcome.error = told;
+    gone(id, std::move(outcome));
+  }
   if (ports.on_launcher_lost) ports.on_launcher_lost(error);
 }
 

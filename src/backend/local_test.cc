@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <future>
@@ -70,7 +71,6 @@ class Machine {
     fs::permissions(root, fs::perms(0755));
     auto detected = runtime::RuntimeCatalogue::detect({.interpreters = {}, .search_paths = {}});
     catalogue = std::make_unique<runtime::RuntimeCatalogue>(std::move(*detected));
-    sandbox::LauncherConfig config;
     config.instance = base::random_hex(4);
     config.code_directory = (root / "code").string();
     config.scratch_directory = (root / "scratch").string();
@@ -82,23 +82,30 @@ class Machine {
       return;
     }
     launcher = std::move(*forked);
+  }
+
+  // Launchers are forked off while there is one thread: all before the first of these.
+  void serve() {
     LocalBackendOptions options;
-    options.code_directory = config.code_directory;
+    options.code_directory = (root / "code").string();
     options.dispatcher.idle_timeout = 5min;
     backend = std::make_unique<LocalBackend>(loop, options, LocalBackendPorts{.launcher = *launcher, .catalogue = *catalogue, .logs = log, .observer = records, .clock = base::system_clock(),
         .issue_credentials = [this](const EnvironmentIdentity& who) -> base::Result<runtime::TemporaryCredentials> { ++issued; return runtime::TemporaryCredentials{"ASIA" + std::to_string(who.id), "secret", "token"}; },
         .revoke_credentials = [this](const std::string&) { ++revoked; },
-        .data_handler = [](const EnvironmentIdentity& who) { return [key = who.access_key](net::Exchange& exchange) -> net::Awaitable<void> { return say(exchange, key); }; }});
+        .data_handler = [](const EnvironmentIdentity& who) { return [key = who.access_key](net::Exchange& exchange) -> net::Awaitable<void> { return say(exchange, key); }; },
+        .on_launcher_lost = [this](const base::Error&) { lost = true; }});
     backend->start();
     loop.start();
   }
   ~Machine() {
-    std::promise<void> gone;
-    loop.post([&] {
-      backend.reset();
-      gone.set_value();
-    });
-    if (launcher) gone.get_future().wait();
+    if (backend) {
+      std::promise<void> gone;
+      loop.post([&] {
+        backend.reset();
+        gone.set_value();
+      });
+      gone.get_future().wait();
+    }
     loop.stop();
     launcher.reset();
     (void)base::remove_tree(root.string()).ok();
@@ -163,6 +170,7 @@ class Machine {
   engine::Outcome invoke(const engine::VersionPtr& version, const std::string& payload = "{}") { return wait(begin(version, payload)); }
 
   fs::path root = fs::temp_directory_path() / ("mayfly-backend-" + base::random_hex(4));
+  sandbox::LauncherConfig config;
   std::string why_not;
   net::EventLoop loop{"backend-test"};
   Log log;
@@ -171,19 +179,48 @@ class Machine {
   std::unique_ptr<sandbox::Launcher> launcher;
   std::unique_ptr<LocalBackend> backend;
   std::atomic<int> issued = 0, revoked = 0;
+  std::atomic<bool> lost = false;
   int made = 0;
   std::string last_id;
 };
 
 Machine* machine = nullptr;
+Machine* doomed = nullptr;  // its launcher gets killed
+
+// The one child process that is not there before and is after: the launcher.
+std::set<pid_t> children() {
+  std::set<pid_t> all;
+  std::ifstream in("/proc/self/task/" + std::to_string(getpid()) + "/children");
+  for (pid_t pid = 0; in >> pid;) all.insert(pid);
+  return all;
+}
+pid_t doomed_launcher = 0;
 
 class LocalBackendTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
-    if (geteuid() == 0) machine = new Machine;
+    if (geteuid() != 0) return;
+    machine = new Machine;
+    const std::set<pid_t> before = children();
+    doomed = new Machine;
+    for (const pid_t pid : children()) {
+      if (!before.contains(pid)) doomed_launcher = pid;
+    }
+    for (Machine* each : {machine, doomed}) {
+      if (each->launcher) each->serve();
+    }
   }
   static void TearDownTestSuite() {
+    const sandbox::LauncherConfig left_behind = doomed != nullptr ? doomed->config : sandbox::LauncherConfig{};
+    delete doomed;
     delete machine;
+    // One thread again: a launcher of the same instance removes what the killed one left.
+    if (geteuid() == 0) {
+      for (const std::string& directory : {left_behind.code_directory, left_behind.scratch_directory, left_behind.bootstrap_directory}) fs::create_directories(directory);
+      EXPECT_TRUE(sandbox::Launcher::fork_off(left_behind).ok());
+      fs::remove_all(fs::path(left_behind.code_directory).parent_path());
+      EXPECT_FALSE(fs::exists("/sys/fs/cgroup/unified/mayfly-" + left_behind.instance)) << "left behind";
+    }
     machine = nullptr;
   }
   void SetUp() override {
@@ -228,7 +265,7 @@ TEST_F(LocalBackendTest, APythonFunctionAnswersLogsAndReportsAndIsWarmTheSecondT
   EXPECT_EQ(warm.log_tail.find("hello world"), std::string::npos) << "the tail is this invocation's";
 }
 
-TEST_F(LocalBackendTest, ATimeoutKillsWithin100MillisecondsAndTheNextCallWorks) {
+TEST_F(LocalBackendTest, ATimeoutKillsAtOnceAndTheNextCallWorks) {
   const auto version = machine->python("import time\ndef handler(e, c):\n    print('sleeping', flush=True)\n    if not e.get('ok'): time.sleep(30)\n    return 'fine'\n", [](auto& c) { c.timeout_s = 1; });
   machine->invoke(version, R"({"ok":true})");
   const TimePoint began = base::system_clock().now();
@@ -403,11 +440,15 @@ while True:
   EXPECT_EQ(machine->invoke(version, R"({"ok":true})").payload, "\"fine\"");
 }
 
-TEST_F(LocalBackendTest, AnEnvironmentThatDiesWhileIdleIsReplacedUnseen) {
-  const auto version = machine->python("import os, threading, time\ndef handler(e, c):\n    if e.get('die'): threading.Timer(0.004, os._exit, [5]).start()\n    return 'fine'\n");
-  EXPECT_EQ(machine->invoke(version, R"({"die":true})").payload, "\"fine\"");
-  std::this_thread::sleep_for(300ms);
-  EXPECT_EQ(machine->invoke(version).payload, "\"fine\"");
+TEST_F(LocalBackendTest, AnEnvironmentThatEndsAfterItsAnswerIsReplacedUnseen) {
+  const auto version = machine->function("provided.al2023", {{"bootstrap", R"(#!/usr/bin/python3
+import http.client, os
+c = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+c.request("GET", "/2018-06-01/runtime/invocation/next"); r = c.getresponse(); r.read()
+c.request("POST", "/2018-06-01/runtime/invocation/" + r.headers["Lambda-Runtime-Aws-Request-Id"] + "/response", b'"fine"'); c.getresponse().read()
+os._exit(5)
+)"}});
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(machine->invoke(version).payload, "\"fine\"");
 }
 
 TEST_F(LocalBackendTest, APackageIsUnpackedOnceAndABadOneIsRefused) {
@@ -499,6 +540,22 @@ TEST_F(LocalBackendTest, ColdStartsAreMeasured) {
   for (auto* each : {&starts, &inits, &wholes}) std::sort(each->begin(), each->end());
   std::cout << "cold Python invoke: median " << wholes[5] << " ms (start " << starts[5] << ", init " << inits[5] << ")\n";
   EXPECT_LT(wholes[5], 2000);
+}
+
+TEST_F(LocalBackendTest, ALostLauncherRefusesWhatRunsAndWhatComesAndSaysSo) {
+  ASSERT_TRUE(doomed->launcher && doomed_launcher > 0);
+  const auto version = doomed->python("import time\ndef handler(e, c):\n    time.sleep(30)\n");
+  auto running = doomed->begin(version);
+  std::this_thread::sleep_for(500ms);
+  ::kill(doomed_launcher, SIGKILL);
+  const engine::Outcome outcome = Machine::wait(running);
+  ASSERT_EQ(outcome.kind, engine::OutcomeKind::kRefused) << outcome.payload;
+  EXPECT_EQ(outcome.error->id(), "ServiceException");
+  const engine::Outcome next = doomed->invoke(version);
+  EXPECT_TRUE(doomed->lost);
+  ASSERT_EQ(next.kind, engine::OutcomeKind::kRefused);
+  EXPECT_HAS(next.error->message(), "launcher");
+  EXPECT_EQ(doomed->issued, doomed->revoked);
 }
 
 // Last in the file: the machine takes no calls afterwards.

@@ -31,7 +31,7 @@ EnvironmentLog::EnvironmentLog(engine::LogWriter& writer, const base::Clock& clo
 void EnvironmentLog::write(std::string message, std::optional<base::WallTime> time) {
   tail_ += message;
   if (!message.ends_with('\n')) tail_ += '\n';
-  if (tail_.size() > 16 * kTailBytes) tail_.erase(0, tail_.size() - kTailBytes);
+  if (tail_.size() > 4 * kTailBytes) tail_.erase(0, tail_.size() - kTailBytes);
   writer_.append(version_->config.log_group, stream_, time.value_or(clock_.wall_now()), std::move(message));
 }
 

@@ -98,14 +98,13 @@ struct OutputReader::Impl : std::enable_shared_from_this<OutputReader::Impl> {
 
   void watch();
   void refill();
-  // Reads once, at most `limit` bytes. False at the end of the pipe or when it is empty.
-  bool read_once(std::size_t limit);
+  // Reads once, at most `limit` bytes; how many came: none at the end of the pipe or when it is empty.
+  std::size_t read_once(std::size_t limit);
 
   asio::posix::stream_descriptor pipe;
   asio::steady_timer pause;
   std::unique_ptr<OutputDecoder> decoder;
   OnMessage on_message;
-  std::string buffer = std::string(kReadBytes, '\0');
   std::uint64_t allowance = kBurstBytes;
   base::TimePoint refilled = base::system_clock().now();
   bool ended = false;
@@ -118,20 +117,21 @@ void OutputReader::Impl::refill() {
   refilled = now;
 }
 
-bool OutputReader::Impl::read_once(std::size_t limit) {
-  if (ended || !pipe.is_open()) return false;
+std::size_t OutputReader::Impl::read_once(std::size_t limit) {
+  static thread_local std::string buffer(kReadBytes, '\0');  // one for all pipes of a loop: used between two lines only
+  if (ended || !pipe.is_open()) return 0;
   const ssize_t got = ::read(pipe.native_handle(), buffer.data(), std::min(limit, buffer.size()));
   if (got < 0) {
     ended = errno != EAGAIN && errno != EINTR;
-    return false;
+    return 0;
   }
   if (got == 0) {
     ended = true;
-    return false;
+    return 0;
   }
   allowance -= std::min<std::uint64_t>(allowance, static_cast<std::uint64_t>(got));
   decoder->feed(std::string_view(buffer).substr(0, static_cast<std::size_t>(got)), on_message);
-  return true;
+  return static_cast<std::size_t>(got);
 }
 
 void OutputReader::Impl::watch() {
@@ -146,7 +146,7 @@ void OutputReader::Impl::watch() {
   }
   pipe.async_wait(asio::posix::descriptor_base::wait_read, [self = shared_from_this()](error_code error) {
     if (error || !self->on_message) return;
-    self->read_once(kReadBytes);
+    (void)self->read_once(kReadBytes);
     self->watch();
   });
 }
@@ -177,17 +177,8 @@ void OutputReader::drain_now() {
   int waiting = 0;
   if (impl_->pipe.is_open() && ::ioctl(impl_->pipe.native_handle(), FIONREAD, &waiting) == 0) {
     auto left = static_cast<std::size_t>(std::max(waiting, 0));
-    while (left > 0) {
-      const std::uint64_t before = impl_->allowance;
-      impl_->allowance = kBurstBytes;  // bounded by the pipe's size, so it need not wait
-      if (!impl_->read_once(std::min(left, kReadBytes))) {
-        impl_->allowance = before;
-        break;
-      }
-      const std::uint64_t got = kBurstBytes - impl_->allowance;
-      impl_->allowance = before - std::min(before, got);
-      left -= std::min<std::size_t>(left, got);
-    }
+    // Bounded by the pipe's size, so it need not wait for its allowance.
+    for (std::size_t got = 1; left > 0 && got > 0; left -= std::min(left, got)) got = impl_->read_once(std::min(left, kReadBytes));
   }
   if (impl_->on_message) impl_->decoder->flush(impl_->on_message);
 }
