@@ -460,6 +460,7 @@ std::set<std::string> LocalBackend::code_in_use() {
   Impl* impl = impl_.get();
   (void)impl_->on_loop([impl, used] {
     for (const auto& [id, environment] : impl->environments) used->insert(environment->version().config.code_id);
+    impl->dispatcher.each_version([&](const engine::FunctionVersion& version) { used->insert(version.config.code_id); });
   });
   return *used;
 }

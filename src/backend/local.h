@@ -71,7 +71,7 @@ class LocalBackend final : public engine::Invoker {
   [[nodiscard]] base::Result<void> prepare_code(const std::string& code_id, base::UniqueFd archive);
   // Deletes unpacked code. Any thread.
   void remove_code(const std::string& code_id);
-  // Code of living environments: the sweeper must leave it. Blocks; any thread.
+  // Code of living environments and of waiting invocations: the sweeper must leave it. Blocks; any thread.
   [[nodiscard]] std::set<std::string> code_in_use();
 
   // Ends environments of `function_name` whose version `current` refuses; busy ones finish first. Returns when that is done,

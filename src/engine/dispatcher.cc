@@ -696,6 +696,10 @@ Dispatcher::Counts Dispatcher::counts() const {
   return counts;
 }
 
+void Dispatcher::each_version(const std::function<void(const FunctionVersion&)>& visit) const {
+  for (const auto& [key, pool] : impl_->pools) visit(*pool->version);
+}
+
 std::uint32_t Dispatcher::concurrency_of(const std::string& function_name) const {
   const auto it = impl_->functions.find(function_name);
   return it == impl_->functions.end() ? 0 : it->second.active;

@@ -116,6 +116,8 @@ class Dispatcher final {
     std::uint64_t invocations = 0, cold_starts = 0, throttles = 0, errors = 0, timeouts = 0;
   };
   [[nodiscard]] Counts counts() const;
+  // Every version that has an environment or a waiting invocation, in no order: its code must stay.
+  void each_version(const std::function<void(const FunctionVersion&)>& visit) const;
   // Busy and starting environments of one function.
   [[nodiscard]] std::uint32_t concurrency_of(const std::string& function_name) const;
 

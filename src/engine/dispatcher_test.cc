@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <deque>
 #include <map>
 
@@ -488,6 +489,26 @@ TEST_F(DispatcherTest, ACallWhoseDeadlinePassesInTheQueueNeverRuns) {
   EXPECT_EQ(late->outcomes.at(0).error->code(), base::ErrorCode::kDeadlineExceeded);
   answer_and_ready(1);
   EXPECT_EQ(backend.sent.size(), 1U);
+}
+
+TEST_F(DispatcherTest, VersionsThatRunOrWaitAreKnownUntilNothingOfThemIsLeft) {
+  DispatcherOptions options;
+  options.concurrency_max = 1;
+  with(options);
+  const auto names = [&] {
+    std::string all;
+    dispatcher->each_version([&](const FunctionVersion& version) { all += version.function_name; });
+    std::sort(all.begin(), all.end());
+    return all;
+  };
+  invoke(make_version("f"));
+  invoke(make_version("g"));
+  EXPECT_EQ(names(), "fg");
+  dispatcher->on_gone(1, {}, now);
+  advance(40s);
+  EXPECT_NE(names().find('g'), std::string::npos) << "its environment hangs on";
+  for (EnvironmentId id = 1; id < 10; ++id) dispatcher->on_gone(id, {}, now);
+  EXPECT_EQ(names(), "");
 }
 
 TEST_F(DispatcherTest, ConcurrencyIsCountedPerFunction) {
