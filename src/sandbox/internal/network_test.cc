@@ -476,6 +476,11 @@ TEST_F(SandboxNetworkTest, a_flushed_firewall_is_back_before_the_next_sandbox_st
 
 TEST_F(SandboxNetworkTest, the_host_is_told_what_was_changed_and_what_stands_in_the_way) {
   ASSERT_TRUE(run_nft(find_nft(), {"-f", "-"}, "table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}\n", {}).ok());
+  {
+    // A new namespace takes this setting from the machine's first one.
+    const UniqueFd forwarding(::open("/proc/sys/net/ipv4/ip_forward", O_WRONLY | O_CLOEXEC));
+    ASSERT_EQ(::write(forwarding.get(), "0", 1), 1);
+  }
   auto networks = builder();
   ASSERT_TRUE(networks->prepare_outside().ok());
   ASSERT_EQ(networks->notes().size(), 2U);
