@@ -79,7 +79,11 @@ class Writer:
         operations = [self.operation(operation) for operation in self.model["operations"]]
         errors = [self.error(name, error) for name, error in sorted(self.model["errors"].items())]
         body = list(self.lines)
-        for type_name, name, items in (("Shape", "kShapes", shapes), ("Operation", "kOperations", operations), ("ErrorType", "kErrors", errors)):
+        for type_name, name, items in (
+            ("Shape", "kShapes", shapes),
+            ("Operation", "kOperations", operations),
+            ("ErrorType", "kErrors", errors),
+        ):
             body.append(f"constexpr {type_name} {name}[] = {{")
             body.append(",\n".join(items))
             body.append("};")
@@ -105,7 +109,8 @@ TAIL = """
 std::span<const Operation> operations() { return kOperations; }
 const Shape& shape(std::uint16_t index) { return kShapes[index]; }
 const ErrorType* find_error_type(std::string_view name) {
-  const auto* found = std::lower_bound(std::begin(kErrors), std::end(kErrors), name, [](const ErrorType& error, std::string_view wanted) { return error.name < wanted; });
+  const auto before = [](const ErrorType& error, std::string_view wanted) { return error.name < wanted; };
+  const auto* found = std::lower_bound(std::begin(kErrors), std::end(kErrors), name, before);
   return found != std::end(kErrors) && found->name == name ? found : nullptr;
 }
 std::span<const std::string_view> runtimes_accepted() { return kAccepted; }

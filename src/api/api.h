@@ -22,20 +22,21 @@ namespace mayfly::api {
 // loop (its invoker is that loop's); the other parts are shared between loops.
 struct ApiContext {
   engine::FunctionRegistry& registry;
-  engine::Invoker& invoker;               // called on the loop's thread only
+  engine::Invoker& invoker;  // called on the loop's thread only
   access::CredentialStore& credentials;
   observe::LogStore& logs;
   observe::Metrics& metrics;
-  base::WorkerPool& pool;                 // for everything that blocks: registry changes, log reads, code downloads
+  base::WorkerPool& pool;  // for everything that blocks: registry changes, log reads, code downloads
   const base::Clock& clock;
 
-  std::uint32_t concurrency_max = 1000;   // of the account, for GetAccountSettings
+  std::uint32_t concurrency_max = 1000;  // of the account, for GetAccountSettings
   // Longest waits before a function runs; with its Timeout they make the deadline of an invocation.
   base::Duration queue_budget = std::chrono::seconds(10);
   base::Duration start_budget = std::chrono::seconds(30);
   // Whether functions of a runtime can be run here, asked when one is made or changed; empty: no further check. Blocking.
   std::function<base::Result<void>(const std::string& runtime)> check_runtime = {};
-  // Mayfly's own pages for its CLI, signed like every call (service name "mayfly"): the JSON text at `path`, none where there is nothing. On the pool.
+  // Mayfly's own pages for its CLI, signed like every call (service name "mayfly"): the JSON text at `path`, none where there is nothing.
+  // On the pool.
   std::function<std::optional<std::string>(std::string_view path)> page = {};
   // What /readyz asks: the store answers, the launcher lives. Called on the pool; empty: always ready.
   std::function<base::Result<void>()> ready = {};

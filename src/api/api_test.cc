@@ -111,7 +111,8 @@ class ApiTest : public ::testing::Test {
     blobs_ = *store::open_directory_blobs(directory_ + "/blobs");
     registry_ = *engine::FunctionRegistry::open(
         *catalogue_, *blobs_, [](const std::string&) { return Result<void>(); }, [](const std::string&) {}, engine::Account{}, clock_);
-    credentials_ = *access::CredentialStore::open(directory_ + "/credentials.json", "000000000000", {.access_key = kAccessKey, .secret_key = kSecret});
+    credentials_ =
+        *access::CredentialStore::open(directory_ + "/credentials.json", "000000000000", {.access_key = kAccessKey, .secret_key = kSecret});
     segments_ = *store::open_log_segments(directory_ + "/logs", {}, clock_);
     logs_ = std::make_unique<observe::LogStore>(*segments_);
     context_.reset(new ApiContext{.registry = *registry_,
@@ -131,16 +132,14 @@ class ApiTest : public ::testing::Test {
     std::filesystem::remove_all(directory_);
   }
 
-  net::RequestHead signed_head(const std::string& method, const std::string& target, const std::string& body, const std::string& service = "lambda",
-                               net::Headers headers = {}) {
+  net::RequestHead signed_head(const std::string& method, const std::string& target, const std::string& body,
+                               const std::string& service = "lambda", net::Headers headers = {}) {
     net::RequestHead head{.method = method, .target = target, .headers = std::move(headers)};
     head.headers.add("Host", "127.0.0.1:9000");
     net::sign_request(head, body, key_, {.region = region_, .service = service}, clock_.wall_now());
     return head;
   }
-  void serve(FakeExchange& exchange) {
-    boost::asio::co_spawn(loop_.executor(), handler_(exchange), boost::asio::use_future).get();
-  }
+  void serve(FakeExchange& exchange) { boost::asio::co_spawn(loop_.executor(), handler_(exchange), boost::asio::use_future).get(); }
   net::Response send(net::RequestHead head, const std::string& body) {
     FakeExchange exchange(std::move(head), body);
     serve(exchange);
@@ -151,7 +150,8 @@ class ApiTest : public ::testing::Test {
   }
   net::Response create(const std::string& name = "f", const std::string& more = "", const std::string& zip = "a zip") {
     return call("POST", "/2015-03-31/functions",
-                R"({"FunctionName":")" + name + R"(","Role":"arn:aws:iam::000000000000:role/r","Runtime":"python3.12","Handler":"a.b","Code":{"ZipFile":")" +
+                R"({"FunctionName":")" + name +
+                    R"(","Role":"arn:aws:iam::000000000000:role/r","Runtime":"python3.12","Handler":"a.b","Code":{"ZipFile":")" +
                     base::base64_encode(zip) + "\"}" + more + "}");
   }
   net::Response logs(const std::string& operation, const std::string& body) {
@@ -258,7 +258,9 @@ TEST_F(ApiTest, AnOperationThatIsMissingIsNamedAndAnUnknownPathIsNotFound) {
 }
 
 TEST_F(ApiTest, OperatorPagesNeedNoSignatureAndNothingElseIsOpen) {
-  const auto page = [this](const std::string& method, const std::string& target) { return send({.method = method, .target = target, .headers = {}}, ""); };
+  const auto page = [this](const std::string& method, const std::string& target) {
+    return send({.method = method, .target = target, .headers = {}}, "");
+  };
   EXPECT_EQ(page("GET", "/healthz").body, "ok\n");
   EXPECT_EQ(page("GET", "/readyz").status, 200);
   EXPECT_TRUE(page("GET", "/metrics").body.ends_with("# EOF\n"));
@@ -272,7 +274,8 @@ TEST_F(ApiTest, OperatorPagesNeedNoSignatureAndNothingElseIsOpen) {
 
 TEST_F(ApiTest, RequestsAreCounted) {
   (void)call("GET", "/2015-03-31/functions");
-  EXPECT_NE(metrics_.open_metrics().find(R"(mayfly_http_requests_total{service="lambda",operation="ListFunctions",status="200"} 1)"), std::string::npos);
+  EXPECT_NE(metrics_.open_metrics().find(R"(mayfly_http_requests_total{service="lambda",operation="ListFunctions",status="200"} 1)"),
+            std::string::npos);
 }
 
 // --- Control plane ---
@@ -286,12 +289,14 @@ TEST_F(ApiTest, CreateAnswersPendingAndGetShowsItActive) {
   EXPECT_EQ(got.status, 200);
   EXPECT_EQ(body_of(got).at("State").as_string(), "Active");
   EXPECT_EQ(body_of(got).at("FunctionArn").as_string(), kArn + "f");
-  EXPECT_EQ(body_of(call("GET", "/2015-03-31/functions/f/configuration?Qualifier=%24LATEST")).at("FunctionArn").as_string(), kArn + "f:$LATEST");
+  EXPECT_EQ(body_of(call("GET", "/2015-03-31/functions/f/configuration?Qualifier=%24LATEST")).at("FunctionArn").as_string(),
+            kArn + "f:$LATEST");
 }
 
 TEST_F(ApiTest, AFunctionIsFoundByEachFormOfItsName) {
   create();
-  for (const std::string& name : {std::string("f"), std::string("f:$LATEST"), std::string("000000000000:function:f"), kArn + "f", kArn + "f:$LATEST"}) {
+  for (const std::string& name :
+       {std::string("f"), std::string("f:$LATEST"), std::string("000000000000:function:f"), kArn + "f", kArn + "f:$LATEST"}) {
     EXPECT_EQ(call("GET", "/2015-03-31/functions/" + base::percent_encode(name)).status, 200) << name;
   }
 }
@@ -312,15 +317,17 @@ TEST_F(ApiTest, RecordedErrorsAreAnsweredAsRecorded) {
 }
 
 TEST_F(ApiTest, ANameOfAnotherRegionOrAccountIsRefused) {
-  expect_error(call("GET", "/2015-03-31/functions/arn%3Aaws%3Alambda%3Aeu-west-1%3A000000000000%3Afunction%3Af"), 404, "ResourceNotFoundException",
-               "Functions from 'eu-west-1' are not reachable in this region ('us-east-1')");
-  expect_error(call("GET", "/2015-03-31/functions/arn%3Aaws%3Alambda%3Aus-east-1%3A111111111111%3Afunction%3Af"), 403, "AccessDeniedException", "111111111111");
+  expect_error(call("GET", "/2015-03-31/functions/arn%3Aaws%3Alambda%3Aeu-west-1%3A000000000000%3Afunction%3Af"), 404,
+               "ResourceNotFoundException", "Functions from 'eu-west-1' are not reachable in this region ('us-east-1')");
+  expect_error(call("GET", "/2015-03-31/functions/arn%3Aaws%3Alambda%3Aus-east-1%3A111111111111%3Afunction%3Af"), 403,
+               "AccessDeniedException", "111111111111");
 }
 
 TEST_F(ApiTest, CodeMustBeGivenAndBase64) {
   const auto with_code = [this](const std::string& code) {
-    return call("POST", "/2015-03-31/functions",
-                R"({"FunctionName":"f","Role":"arn:aws:iam::000000000000:role/r","Runtime":"python3.12","Handler":"a.b","Code":)" + code + "}");
+    return call(
+        "POST", "/2015-03-31/functions",
+        R"({"FunctionName":"f","Role":"arn:aws:iam::000000000000:role/r","Runtime":"python3.12","Handler":"a.b","Code":)" + code + "}");
   };
   expect_error(with_code("{}"), 400, "InvalidParameterValueException", "Please provide a source for function code.");
   expect_error(with_code(R"({"ZipFile":"!"})"), 400, "SerializationException", "code.zipFile");
@@ -356,7 +363,8 @@ TEST_F(ApiTest, UpdatesAnswerInProgressAndHonourTheRevision) {
   EXPECT_EQ(updated.status, 200) << updated.body;
   EXPECT_EQ(body_of(updated).at("LastUpdateStatus").as_string(), "InProgress");
   EXPECT_EQ(body_of(call("GET", "/2015-03-31/functions/f/configuration")).at("Timeout").as_int64(), 9);
-  expect_error(call("PUT", "/2015-03-31/functions/f/configuration", R"({"Timeout":9,"RevisionId":"old"})"), 412, "PreconditionFailedException", "Revision Id");
+  expect_error(call("PUT", "/2015-03-31/functions/f/configuration", R"({"Timeout":9,"RevisionId":"old"})"), 412,
+               "PreconditionFailedException", "Revision Id");
   const net::Response code = call("PUT", "/2015-03-31/functions/f/code", R"({"ZipFile":"bmV3"})");
   EXPECT_EQ(code.status, 200) << code.body;
   EXPECT_EQ(body_of(code).at("CodeSha256").as_string(), base::base64_encode(base::as_text(base::sha256("new"))));
@@ -369,7 +377,8 @@ TEST_F(ApiTest, ListsAreCutIntoPages) {
   std::string marker;
   std::size_t pages = 0;
   do {
-    const json::object page = body_of(call("GET", "/2015-03-31/functions?MaxItems=1&FunctionVersion=ALL" + (marker.empty() ? "" : "&Marker=" + base::percent_encode(marker))));
+    const json::object page = body_of(call(
+        "GET", "/2015-03-31/functions?MaxItems=1&FunctionVersion=ALL" + (marker.empty() ? "" : "&Marker=" + base::percent_encode(marker))));
     for (const json::value& each : page.at("Functions").as_array()) arns.emplace_back(each.at("FunctionArn").as_string());
     marker = page.contains("NextMarker") ? std::string(page.at("NextMarker").as_string()) : "";
     ++pages;
@@ -391,7 +400,8 @@ TEST_F(ApiTest, VersionsArePublishedAndListed) {
   EXPECT_EQ(listed.at("Versions").at(0).at("FunctionArn").as_string(), kArn + "f:$LATEST");
   EXPECT_EQ(listed.at("Versions").at(1).at("FunctionArn").as_string(), kArn + "f:1");
   const json::object first = body_of(call("GET", "/2015-03-31/functions/f/versions?MaxItems=1"));
-  const json::object second = body_of(call("GET", "/2015-03-31/functions/f/versions?MaxItems=1&Marker=" + base::percent_encode(std::string(first.at("NextMarker").as_string()))));
+  const json::object second = body_of(call("GET", "/2015-03-31/functions/f/versions?MaxItems=1&Marker=" +
+                                                      base::percent_encode(std::string(first.at("NextMarker").as_string()))));
   EXPECT_EQ(second.at("Versions").at(0).at("Version").as_string(), "1");
   EXPECT_FALSE(second.contains("NextMarker"));
 }
@@ -421,7 +431,9 @@ TEST_F(ApiTest, TheCodeSigningConfigurationIsTheNameAlone) {
 }
 
 TEST_F(ApiTest, ARuntimeThatCannotRunHereIsRefusedWhenAsked) {
-  context_->check_runtime = [](const std::string& runtime) { return Result<void>(Error(ErrorCode::kInvalidArgument, "no interpreter for " + runtime, "InvalidParameterValueException")); };
+  context_->check_runtime = [](const std::string& runtime) {
+    return Result<void>(Error(ErrorCode::kInvalidArgument, "no interpreter for " + runtime, "InvalidParameterValueException"));
+  };
   expect_error(create(), 400, "InvalidParameterValueException", "no interpreter for python3.12");
 }
 
@@ -447,7 +459,8 @@ TEST_F(ApiTest, AMissingPayloadArrivesAsAnEmptyObjectAndABrokenOneNever) {
   create();
   EXPECT_EQ(call("POST", "/2015-03-31/functions/f/invocations").body, "{}");
   invoker_.last = nullptr;
-  expect_error(call("POST", "/2015-03-31/functions/f/invocations", "{broken"), 400, "InvalidRequestContentException", "Could not parse request body into json: Could not parse payload");
+  expect_error(call("POST", "/2015-03-31/functions/f/invocations", "{broken"), 400, "InvalidRequestContentException",
+               "Could not parse request body into json: Could not parse payload");
   EXPECT_EQ(invoker_.last, nullptr);
 }
 
@@ -605,9 +618,7 @@ TEST_F(ApiTest, AReaderThatLeavesStopsTheStream) {
   invoker_.run = [&taken](engine::Invocation& invocation) {
     auto sink = invocation.sink;
     sink->on_stream_begin("text/plain");
-    sink->on_stream_piece("one", [&taken, sink](bool) {
-      sink->on_stream_piece("two", [&taken](bool more) { taken.push_back(more); });
-    });
+    sink->on_stream_piece("one", [&taken, sink](bool) { sink->on_stream_piece("two", [&taken](bool more) { taken.push_back(more); }); });
   };
   FakeExchange exchange(signed_head("POST", kStreamPath, "{}"), "{}");
   exchange.leaves_after = 1;
@@ -633,13 +644,20 @@ class DataDoorTest : public ApiTest {
  protected:
   DataDoorTest() {
     create();
-    const auto issued = credentials_->issue({.function_arn = kArn + "f:$LATEST", .role_arn = "arn:aws:iam::000000000000:role/r", .session = "f-one", .log_group = "/aws/lambda/f"});
+    const auto issued = credentials_->issue({.function_arn = kArn + "f:$LATEST",
+                                             .role_arn = "arn:aws:iam::000000000000:role/r",
+                                             .session = "f-one",
+                                             .log_group = "/aws/lambda/f"});
     const access::Credential& mine = **issued;
-    const auto other = credentials_->issue({.function_arn = kArn + "f:$LATEST", .role_arn = "arn:aws:iam::000000000000:role/r", .session = "f-two", .log_group = "/aws/lambda/f"});
+    const auto other = credentials_->issue({.function_arn = kArn + "f:$LATEST",
+                                            .role_arn = "arn:aws:iam::000000000000:role/r",
+                                            .session = "f-two",
+                                            .log_group = "/aws/lambda/f"});
     handler_ = data_handler(*context_, mine.principal.access_key);
     account_ = key_;
     key_ = {.access_key = mine.principal.access_key, .secret_key = mine.secret_key, .session_token = mine.session_token};
-    neighbour_ = {.access_key = (*other)->principal.access_key, .secret_key = (*other)->secret_key, .session_token = (*other)->session_token};
+    neighbour_ = {
+        .access_key = (*other)->principal.access_key, .secret_key = (*other)->secret_key, .session_token = (*other)->session_token};
   }
   net::SigningKey account_, neighbour_;
 };
@@ -705,7 +723,9 @@ TEST_F(ApiTest, StsErrorsAreXml) {
 
 class LogsTest : public ApiTest {
  protected:
-  void append(const std::string& stream, std::int64_t time_ms, const std::string& message) { segments_->append("/aws/lambda/f", stream, time_ms, message); }
+  void append(const std::string& stream, std::int64_t time_ms, const std::string& message) {
+    segments_->append("/aws/lambda/f", stream, time_ms, message);
+  }
   static std::vector<std::string> texts(const net::Response& response) {
     std::vector<std::string> found;
     for (const json::value& each : body_of(response).at("events").as_array()) found.emplace_back(each.at("message").as_string());
@@ -721,11 +741,13 @@ TEST_F(LogsTest, GroupsAndStreamsAreDescribed) {
   const json::object groups = body_of(logs("DescribeLogGroups", R"({"logGroupNamePrefix":"/aws"})"));
   ASSERT_EQ(groups.at("logGroups").as_array().size(), 1U);
   EXPECT_EQ(groups.at("logGroups").at(0).at("arn").as_string(), "arn:aws:logs:us-east-1:000000000000:log-group:/aws/lambda/f:*");
-  const json::object streams = body_of(logs("DescribeLogStreams", R"({"logGroupName":"/aws/lambda/f","orderBy":"LastEventTime","descending":true,"limit":1})"));
+  const json::object streams =
+      body_of(logs("DescribeLogStreams", R"({"logGroupName":"/aws/lambda/f","orderBy":"LastEventTime","descending":true,"limit":1})"));
   ASSERT_EQ(streams.at("logStreams").as_array().size(), 1U);
   EXPECT_EQ(streams.at("logStreams").at(0).at("logStreamName").as_string(), "s2");
-  const json::object rest = body_of(
-      logs("DescribeLogStreams", R"({"logGroupName":"/aws/lambda/f","orderBy":"LastEventTime","descending":true,"nextToken":")" + std::string(streams.at("nextToken").as_string()) + "\"}"));
+  const json::object rest =
+      body_of(logs("DescribeLogStreams", R"({"logGroupName":"/aws/lambda/f","orderBy":"LastEventTime","descending":true,"nextToken":")" +
+                                             std::string(streams.at("nextToken").as_string()) + "\"}"));
   EXPECT_EQ(rest.at("logStreams").at(0).at("logStreamName").as_string(), "s1");
 }
 
@@ -735,7 +757,8 @@ TEST_F(LogsTest, EventsPageForwardUntilTheTokenStaysTheSame) {
   Texts all;
   for (int page = 0; page < 10; ++page) {
     const std::string more = token.empty() ? "" : R"(,"nextToken":")" + token + "\"";
-    const net::Response response = logs("GetLogEvents", R"({"logGroupName":"/aws/lambda/f","logStreamName":"s","limit":2,"startFromHead":true)" + more + "}");
+    const net::Response response =
+        logs("GetLogEvents", R"({"logGroupName":"/aws/lambda/f","logStreamName":"s","limit":2,"startFromHead":true)" + more + "}");
     ASSERT_EQ(response.status, 200) << response.body;
     for (const std::string& text : texts(response)) all.push_back(text);
     const std::string next(body_of(response).at("nextForwardToken").as_string());
@@ -744,7 +767,8 @@ TEST_F(LogsTest, EventsPageForwardUntilTheTokenStaysTheSame) {
   }
   EXPECT_EQ(all, (Texts{"m0", "m1", "m2", "m3", "m4"}));
   append("s", now_ms_ + 9, "later");
-  EXPECT_EQ(texts(logs("GetLogEvents", R"({"logGroupName":"/aws/lambda/f","logStreamName":"s","nextToken":")" + token + "\"}")), (Texts{"later"}));
+  EXPECT_EQ(texts(logs("GetLogEvents", R"({"logGroupName":"/aws/lambda/f","logStreamName":"s","nextToken":")" + token + "\"}")),
+            (Texts{"later"}));
 }
 
 TEST_F(LogsTest, EventsPageBackwardFromTheNewest) {
@@ -752,7 +776,8 @@ TEST_F(LogsTest, EventsPageBackwardFromTheNewest) {
   const net::Response newest = logs("GetLogEvents", R"({"logGroupName":"/aws/lambda/f","logStreamName":"s","limit":2})");
   EXPECT_EQ(texts(newest), (Texts{"m1", "m2"}));
   const std::string token(body_of(newest).at("nextBackwardToken").as_string());
-  const net::Response older = logs("GetLogEvents", R"({"logGroupName":"/aws/lambda/f","logStreamName":"s","limit":2,"nextToken":")" + token + "\"}");
+  const net::Response older =
+      logs("GetLogEvents", R"({"logGroupName":"/aws/lambda/f","logStreamName":"s","limit":2,"nextToken":")" + token + "\"}");
   EXPECT_EQ(texts(older), (Texts{"m0"}));
   const std::string last(body_of(older).at("nextBackwardToken").as_string());
   const net::Response none = logs("GetLogEvents", R"({"logGroupName":"/aws/lambda/f","logStreamName":"s","nextToken":")" + last + "\"}");
@@ -767,7 +792,8 @@ TEST_F(LogsTest, AFilterFindsAcrossStreamsInTimeOrder) {
   const net::Response found = logs("FilterLogEvents", R"({"logGroupName":"/aws/lambda/f","filterPattern":"ERROR"})");
   EXPECT_EQ(texts(found), (Texts{"ERROR one", "ERROR two"}));
   EXPECT_FALSE(body_of(found).contains("nextToken"));
-  EXPECT_EQ(texts(logs("FilterLogEvents", R"({"logGroupName":"/aws/lambda/f","startTime":)" + std::to_string(now_ms_ + 2) + R"(,"endTime":)" + std::to_string(now_ms_ + 2) + "}")),
+  EXPECT_EQ(texts(logs("FilterLogEvents", R"({"logGroupName":"/aws/lambda/f","startTime":)" + std::to_string(now_ms_ + 2) +
+                                              R"(,"endTime":)" + std::to_string(now_ms_ + 2) + "}")),
             (Texts{"ERROR two"}));
   EXPECT_EQ(texts(logs("FilterLogEvents", R"({"logGroupName":"/aws/lambda/f","logStreamNamePrefix":"s1"})")), (Texts{"ERROR one", "fine"}));
 }
@@ -777,22 +803,29 @@ TEST_F(LogsTest, AFilterContinuesWhereItsTokenSays) {
   const net::Response first = logs("FilterLogEvents", R"({"logGroupName":"/aws/lambda/f","filterPattern":"even","limit":2})");
   EXPECT_EQ(texts(first), (Texts{"even 0", "even 2"}));
   const std::string token(body_of(first).at("nextToken").as_string());
-  const net::Response rest = logs("FilterLogEvents", R"({"logGroupName":"/aws/lambda/f","filterPattern":"even","nextToken":")" + token + "\"}");
+  const net::Response rest =
+      logs("FilterLogEvents", R"({"logGroupName":"/aws/lambda/f","filterPattern":"even","nextToken":")" + token + "\"}");
   EXPECT_EQ(texts(rest), (Texts{"even 4"}));
   EXPECT_FALSE(body_of(rest).contains("nextToken"));
 }
 
 TEST_F(LogsTest, FaultsAreClearErrorsOfTheService) {
-  expect_error(logs("GetLogEvents", R"({"logGroupName":"/none","logStreamName":"s"})"), 400, "ResourceNotFoundException", "The specified log group does not exist.");
+  expect_error(logs("GetLogEvents", R"({"logGroupName":"/none","logStreamName":"s"})"), 400, "ResourceNotFoundException",
+               "The specified log group does not exist.");
   append("s", now_ms_, "a");
-  expect_error(logs("GetLogEvents", R"({"logGroupName":"/aws/lambda/f","logStreamName":"t"})"), 400, "ResourceNotFoundException", "The specified log stream does not exist.");
-  expect_error(logs("GetLogEvents", R"({"logGroupName":"/aws/lambda/f","logStreamName":"s","nextToken":"x"})"), 400, "InvalidParameterException", "nextToken");
-  expect_error(logs("FilterLogEvents", R"({"logGroupName":"/aws/lambda/f","limit":10001})"), 400, "InvalidParameterException", "less than or equal to 10000");
-  expect_error(logs("FilterLogEvents", R"({"logGroupName":"/aws/lambda/f","filterPattern":"[a,b]"})"), 400, "InvalidParameterException", "columns");
+  expect_error(logs("GetLogEvents", R"({"logGroupName":"/aws/lambda/f","logStreamName":"t"})"), 400, "ResourceNotFoundException",
+               "The specified log stream does not exist.");
+  expect_error(logs("GetLogEvents", R"({"logGroupName":"/aws/lambda/f","logStreamName":"s","nextToken":"x"})"), 400,
+               "InvalidParameterException", "nextToken");
+  expect_error(logs("FilterLogEvents", R"({"logGroupName":"/aws/lambda/f","limit":10001})"), 400, "InvalidParameterException",
+               "less than or equal to 10000");
+  expect_error(logs("FilterLogEvents", R"({"logGroupName":"/aws/lambda/f","filterPattern":"[a,b]"})"), 400, "InvalidParameterException",
+               "columns");
   expect_error(logs("FilterLogEvents", "{}"), 400, "InvalidParameterException", "logGroupName");
   expect_error(logs("FilterLogEvents", "nonsense"), 400, "SerializationException", "");
   expect_error(logs("StartLiveTail", "{}"), 400, "UnsupportedOperationException", "StartLiveTail");
-  expect_error(logs("PutRetentionPolicy", R"({"logGroupName":"/aws/lambda/f","retentionInDays":1})"), 400, "UnsupportedOperationException", "PutRetentionPolicy");
+  expect_error(logs("PutRetentionPolicy", R"({"logGroupName":"/aws/lambda/f","retentionInDays":1})"), 400, "UnsupportedOperationException",
+               "PutRetentionPolicy");
 }
 
 TEST_F(LogsTest, GroupsAreMadeAndDeleted) {

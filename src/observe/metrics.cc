@@ -85,7 +85,8 @@ struct Metrics::Impl {
     return functions[functions.size() < options.functions_max ? function : "other"];
   }
   void write_functions(std::string& out) const MAYFLY_REQUIRES(mutex);
-  void write_counter(std::string& out, const char* name, const char* help, const std::function<double(const FunctionNumbers&)>& value) const MAYFLY_REQUIRES(mutex);
+  void write_counter(std::string& out, const char* name, const char* help, const std::function<double(const FunctionNumbers&)>& value) const
+      MAYFLY_REQUIRES(mutex);
   void write_http(std::string& out) const MAYFLY_REQUIRES(mutex);
 
   using HttpKey = std::tuple<std::string, std::string, int>;
@@ -97,24 +98,30 @@ struct Metrics::Impl {
   std::map<std::string, std::vector<Reader>> readers MAYFLY_GUARDED_BY(mutex);
 };
 
-void Metrics::Impl::write_counter(std::string& out, const char* name, const char* help, const std::function<double(const FunctionNumbers&)>& value) const {
+void Metrics::Impl::write_counter(std::string& out, const char* name, const char* help,
+                                  const std::function<double(const FunctionNumbers&)>& value) const {
   head(out, name, "counter", help);
-  for (const auto& [function, numbers] : functions) out += std::string(name) + "_total{function=" + quoted(function) + "} " + number(value(numbers)) + "\n";
+  for (const auto& [function, numbers] : functions)
+    out += std::string(name) + "_total{function=" + quoted(function) + "} " + number(value(numbers)) + "\n";
 }
 
 void Metrics::Impl::write_functions(std::string& out) const {
   head(out, "mayfly_invocations", "counter", "Invocations by how they ended.");
   for (const auto& [function, numbers] : functions) {
     const std::string label = "mayfly_invocations_total{function=" + quoted(function) + ",outcome=\"";
-    out += label + "success\"} " + std::to_string(numbers.succeeded) + "\n" + label + "error\"} " + std::to_string(numbers.failed) + "\n" + label + "refused\"} " +
-           std::to_string(numbers.refused) + "\n";
+    out += label + "success\"} " + std::to_string(numbers.succeeded) + "\n" + label + "error\"} " + std::to_string(numbers.failed) + "\n" +
+           label + "refused\"} " + std::to_string(numbers.refused) + "\n";
   }
-  write_counter(out, "mayfly_throttles", "Invocations refused because a limit was reached.", [](const FunctionNumbers& f) { return static_cast<double>(f.throttled); });
-  write_counter(out, "mayfly_timeouts", "Invocations that ran longer than the function's Timeout.", [](const FunctionNumbers& f) { return static_cast<double>(f.timed_out); });
-  write_counter(out, "mayfly_cold_starts", "Invocations that waited for a new environment.", [](const FunctionNumbers& f) { return static_cast<double>(f.cold_starts); });
+  write_counter(out, "mayfly_throttles", "Invocations refused because a limit was reached.",
+                [](const FunctionNumbers& f) { return static_cast<double>(f.throttled); });
+  write_counter(out, "mayfly_timeouts", "Invocations that ran longer than the function's Timeout.",
+                [](const FunctionNumbers& f) { return static_cast<double>(f.timed_out); });
+  write_counter(out, "mayfly_cold_starts", "Invocations that waited for a new environment.",
+                [](const FunctionNumbers& f) { return static_cast<double>(f.cold_starts); });
   write_counter(out, "mayfly_billed_seconds", "Billed duration.", [](const FunctionNumbers& f) { return f.billed_seconds; });
   head(out, "mayfly_memory_peak_bytes", "gauge", "Most memory an invocation has used.");
-  for (const auto& [function, numbers] : functions) out += "mayfly_memory_peak_bytes{function=" + quoted(function) + "} " + std::to_string(numbers.memory_peak) + "\n";
+  for (const auto& [function, numbers] : functions)
+    out += "mayfly_memory_peak_bytes{function=" + quoted(function) + "} " + std::to_string(numbers.memory_peak) + "\n";
   head(out, "mayfly_run_seconds", "histogram", "Time from the hand-over to the runtime to the end of the answer.");
   for (const auto& [function, numbers] : functions) numbers.run.write(out, "mayfly_run_seconds", "function=" + quoted(function));
   head(out, "mayfly_wait_seconds", "histogram", "Time before the hand-over: queue, start and init.");
@@ -125,7 +132,8 @@ void Metrics::Impl::write_http(std::string& out) const {
   head(out, "mayfly_http_requests", "counter", "Requests of the management and data doors.");
   for (const auto& [key, count] : http) {
     const auto& [service, operation, status] = key;
-    out += "mayfly_http_requests_total{service=" + quoted(service) + ",operation=" + quoted(operation) + ",status=\"" + std::to_string(status) + "\"} " + std::to_string(count) + "\n";
+    out += "mayfly_http_requests_total{service=" + quoted(service) + ",operation=" + quoted(operation) + ",status=\"" +
+           std::to_string(status) + "\"} " + std::to_string(count) + "\n";
   }
   head(out, "mayfly_http_request_seconds", "histogram", "Time to answer a request.");
   for (const auto& [service, histogram] : http_time) histogram.write(out, "mayfly_http_request_seconds", "service=" + quoted(service));
@@ -164,7 +172,8 @@ void Metrics::on_http_request(const std::string& service, const std::string& ope
 
 void Metrics::add_gauge(std::string name, std::string help, std::string labels, std::function<double()> read) {
   const base::MutexLock lock(impl_->mutex);
-  impl_->readers[std::move(name)].push_back({.grows = false, .help = std::move(help), .labels = std::move(labels), .read = std::move(read)});
+  impl_->readers[std::move(name)].push_back(
+      {.grows = false, .help = std::move(help), .labels = std::move(labels), .read = std::move(read)});
 }
 void Metrics::add_counter(std::string name, std::string help, std::string labels, std::function<double()> read) {
   const base::MutexLock lock(impl_->mutex);
@@ -183,7 +192,8 @@ std::string Metrics::open_metrics() const {
   for (const auto& [name, all] : readers) {
     head(out, "mayfly_" + name, all.front().grows ? "counter" : "gauge", all.front().help);
     for (const Reader& reader : all) {
-      out += "mayfly_" + name + (reader.grows ? "_total" : "") + (reader.labels.empty() ? "" : "{" + reader.labels + "}") + " " + number(reader.read()) + "\n";
+      out += "mayfly_" + name + (reader.grows ? "_total" : "") + (reader.labels.empty() ? "" : "{" + reader.labels + "}") + " " +
+             number(reader.read()) + "\n";
     }
   }
   head(out, "mayfly_build", "info", "The running program.");

@@ -1,8 +1,8 @@
 // What a signed caller may still send broken: paths, JSON of operations, payloads, filter patterns, function names. Checks
 // what must hold for all of them, not only that nothing crashes. The first byte chooses the parser.
+#include <boost/json.hpp>
 #include <cstdint>
 #include <cstdlib>
-#include <boost/json.hpp>
 #include <string>
 #include <string_view>
 

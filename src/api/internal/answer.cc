@@ -73,13 +73,15 @@ std::string query_code(std::string type) {
 }
 
 net::Response xml(const Error& error, const std::string& type, const std::string& request_id, bool query) {
-  const std::string inner = std::string(query ? "<Type>" + std::string(is_platform_fault(error.code()) ? "Receiver" : "Sender") + "</Type>" : "") + "<Code>" +
-                            xml_escape(query_code(type)) + "</Code><Message>" + xml_escape(error.message()) + "</Message>";
+  const std::string inner =
+      std::string(query ? "<Type>" + std::string(is_platform_fault(error.code()) ? "Receiver" : "Sender") + "</Type>" : "") + "<Code>" +
+      xml_escape(query_code(type)) + "</Code><Message>" + xml_escape(error.message()) + "</Message>";
   net::Response response;
   response.status = status_of(error, lambda::find_error_type(type));
   response.headers.add("Content-Type", query ? "text/xml" : "application/xml");
-  response.body = query ? "<ErrorResponse><Error>" + inner + "</Error><RequestId>" + request_id + "</RequestId></ErrorResponse>\n"
-                        : "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error>" + inner + "<RequestId>" + request_id + "</RequestId></Error>\n";
+  response.body =
+      query ? "<ErrorResponse><Error>" + inner + "</Error><RequestId>" + request_id + "</RequestId></ErrorResponse>\n"
+            : "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error>" + inner + "<RequestId>" + request_id + "</RequestId></Error>\n";
   return response;
 }
 
@@ -120,7 +122,9 @@ std::string xml_escape(std::string_view text) {
 }
 
 Error unsupported(std::string message) { return Error(ErrorCode::kUnsupported, std::move(message), "UnsupportedOperationException"); }
-Error invalid_parameter(std::string message) { return Error(ErrorCode::kInvalidArgument, std::move(message), "InvalidParameterValueException"); }
+Error invalid_parameter(std::string message) {
+  return Error(ErrorCode::kInvalidArgument, std::move(message), "InvalidParameterValueException");
+}
 Error not_found(std::string message) { return Error(ErrorCode::kNotFound, std::move(message), "ResourceNotFoundException"); }
 
 }  // namespace mayfly::api

@@ -28,7 +28,8 @@ struct AuthenticationScope {
 };
 
 // Checks what the head says: key, token, region, and the signature where the head states the body's hash.
-[[nodiscard]] base::Result<Caller> authenticate_head(const net::RequestHead& head, net::SignatureClaim claim, const AuthenticationScope& scope);
+[[nodiscard]] base::Result<Caller> authenticate_head(const net::RequestHead& head, net::SignatureClaim claim,
+                                                     const AuthenticationScope& scope);
 
 // Proves the rest: the signature if it is still open, and the body's hash or each chunk's signature, in which case `body`
 // becomes what the chunks carried.

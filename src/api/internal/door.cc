@@ -40,7 +40,9 @@ std::string spoken_name(std::string_view operation) { return operation == "Invok
 
 bool is_invoke(std::string_view operation) { return operation == "Invoke" || operation == "InvokeWithResponseStream"; }
 // IAM names both ways of invoking alike.
-std::string action_of(std::string_view operation) { return is_invoke(operation) ? "lambda:InvokeFunction" : "lambda:" + std::string(operation); }
+std::string action_of(std::string_view operation) {
+  return is_invoke(operation) ? "lambda:InvokeFunction" : "lambda:" + std::string(operation);
+}
 
 }  // namespace
 
@@ -53,7 +55,8 @@ struct Door::Visit {
   int status = 0;
 };
 
-Door::Door(ApiContext& context, DoorKind kind, std::string access_key) : context_(context), kind_(kind), access_key_(std::move(access_key)) {}
+Door::Door(ApiContext& context, DoorKind kind, std::string access_key)
+    : context_(context), kind_(kind), access_key_(std::move(access_key)) {}
 
 Awaitable<void> Door::serve(net::Exchange& exchange) {
   const base::TimePoint started = context_.clock.now();
@@ -69,7 +72,10 @@ Awaitable<void> Door::serve(net::Exchange& exchange) {
   if (!served.ok() && !exchange.answered()) {
     net::Response response = error_answer(visit.service.protocol, served.error(), visit.request_id);
     if (response.status >= 500) {
-      base::log_warning("a request failed", {{"service", visit.service.name}, {"operation", visit.operation}, {"request", visit.request_id}, {"cause", served.error().to_string()}});
+      base::log_warning("a request failed", {{"service", visit.service.name},
+                                             {"operation", visit.operation},
+                                             {"request", visit.request_id},
+                                             {"cause", served.error().to_string()}});
     }
     (void)co_await send(exchange, visit, std::move(response));  // the peer may be gone; nothing is left to tell it
   }
@@ -96,7 +102,8 @@ Awaitable<Result<void>> Door::serve_signed(net::Exchange& exchange, Visit& visit
   if (!access_key_.empty() && claim->access_key != access_key_) {
     co_return Error(ErrorCode::kUnauthenticated, "The security token included in the request is invalid.", "UnrecognizedClientException");
   }
-  const AuthenticationScope scope{.credentials = context_.credentials, .account = context_.registry.account(), .now = context_.clock.wall_now()};
+  const AuthenticationScope scope{
+      .credentials = context_.credentials, .account = context_.registry.account(), .now = context_.clock.wall_now()};
   auto caller = authenticate_head(exchange.head(), *std::move(claim), scope);
   if (!caller.ok()) co_return std::move(caller).error();
   visit.caller.emplace(*std::move(caller));
@@ -107,7 +114,9 @@ Awaitable<Result<void>> Door::serve_signed(net::Exchange& exchange, Visit& visit
     case ServiceKind::kCode: co_return co_await serve_code(exchange, visit);
     case ServiceKind::kMayfly: co_return co_await serve_mayfly(exchange, visit);
     case ServiceKind::kOperator: break;
-    case ServiceKind::kUnknown: co_return unsupported("mayfly does not provide the service \"" + visit.service.name + "\" yet; this endpoint provides lambda, logs and sts");
+    case ServiceKind::kUnknown:
+      co_return unsupported("mayfly does not provide the service \"" + visit.service.name +
+                            "\" yet; this endpoint provides lambda, logs and sts");
   }
   co_return access_denied("This listener answers service calls of the function only.");
 }
@@ -116,7 +125,9 @@ Awaitable<Result<std::string>> Door::read_body(net::Exchange& exchange, Visit& v
   auto body = co_await exchange.read_all(limit);
   if (!body.ok()) {
     if (body.error().code() != ErrorCode::kTooLarge) co_return std::move(body).error();
-    co_return Error(ErrorCode::kTooLarge, "Request must be smaller than " + std::to_string(limit) + " bytes for the " + operation + " operation", "RequestEntityTooLargeException");
+    co_return Error(ErrorCode::kTooLarge,
+                    "Request must be smaller than " + std::to_string(limit) + " bytes for the " + operation + " operation",
+                    "RequestEntityTooLargeException");
   }
   std::string bytes = *std::move(body);
   MAYFLY_CO_TRY(authenticate_body(*visit.caller, exchange.head(), bytes, context_.clock.wall_now()));
@@ -130,10 +141,14 @@ Result<void> Door::allow(const Visit& visit, const std::string& action, const st
 Awaitable<Result<void>> Door::serve_lambda(net::Exchange& exchange, Visit& visit) {
   const net::RequestHead& head = exchange.head();
   const auto match = lambda::match_operation(head.method, head.path(), head.query());
-  if (!match) co_return Error(ErrorCode::kNotFound, "There is no Lambda operation " + head.method + " " + std::string(head.path().substr(0, 256)), "UnknownOperationException");
+  if (!match)
+    co_return Error(ErrorCode::kNotFound, "There is no Lambda operation " + head.method + " " + std::string(head.path().substr(0, 256)),
+                    "UnknownOperationException");
   visit.operation = match->operation->name;
   const std::string action = action_of(visit.operation);
-  if (kind_ == DoorKind::kData && !is_invoke(visit.operation)) co_return access_denied("Functions may not perform " + action + " through their own endpoint; call the management endpoint with the account's key.");
+  if (kind_ == DoorKind::kData && !is_invoke(visit.operation))
+    co_return access_denied("Functions may not perform " + action +
+                            " through their own endpoint; call the management endpoint with the account's key.");
   MAYFLY_CO_ASSIGN(std::string body, co_await read_body(exchange, visit, body_limit(visit.operation), spoken_name(visit.operation)));
   const lambda::ControlOperation operation = lambda::find_control_operation(visit.operation);
   if (operation == nullptr && !is_invoke(visit.operation)) co_return unsupported("mayfly does not support " + visit.operation + " yet");
@@ -142,7 +157,8 @@ Awaitable<Result<void>> Door::serve_lambda(net::Exchange& exchange, Visit& visit
     MAYFLY_CO_ASSIGN(auto input, lambda::read_input(*match, head, {}));
     MAYFLY_CO_ASSIGN(const std::string resource, lambda::resource_of(input, context_.registry.account(), action));
     MAYFLY_CO_TRY(allow(visit, action, resource));
-    lambda::InvokeCall call{.context = context_, .exchange = exchange, .input = std::move(input), .payload = std::move(body), .request_id = visit.request_id};
+    lambda::InvokeCall call{
+        .context = context_, .exchange = exchange, .input = std::move(input), .payload = std::move(body), .request_id = visit.request_id};
     visit.status = 200;
     if (visit.operation == "Invoke") co_return co_await lambda::invoke_buffered(std::move(call));
     co_return co_await lambda::invoke_streaming(std::move(call));
@@ -164,8 +180,10 @@ Awaitable<Result<void>> Door::serve_logs(net::Exchange& exchange, Visit& visit) 
   visit.operation = visit.service.operation;
   MAYFLY_CO_ASSIGN(const std::string body, co_await read_body(exchange, visit, kSmallBodyMax, visit.operation));
   const logs::Operation operation = logs::find_operation(visit.operation);
-  if (operation.run == nullptr) co_return unsupported("mayfly does not support the CloudWatch Logs operation \"" + visit.operation + "\" yet");
-  if (kind_ == DoorKind::kData && !operation.reads_only) co_return access_denied("Functions may not perform logs:" + visit.operation + " through their own endpoint.");
+  if (operation.run == nullptr)
+    co_return unsupported("mayfly does not support the CloudWatch Logs operation \"" + visit.operation + "\" yet");
+  if (kind_ == DoorKind::kData && !operation.reads_only)
+    co_return access_denied("Functions may not perform logs:" + visit.operation + " through their own endpoint.");
   std::function<Result<net::Response>()> work = [this, &visit, &body, &operation]() -> Result<net::Response> {
     MAYFLY_ASSIGN(const auto input, logs::read_input(body));
     MAYFLY_TRY(allow(visit, "logs:" + visit.operation, logs::resource_of(input, context_.registry.account())));
@@ -188,9 +206,11 @@ Awaitable<Result<void>> Door::serve_code(net::Exchange& exchange, Visit& visit) 
   if (kind_ == DoorKind::kData) co_return access_denied("Functions may not download code through their own endpoint.");
   MAYFLY_CO_TRY(co_await read_body(exchange, visit, 0, visit.operation));
   const auto link = lambda::parse_code_path(exchange.head().path());
-  if (!link || exchange.head().method != "GET") co_return not_found("There is nothing at " + std::string(exchange.head().path().substr(0, 256)));
+  if (!link || exchange.head().method != "GET")
+    co_return not_found("There is nothing at " + std::string(exchange.head().path().substr(0, 256)));
   MAYFLY_CO_TRY(allow(visit, "lambda:GetFunction", context_.registry.account().function_arn(link->function_name)));
-  if (context_.registry.find(link->function_name) == nullptr) co_return not_found("The function \"" + link->function_name + "\" is gone; so is its code.");
+  if (context_.registry.find(link->function_name) == nullptr)
+    co_return not_found("The function \"" + link->function_name + "\" is gone; so is its code.");
 
   base::UniqueFd file;
   std::optional<Error> failure;
@@ -200,7 +220,8 @@ Awaitable<Result<void>> Door::serve_code(net::Exchange& exchange, Visit& visit) 
     if (opened.ok()) file = *std::move(opened);
     if (!opened.ok()) failure = opened.error();
   };
-  if (!co_await net::run_on(context_.pool, std::move(open)) || failure) co_return not_found("The code of function \"" + link->function_name + "\" is not here any more.");
+  if (!co_await net::run_on(context_.pool, std::move(open)) || failure)
+    co_return not_found("The code of function \"" + link->function_name + "\" is not here any more.");
   net::Headers headers;
   headers.add("Content-Type", "application/zip");
   headers.add("Content-Disposition", "attachment; filename=\"" + link->function_name + ".zip\"");

@@ -31,9 +31,11 @@ class Door {
   net::Awaitable<base::Result<void>> serve_mayfly(net::Exchange& exchange, Visit& visit);
   net::Awaitable<base::Result<void>> serve_operator(net::Exchange& exchange, Visit& visit);
   // Reads and proves the body; at most `limit` bytes, else an error that names `operation`.
-  net::Awaitable<base::Result<std::string>> read_body(net::Exchange& exchange, Visit& visit, std::uint64_t limit, const std::string& operation);
+  net::Awaitable<base::Result<std::string>> read_body(net::Exchange& exchange, Visit& visit, std::uint64_t limit,
+                                                      const std::string& operation);
   // Runs `work` on the pool and sends what it answers.
-  net::Awaitable<base::Result<void>> answer_from_pool(net::Exchange& exchange, Visit& visit, std::function<base::Result<net::Response>()> work);
+  net::Awaitable<base::Result<void>> answer_from_pool(net::Exchange& exchange, Visit& visit,
+                                                      std::function<base::Result<net::Response>()> work);
   net::Awaitable<base::Result<void>> send(net::Exchange& exchange, Visit& visit, net::Response response);
   base::Result<void> allow(const Visit& visit, const std::string& action, const std::string& resource) const;
 

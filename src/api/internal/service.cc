@@ -62,7 +62,8 @@ bool is_operator_page(const net::RequestHead& head) {
 
 Service find_service(const net::RequestHead& head, const std::string& scope_service) {
   if (is_operator_page(head)) return {.kind = ServiceKind::kOperator, .name = "operator", .operation = {}, .protocol = Protocol::kRestJson};
-  if (head.path().starts_with("/mayfly/code/")) return {.kind = ServiceKind::kCode, .name = "code", .operation = {}, .protocol = Protocol::kRestXml};
+  if (head.path().starts_with("/mayfly/code/"))
+    return {.kind = ServiceKind::kCode, .name = "code", .operation = {}, .protocol = Protocol::kRestXml};
   const std::string_view target = head.headers.get("X-Amz-Target");
   Service service;
   service.name = guess_name(head, target, scope_service);

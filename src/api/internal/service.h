@@ -13,9 +13,9 @@ enum class ServiceKind : std::uint8_t { kLambda, kLogs, kSts, kCode, kMayfly, kO
 
 struct Service {
   ServiceKind kind = ServiceKind::kUnknown;
-  std::string name;                          // "lambda", "logs", "s3" ...; bounded, for metrics and errors
-  std::string operation;                     // where the target header names it
-  Protocol protocol = Protocol::kRestJson;   // of answers and errors
+  std::string name;                         // "lambda", "logs", "s3" ...; bounded, for metrics and errors
+  std::string operation;                    // where the target header names it
+  Protocol protocol = Protocol::kRestJson;  // of answers and errors
 };
 
 // `scope_service`: the service the signature's scope names, "" without one. Reads the head only and proves nothing.

@@ -23,10 +23,24 @@ constexpr std::int64_t kMemoryMax_mb = 10'240;
 constexpr std::array kAccepted = {"VpcConfig", "DeadLetterConfig", "KMSKeyArn"};
 
 // Names of variables that belong to the runtime environment (AWS: "Defined runtime environment variables").
-constexpr std::array kReservedVariables = {
-    "_HANDLER", "_X_AMZN_TRACE_ID", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_EXECUTION_ENV", "AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
-    "AWS_LAMBDA_FUNCTION_VERSION", "AWS_LAMBDA_INITIALIZATION_TYPE", "AWS_LAMBDA_LOG_GROUP_NAME", "AWS_LAMBDA_LOG_STREAM_NAME", "AWS_ACCESS_KEY", "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_LAMBDA_RUNTIME_API", "LAMBDA_TASK_ROOT", "LAMBDA_RUNTIME_DIR"};
+constexpr std::array kReservedVariables = {"_HANDLER",
+                                           "_X_AMZN_TRACE_ID",
+                                           "AWS_DEFAULT_REGION",
+                                           "AWS_REGION",
+                                           "AWS_EXECUTION_ENV",
+                                           "AWS_LAMBDA_FUNCTION_NAME",
+                                           "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+                                           "AWS_LAMBDA_FUNCTION_VERSION",
+                                           "AWS_LAMBDA_INITIALIZATION_TYPE",
+                                           "AWS_LAMBDA_LOG_GROUP_NAME",
+                                           "AWS_LAMBDA_LOG_STREAM_NAME",
+                                           "AWS_ACCESS_KEY",
+                                           "AWS_ACCESS_KEY_ID",
+                                           "AWS_SECRET_ACCESS_KEY",
+                                           "AWS_SESSION_TOKEN",
+                                           "AWS_LAMBDA_RUNTIME_API",
+                                           "LAMBDA_TASK_ROOT",
+                                           "LAMBDA_RUNTIME_DIR"};
 
 const json::object* object_in(const json::object& input, json::string_view name) {
   const json::value* found = input.if_contains(name);
@@ -60,8 +74,10 @@ Result<void> refuse_unsupported(const json::object& input) {
   if (text_in(&input, "PackageType").value_or("Zip") == "Image" || is_set(input, "ImageConfig")) {
     return unsupported("mayfly does not run container images yet; deploy the function as a zip (PackageType Zip)");
   }
-  if (is_set(input, "Layers")) return unsupported("mayfly does not support layers (Layers) yet; put the layer's files into the function's zip");
-  for (const char* name : {"FileSystemConfigs", "CodeSigningConfigArn", "TenancyConfig", "CapacityProviderConfig", "DurableConfig", "PublishTo"}) {
+  if (is_set(input, "Layers"))
+    return unsupported("mayfly does not support layers (Layers) yet; put the layer's files into the function's zip");
+  for (const char* name :
+       {"FileSystemConfigs", "CodeSigningConfigArn", "TenancyConfig", "CapacityProviderConfig", "DurableConfig", "PublishTo"}) {
     if (is_set(input, name)) return unsupported("mayfly does not support " + std::string(name) + " yet; leave it out");
   }
   return {};
@@ -83,19 +99,24 @@ Result<std::map<std::string, std::string>> environment_from(const json::object& 
   }
   if (!reserved.empty()) {
     return invalid_parameter(
-        "Lambda was unable to configure your environment variables because the environment variables you have provided contains reserved keys that are currently not "
-        "supported for modification. Reserved keys used in this request: " + reserved);
+        "Lambda was unable to configure your environment variables because the environment variables you have provided contains reserved "
+        "keys that are currently not "
+        "supported for modification. Reserved keys used in this request: " +
+        reserved);
   }
   const std::string text = environment_text(read);
   if (text.size() > engine::Limits::kEnvironmentBytesMax) {
     return invalid_parameter(
-        "Lambda was unable to configure your environment variables because the environment variables you have provided exceeded the 4KB limit. String measured: " + text);
+        "Lambda was unable to configure your environment variables because the environment variables you have provided exceeded the 4KB "
+        "limit. String measured: " +
+        text);
   }
   return read;
 }
 
 Result<void> check_limits(std::optional<std::int64_t> timeout_s, std::optional<std::int64_t> memory_mb) {
-  if (timeout_s && *timeout_s > kTimeoutMax_s) return invalid_parameter("'Timeout' value failed to satisfy constraint: Member must have value less than or equal to 900");
+  if (timeout_s && *timeout_s > kTimeoutMax_s)
+    return invalid_parameter("'Timeout' value failed to satisfy constraint: Member must have value less than or equal to 900");
   if (memory_mb && *memory_mb > kMemoryMax_mb) {
     return invalid_parameter("'MemorySize' value failed to satisfy constraint: Member must have value less than or equal to 10240");
   }
@@ -106,7 +127,8 @@ Result<void> check_limits(std::optional<std::int64_t> timeout_s, std::optional<s
 Result<void> check_logging(const json::object* logging, const std::string& format) {
   if (logging == nullptr || format == "JSON") return {};
   if (!text_in(logging, "ApplicationLogLevel") && !text_in(logging, "SystemLogLevel")) return {};
-  return invalid_parameter("The log level can only be set when LogFormat is JSON; set LoggingConfig.LogFormat to JSON or leave the levels out.");
+  return invalid_parameter(
+      "The log level can only be set when LogFormat is JSON; set LoggingConfig.LogFormat to JSON or leave the levels out.");
 }
 
 // `accepted` with what `input` sets of the members that are only stored; an empty value takes one away.
@@ -117,8 +139,9 @@ std::string merge_accepted(const std::string& accepted, const json::object& inpu
     const json::value* given = input.if_contains(name);
     if (given == nullptr) continue;
     const json::object* letter = given->if_object();
-    const bool clears = (given->is_string() && given->get_string().empty()) ||
-                        (std::string_view(name) == "DeadLetterConfig" && letter != nullptr && text_in(letter, "TargetArn").value_or("").empty());
+    const bool clears =
+        (given->is_string() && given->get_string().empty()) ||
+        (std::string_view(name) == "DeadLetterConfig" && letter != nullptr && text_in(letter, "TargetArn").value_or("").empty());
     if (clears) {
       merged.erase(name);
     } else {
@@ -203,16 +226,20 @@ json::object configuration_json(const engine::FunctionVersion& version, ArnForm 
 }
 
 Result<void> check_runtime_name(const std::string& runtime) {
-  const auto among = [&runtime](std::span<const std::string_view> names) { return std::find(names.begin(), names.end(), runtime) != names.end(); };
+  const auto among = [&runtime](std::span<const std::string_view> names) {
+    return std::find(names.begin(), names.end(), runtime) != names.end();
+  };
   if (among(runtimes_accepted()) || among(runtimes_accepted_newer())) return {};
   if (among(runtimes_deprecated())) {
     return invalid_parameter("The runtime parameter of " + runtime +
-                             " is no longer supported for creating or updating AWS Lambda functions. We recommend you use a supported runtime while creating or updating "
+                             " is no longer supported for creating or updating AWS Lambda functions. We recommend you use a supported "
+                             "runtime while creating or updating "
                              "functions.");
   }
   std::string names;
   for (const std::string_view each : runtimes_accepted()) names.append(names.empty() ? "" : ", ").append(each);
-  return invalid_parameter("Value " + runtime + " at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: [" + names + "] or be a valid ARN");
+  return invalid_parameter("Value " + runtime + " at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: [" +
+                           names + "] or be a valid ARN");
 }
 
 Result<engine::FunctionConfig> configuration_from(const json::object& input) {
@@ -225,7 +252,8 @@ Result<engine::FunctionConfig> configuration_from(const json::object& input) {
   }
   MAYFLY_TRY(check_runtime_name(config.runtime));
   config.role = text_in(&input, "Role").value_or("");
-  if (const json::value* architectures = input.if_contains("Architectures"); architectures != nullptr && !architectures->get_array().empty()) {
+  if (const json::value* architectures = input.if_contains("Architectures");
+      architectures != nullptr && !architectures->get_array().empty()) {
     const json::string& name = architectures->get_array().front().get_string();
     config.architecture.assign(name.data(), name.size());
   }
@@ -262,7 +290,8 @@ Result<engine::ConfigChange> change_from(const json::object& input, const engine
   MAYFLY_TRY(check_limits(timeout_s, memory_mb));
   if (timeout_s) change.timeout_s = static_cast<std::uint32_t>(*timeout_s);
   if (memory_mb) change.memory_mb = static_cast<std::uint32_t>(*memory_mb);
-  if (const auto size_mb = number_in(object_in(input, "EphemeralStorage"), "Size")) change.ephemeral_mb = static_cast<std::uint32_t>(*size_mb);
+  if (const auto size_mb = number_in(object_in(input, "EphemeralStorage"), "Size"))
+    change.ephemeral_mb = static_cast<std::uint32_t>(*size_mb);
   if (const json::object* environment = object_in(input, "Environment")) {
     MAYFLY_ASSIGN(change.environment, environment_from(*environment));
   }

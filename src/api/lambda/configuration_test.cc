@@ -40,7 +40,8 @@ void make_active(engine::FunctionVersion& version, const std::string& revision) 
 // What differs by nature is taken from the golden answer.
 json::object comparable(const engine::FunctionVersion& version, const json::object& golden, ArnForm form = ArnForm::kPlainLatest) {
   json::object shown = configuration_json(version, form, kAccount);
-  EXPECT_TRUE(std::string(shown.at("RuntimeVersionConfig").at("RuntimeVersionArn").as_string()).starts_with("arn:aws:lambda:us-east-1::runtime:"));
+  EXPECT_TRUE(
+      std::string(shown.at("RuntimeVersionConfig").at("RuntimeVersionArn").as_string()).starts_with("arn:aws:lambda:us-east-1::runtime:"));
   EXPECT_TRUE(shown.at("CodeSize").is_number());
   for (const char* name : {"RuntimeVersionConfig", "CodeSize"}) shown[name] = golden.at(name);
   // Numbers of either sign compare equal as text.
@@ -144,10 +145,11 @@ TEST(ConfigurationTest, UnknownAndRetiredRuntimesHaveTheRecordedTexts) {
 
 TEST(ConfigurationTest, WhatAFunctionWouldRelyOnIsRefusedByName) {
   const std::string start = R"({"Runtime":"python3.12","Handler":"a.b",)";
-  for (const auto& [member, word] : std::vector<std::pair<std::string, std::string>>{{R"("Layers":["arn:x"])", "Layers"},
-                                                                                     {R"("PackageType":"Image")", "images"},
-                                                                                     {R"("FileSystemConfigs":[{}])", "FileSystemConfigs"},
-                                                                                     {R"("DurableConfig":{"ExecutionTimeout":1})", "DurableConfig"}}) {
+  for (const auto& [member, word] :
+       std::vector<std::pair<std::string, std::string>>{{R"("Layers":["arn:x"])", "Layers"},
+                                                        {R"("PackageType":"Image")", "images"},
+                                                        {R"("FileSystemConfigs":[{}])", "FileSystemConfigs"},
+                                                        {R"("DurableConfig":{"ExecutionTimeout":1})", "DurableConfig"}}) {
     const auto config = configuration_from(input(start + member + "}"));
     ASSERT_FALSE(config.ok()) << member;
     EXPECT_EQ(config.error().id(), "UnsupportedOperationException");
@@ -164,8 +166,9 @@ TEST(ConfigurationTest, VariablesMayTakeFourKilobytesAsJsonAndNoReservedName) {
   EXPECT_TRUE(with("LARGE_VAR", 4096 - frame).ok());
   const auto over = with("LARGE_VAR", 4097 - frame);
   ASSERT_FALSE(over.ok());
-  EXPECT_TRUE(over.error().message().starts_with(
-      "Lambda was unable to configure your environment variables because the environment variables you have provided exceeded the 4KB limit. String measured: {\"LARGE_VAR\":\"xx"));
+  EXPECT_TRUE(
+      over.error().message().starts_with("Lambda was unable to configure your environment variables because the environment variables you "
+                                         "have provided exceeded the 4KB limit. String measured: {\"LARGE_VAR\":\"xx"));
   const auto reserved = with("AWS_REGION", 1);
   ASSERT_FALSE(reserved.ok());
   EXPECT_TRUE(reserved.error().message().ends_with("Reserved keys used in this request: AWS_REGION"));

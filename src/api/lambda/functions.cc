@@ -58,7 +58,9 @@ net::Response answer(int status, const json::object& body) { return json_answer(
 
 Result<std::string> zip_from(const json::object& code) {
   for (const char* name : {"S3Bucket", "S3Key"}) {
-    if (code.contains(name)) return unsupported("mayfly does not fetch code from S3 yet; send it as Code.ZipFile (aws lambda ... --zip-file fileb://function.zip)");
+    if (code.contains(name))
+      return unsupported(
+          "mayfly does not fetch code from S3 yet; send it as Code.ZipFile (aws lambda ... --zip-file fileb://function.zip)");
   }
   if (code.contains("ImageUri")) return unsupported("mayfly does not run container images (ImageUri) yet; send the code as ZipFile");
   const json::value* zip = code.if_contains("ZipFile");
@@ -68,7 +70,8 @@ Result<std::string> zip_from(const json::object& code) {
   if (!decoded.ok()) return Error(ErrorCode::kInvalidArgument, "code.zipFile: " + decoded.error().message(), "SerializationException");
   if (decoded->empty()) return invalid_parameter("Uploaded file must be a non-empty zip");
   if (decoded->size() > engine::Limits::kZipBytesMax) {
-    return Error(ErrorCode::kTooLarge, "Zipped size must be smaller than " + std::to_string(engine::Limits::kZipBytesMax) + " bytes", "RequestEntityTooLargeException");
+    return Error(ErrorCode::kTooLarge, "Zipped size must be smaller than " + std::to_string(engine::Limits::kZipBytesMax) + " bytes",
+                 "RequestEntityTooLargeException");
   }
   return *std::move(decoded);
 }
@@ -88,7 +91,8 @@ Result<void> check_runnable(const ControlCall& call, const std::optional<std::st
 
 Result<net::Response> create_function(const ControlCall& call) {
   MAYFLY_ASSIGN(const Target target, target_of(call));
-  if (!target.qualifier.empty()) return invalid_parameter("A new function's name takes no qualifier; \"" + target.qualifier + "\" was given.");
+  if (!target.qualifier.empty())
+    return invalid_parameter("A new function's name takes no qualifier; \"" + target.qualifier + "\" was given.");
   MAYFLY_ASSIGN(engine::FunctionConfig config, configuration_from(call.input));
   MAYFLY_TRY(check_runnable(call, config.runtime));
   MAYFLY_ASSIGN(std::string zip, zip_from(call.input.at("Code").get_object()));
@@ -107,8 +111,8 @@ Result<net::Response> update_function_code(const ControlCall& call) {
   if (const json::value* list = call.input.if_contains("Architectures"); list != nullptr && !list->get_array().empty()) {
     architecture = std::string(list->get_array().front().get_string());
   }
-  auto updated = call.context.registry.update_code(target.name, std::move(zip), architecture, text_in(call.input, "RevisionId"), flag_in(call.input, "Publish"),
-                                                   flag_in(call.input, "DryRun"));
+  auto updated = call.context.registry.update_code(target.name, std::move(zip), architecture, text_in(call.input, "RevisionId"),
+                                                   flag_in(call.input, "Publish"), flag_in(call.input, "DryRun"));
   if (!updated.ok()) return code_error(std::move(updated).error());
   return answer(200, shown(call, **updated, ArnForm::kPlainLatest));
 }
@@ -146,9 +150,11 @@ Result<net::Response> get_function_configuration(const ControlCall& call) {
 
 Result<std::string> code_location(const ControlCall& call, const engine::FunctionVersion& version) {
   const access::CredentialPointer credential = call.context.credentials.find(call.access_key);
-  if (credential == nullptr) return Error(ErrorCode::kUnauthenticated, "The security token included in the request is invalid.", "UnrecognizedClientException");
+  if (credential == nullptr)
+    return Error(ErrorCode::kUnauthenticated, "The security token included in the request is invalid.", "UnrecognizedClientException");
   const std::string path = code_path(version.function_name, version.config.code_id);
-  const net::SigningKey key{.access_key = call.access_key, .secret_key = credential->secret_key, .session_token = credential->session_token};
+  const net::SigningKey key{
+      .access_key = call.access_key, .secret_key = credential->secret_key, .session_token = credential->session_token};
   const net::SigningScope scope{.region = call.context.registry.account().region, .service = "lambda"};
   return "http://" + call.host + path + "?" + net::presign_get(call.host, path, key, scope, call.context.clock.wall_now(), kCodeLinkValid);
 }
@@ -193,7 +199,9 @@ Result<ListPlace> parse_place(const std::string& marker) {
   if (colon == std::string::npos) return bad_marker();
   return ListPlace{.name = decoded->substr(0, colon), .version = decoded->substr(colon + 1)};
 }
-std::string marker_after(const engine::FunctionVersion& version) { return base::base64_encode(version.function_name + ":" + version.version); }
+std::string marker_after(const engine::FunctionVersion& version) {
+  return base::base64_encode(version.function_name + ":" + version.version);
+}
 
 std::uint64_t version_rank(std::string_view version) {
   std::uint64_t number = 0;  // $LATEST comes first
@@ -236,7 +244,9 @@ Result<net::Response> list_functions(const ControlCall& call) {
   json::array functions;
   for (const engine::VersionPtr& version : found) {
     json::object each = shown(call, *version, all ? ArnForm::kQualified : ArnForm::kPlainLatest);
-    for (const char* name : {"State", "StateReason", "StateReasonCode", "LastUpdateStatus", "LastUpdateStatusReason", "LastUpdateStatusReasonCode"}) each.erase(name);
+    for (const char* name :
+         {"State", "StateReason", "StateReasonCode", "LastUpdateStatus", "LastUpdateStatusReason", "LastUpdateStatusReasonCode"})
+      each.erase(name);
     functions.push_back(std::move(each));
   }
   body["Functions"] = std::move(functions);
@@ -249,8 +259,9 @@ Result<net::Response> publish_version(const ControlCall& call) {
   MAYFLY_ASSIGN(const Target target, whole_function(call));
   MAYFLY_TRY(find_version(call.context.registry, target, false));
   if (call.input.contains("PublishTo")) return unsupported("mayfly does not support PublishTo yet; leave it out");
-  MAYFLY_ASSIGN(const engine::VersionPtr published, call.context.registry.publish(target.name, text_in(call.input, "CodeSha256"), optional_text_in(call.input, "Description"),
-                                                                                 text_in(call.input, "RevisionId")));
+  MAYFLY_ASSIGN(const engine::VersionPtr published,
+                call.context.registry.publish(target.name, text_in(call.input, "CodeSha256"), optional_text_in(call.input, "Description"),
+                                              text_in(call.input, "RevisionId")));
   return answer(201, shown(call, *published, ArnForm::kQualified));
 }
 
@@ -293,7 +304,8 @@ Result<std::string> tagged_function(const ControlCall& call) {
   const std::string arn = text_in(call.input, "Resource");
   if (arn.find(":function:") == std::string::npos) return unsupported("mayfly tags only functions so far, not " + arn);
   MAYFLY_ASSIGN(const Target target, resolve_name(arn, "", call.context.registry.account(), call.action));
-  if (!target.qualifier.empty()) return invalid_parameter("Tags on function aliases and versions are not supported. Please specify a function ARN.");
+  if (!target.qualifier.empty())
+    return invalid_parameter("Tags on function aliases and versions are not supported. Please specify a function ARN.");
   MAYFLY_TRY(find_version(call.context.registry, target, false));
   return target.name;
 }
@@ -381,7 +393,9 @@ Result<std::string> resource_of(const json::object& input, const engine::Account
   return target.arn(account);
 }
 
-std::string code_path(const std::string& function_name, const std::string& code_id) { return std::string(kCodePrefix) + function_name + "/" + code_id + ".zip"; }
+std::string code_path(const std::string& function_name, const std::string& code_id) {
+  return std::string(kCodePrefix) + function_name + "/" + code_id + ".zip";
+}
 
 std::optional<CodeLink> parse_code_path(std::string_view path) {
   if (!path.starts_with(kCodePrefix) || !path.ends_with(".zip")) return std::nullopt;

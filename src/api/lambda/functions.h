@@ -30,7 +30,8 @@ using ControlOperation = base::Result<net::Response> (*)(const ControlCall&);
 [[nodiscard]] ControlOperation find_control_operation(std::string_view name);
 
 // What a request acts on, for authorise(): a function's ARN, or "*" where it names none.
-[[nodiscard]] base::Result<std::string> resource_of(const boost::json::object& input, const engine::Account& account, const std::string& action);
+[[nodiscard]] base::Result<std::string> resource_of(const boost::json::object& input, const engine::Account& account,
+                                                    const std::string& action);
 
 // Where GetFunction's Code.Location points, without host and signature, and back. The path names function and code, so that
 // a link dies with what it linked to.

@@ -6,6 +6,10 @@
 #include <sstream>
 #include <string>
 
+#ifndef MAYFLY_SOURCE_DIR  // set for test programs
+#define MAYFLY_SOURCE_DIR "."
+#endif
+
 namespace mayfly::api::lambda {
 
 inline const boost::json::object& golden() {
@@ -17,7 +21,9 @@ inline const boost::json::object& golden() {
   }();
   return all;
 }
-inline const boost::json::object& golden_configuration(const std::string& name) { return golden().at("configurations").at(name).as_object(); }
+inline const boost::json::object& golden_configuration(const std::string& name) {
+  return golden().at("configurations").at(name).as_object();
+}
 
 // An error as recorded: status and the members of the body.
 struct GoldenError {

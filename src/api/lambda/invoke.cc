@@ -113,14 +113,16 @@ Result<void> check_kind(const json::object& input) {
 Result<void> check_state(const engine::FunctionVersion& version) {
   if (version.state != engine::FunctionState::kPending && version.state != engine::FunctionState::kFailed) return {};
   return Error(ErrorCode::kConflict,
-               "The operation cannot be performed at this time. The function is currently in the following state: " + std::string(engine::state_name(version.state)),
+               "The operation cannot be performed at this time. The function is currently in the following state: " +
+                   std::string(engine::state_name(version.state)),
                "ResourceConflictException");
 }
 
 // Everything that can be wrong with a call before the engine sees it.
 Result<engine::InvocationPtr> prepare(InvokeCall& call, engine::ResponseMode mode) {
   const engine::Account& account = call.context.registry.account();
-  MAYFLY_ASSIGN(const Target target, resolve_name(text_in(call.input, "FunctionName"), text_in(call.input, "Qualifier"), account, kActionName));
+  MAYFLY_ASSIGN(const Target target,
+                resolve_name(text_in(call.input, "FunctionName"), text_in(call.input, "Qualifier"), account, kActionName));
   MAYFLY_TRY(check_kind(call.input));
   MAYFLY_ASSIGN(std::string client_context, decode_client_context(text_in(call.input, "ClientContext")));
   if (call.payload.empty()) {
@@ -140,7 +142,8 @@ Result<engine::InvocationPtr> prepare(InvokeCall& call, engine::ResponseMode mod
   invocation->trace_id = std::string(call.exchange.head().headers.get("X-Amzn-Trace-Id"));
   if (invocation->trace_id.empty()) invocation->trace_id = new_trace_id(call.context.clock.wall_now());
   invocation->accepted = call.context.clock.now();
-  invocation->call_deadline = invocation->accepted + call.context.queue_budget + call.context.start_budget + std::chrono::seconds(version->config.timeout_s);
+  invocation->call_deadline =
+      invocation->accepted + call.context.queue_budget + call.context.start_budget + std::chrono::seconds(version->config.timeout_s);
   invocation->version = std::move(version);
   return invocation;
 }
@@ -189,7 +192,8 @@ std::string complete_event(const engine::Outcome& outcome, bool tail_log) {
 // Sends what the sink has until the outcome. An error: the peer went away.
 class StreamAnswer {
  public:
-  StreamAnswer(net::Exchange& exchange, Sink& sink, const engine::Invocation& invocation) : exchange_(exchange), sink_(sink), invocation_(invocation) {}
+  StreamAnswer(net::Exchange& exchange, Sink& sink, const engine::Invocation& invocation)
+      : exchange_(exchange), sink_(sink), invocation_(invocation) {}
 
   Awaitable<Result<void>> run() {
     while (true) {
@@ -228,7 +232,8 @@ class StreamAnswer {
   Awaitable<Result<void>> finish(engine::Outcome& outcome) {
     if (outcome.kind == engine::OutcomeKind::kRefused && !begun_) co_return refusal(outcome);
     MAYFLY_CO_TRY(co_await begin());
-    if (outcome.kind == engine::OutcomeKind::kSuccess && !outcome.payload.empty()) MAYFLY_CO_TRY(co_await send_piece(std::move(outcome.payload)));
+    if (outcome.kind == engine::OutcomeKind::kSuccess && !outcome.payload.empty())
+      MAYFLY_CO_TRY(co_await send_piece(std::move(outcome.payload)));
     const std::string last = complete_event(outcome, invocation_.tail_log);
     MAYFLY_CO_TRY(co_await exchange_.write(last));
     net::Headers no_trailers;

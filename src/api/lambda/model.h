@@ -17,8 +17,8 @@ enum class ShapeType : std::uint8_t { kString, kInteger, kLong, kDouble, kBoolea
 enum class Location : std::uint8_t { kPath, kQuery, kHeader, kBody, kPayload };
 
 struct Member {
-  std::string_view name = {};             // "FunctionName"
-  std::string_view wire = {};             // its name in path, query, header or JSON
+  std::string_view name = {};  // "FunctionName"
+  std::string_view wire = {};  // its name in path, query, header or JSON
   Location in = Location::kBody;
   std::uint16_t shape = 0;
   bool required = false;
@@ -30,17 +30,17 @@ struct Shape {
   // Lengths of strings and lists, values of numbers.
   std::int64_t min = std::numeric_limits<std::int64_t>::min();
   std::int64_t max = std::numeric_limits<std::int64_t>::max();
-  std::string_view pattern = {};          // as error texts quote it
-  std::string_view match = {};            // the same said without look-around, where `pattern` has some; else empty
+  std::string_view pattern = {};                  // as error texts quote it
+  std::string_view match = {};                    // the same said without look-around, where `pattern` has some; else empty
   std::span<const std::string_view> values = {};  // of an enumeration
-  std::span<const Member> members = {};   // of a structure
-  std::uint16_t element = 0, key = 0;     // of a list or map
+  std::span<const Member> members = {};           // of a structure
+  std::uint16_t element = 0, key = 0;             // of a list or map
 };
 
 struct Operation {
   std::string_view name, method;
-  std::string_view path;                  // "/2015-03-31/functions/{FunctionName}"
-  std::string_view query;                 // "List=ALL": the query must contain it; mostly empty
+  std::string_view path;   // "/2015-03-31/functions/{FunctionName}"
+  std::string_view query;  // "List=ALL": the query must contain it; mostly empty
   int success = 200;
   std::span<const Member> members;
 };
@@ -48,8 +48,8 @@ struct Operation {
 struct ErrorType {
   std::string_view name;
   int status = 500;
-  std::string_view message_key;           // "message" or "Message"
-  bool bare = false;                      // the body has no Type member
+  std::string_view message_key;  // "message" or "Message"
+  bool bare = false;             // the body has no Type member
 };
 
 [[nodiscard]] std::span<const Operation> operations();

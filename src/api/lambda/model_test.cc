@@ -40,7 +40,8 @@ TEST(ModelTest, PathValuesArePercentDecoded) {
 }
 
 TEST(ModelTest, AnArnInThePathLeavesTheRestOfThePathAlone) {
-  EXPECT_EQ(name_of("GET", "/2015-03-31/functions/arn:aws:lambda:us-east-1:000000000000:function:f/configuration"), "GetFunctionConfiguration");
+  EXPECT_EQ(name_of("GET", "/2015-03-31/functions/arn:aws:lambda:us-east-1:000000000000:function:f/configuration"),
+            "GetFunctionConfiguration");
   EXPECT_EQ(name_of("POST", "/2015-03-31/functions/arn%3Aaws%3Alambda%3Aus-east-1%3A000000000000%3Afunction%3Af/invocations"), "Invoke");
   const auto match = match_operation("GET", "/2017-03-31/tags/arn:aws:x:y:z:kind/name", "");
   ASSERT_TRUE(match);

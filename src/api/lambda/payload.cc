@@ -18,7 +18,9 @@ using base::Result;
 constexpr std::size_t kDepthMax = 1000;  // Jackson's
 constexpr std::string_view kExpected = "(JSON String, Number, Array, Object or token 'null', 'true' or 'false')";
 
-Error invalid_content(std::string message) { return Error(ErrorCode::kInvalidArgument, std::move(message), "InvalidRequestContentException"); }
+Error invalid_content(std::string message) {
+  return Error(ErrorCode::kInvalidArgument, std::move(message), "InvalidRequestContentException");
+}
 
 // Walks text that is known to be no JSON until it meets what is wrong. `at_` is where Jackson's read position stands.
 class Diagnosis {
@@ -70,7 +72,9 @@ class Diagnosis {
   void value(std::size_t depth) {
     skip_space();
     if (failed()) return;
-    if (depth > kDepthMax) return report("Document nesting depth (" + std::to_string(depth) + ") exceeds the maximum allowed (" + std::to_string(kDepthMax) + ")");
+    if (depth > kDepthMax)
+      return report("Document nesting depth (" + std::to_string(depth) + ") exceeds the maximum allowed (" + std::to_string(kDepthMax) +
+                    ")");
     if (ended()) return report("Unexpected end-of-input");
     const char c = text_[at_];
     if (c == '{') return object(depth);
@@ -139,7 +143,8 @@ class Diagnosis {
       const auto c = static_cast<unsigned char>(text_[at_]);
       if (c == '"') return void(++at_);
       if (c < 0x20) {
-        return report("Illegal unquoted character ((CTRL-CHAR, code " + std::to_string(c) + ")): has to be escaped using backslash to be included in string value");
+        return report("Illegal unquoted character ((CTRL-CHAR, code " + std::to_string(c) +
+                      ")): has to be escaped using backslash to be included in string value");
       }
       if (c == '\\') {
         if (!escape()) return;
@@ -195,7 +200,8 @@ class Diagnosis {
     if (text_[at_] == '-') ++at_;
     const std::size_t first = at_;
     digits();
-    if (at_ == first) return ended() ? report("Unexpected end-of-input") : unexpected("expected digit (0-9) to follow minus sign, for valid numeric value");
+    if (at_ == first)
+      return ended() ? report("Unexpected end-of-input") : unexpected("expected digit (0-9) to follow minus sign, for valid numeric value");
     if (text_[first] == '0' && at_ - first > 1) return report("Invalid numeric value: Leading zeroes not allowed");
     if (!ended() && text_[at_] == '.') {
       ++at_;
@@ -249,13 +255,14 @@ Result<void> check_payload_json(std::string_view payload) {
 Result<std::string> decode_client_context(std::string_view header) {
   if (header.empty()) return std::string();
   if (header.size() > engine::Limits::kClientContextBytesMax) {
-    return invalid_content("Client context must be at most " + std::to_string(engine::Limits::kClientContextBytesMax) + " bytes of base64; it has " +
-                           std::to_string(header.size()));
+    return invalid_content("Client context must be at most " + std::to_string(engine::Limits::kClientContextBytesMax) +
+                           " bytes of base64; it has " + std::to_string(header.size()));
   }
   auto decoded = base::base64_decode(header);
   if (!decoded.ok()) return invalid_content("Client context must be a valid Base64-encoded JSON object: " + decoded.error().message());
   const auto checked = base::check_json(*decoded);
-  if (!checked.ok() || decoded->find('{') == std::string::npos) return invalid_content("Client context must be a valid Base64-encoded JSON object.");
+  if (!checked.ok() || decoded->find('{') == std::string::npos)
+    return invalid_content("Client context must be a valid Base64-encoded JSON object.");
   return *std::move(decoded);
 }
 

@@ -8,14 +8,16 @@ using base::Error;
 using base::ErrorCode;
 using base::Result;
 
-Result<Target> resolve_name(const std::string& name, const std::string& qualifier, const engine::Account& account, const std::string& action) {
+Result<Target> resolve_name(const std::string& name, const std::string& qualifier, const engine::Account& account,
+                            const std::string& action) {
   MAYFLY_ASSIGN(engine::FunctionName parsed, engine::parse_function_name(name));
   if (!parsed.region.empty() && parsed.region != account.region) {
     return not_found("Functions from '" + parsed.region + "' are not reachable in this region ('" + account.region + "')");
   }
   if (!parsed.account.empty() && parsed.account != account.id) {
     return Error(ErrorCode::kPermissionDenied,
-                 "not authorized to perform: " + action + " on resource: " + name + " because it belongs to account " + parsed.account + "; this server holds account " + account.id,
+                 "not authorized to perform: " + action + " on resource: " + name + " because it belongs to account " + parsed.account +
+                     "; this server holds account " + account.id,
                  "AccessDeniedException");
   }
   if (!parsed.qualifier.empty() && !qualifier.empty() && parsed.qualifier != qualifier) {

@@ -12,15 +12,19 @@ struct Target {
   std::string name;
   std::string qualifier;  // "" unless the name or the query gave one
   // The ARN as the caller qualified it.
-  [[nodiscard]] std::string arn(const engine::Account& account) const { return account.function_arn(name) + (qualifier.empty() ? "" : ":" + qualifier); }
+  [[nodiscard]] std::string arn(const engine::Account& account) const {
+    return account.function_arn(name) + (qualifier.empty() ? "" : ":" + qualifier);
+  }
 };
 
 // Checks form, region and account of `name` and that its qualifier and `qualifier` agree. Whether the function exists is not
 // asked. `action` ("lambda:GetFunction") is for the error about another account.
-[[nodiscard]] base::Result<Target> resolve_name(const std::string& name, const std::string& qualifier, const engine::Account& account, const std::string& action);
+[[nodiscard]] base::Result<Target> resolve_name(const std::string& name, const std::string& qualifier, const engine::Account& account,
+                                                const std::string& action);
 
 // The version `target` means, or ResourceNotFoundException. `says_latest`: the error names ":$LATEST" where no qualifier was
 // given, as Invoke's does.
-[[nodiscard]] base::Result<engine::VersionPtr> find_version(const engine::FunctionRegistry& registry, const Target& target, bool says_latest);
+[[nodiscard]] base::Result<engine::VersionPtr> find_version(const engine::FunctionRegistry& registry, const Target& target,
+                                                            bool says_latest);
 
 }  // namespace mayfly::api::lambda

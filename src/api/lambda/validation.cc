@@ -20,7 +20,7 @@ using base::Error;
 using base::ErrorCode;
 using base::Result;
 
-constexpr std::size_t kEchoBytesMax = 16U << 10U;   // of a refused value in an error text
+constexpr std::size_t kEchoBytesMax = 16U << 10U;  // of a refused value in an error text
 constexpr std::size_t kNestingMax = 64;
 
 Error serialization_error(const std::string& path, std::string_view found, std::string_view wanted) {
@@ -105,16 +105,19 @@ std::string enumeration(const Shape& shape) {
 
 bool has_min(const Shape& shape) { return shape.min != std::numeric_limits<std::int64_t>::min(); }
 bool has_max(const Shape& shape) { return shape.max != std::numeric_limits<std::int64_t>::max(); }
-bool is_number(const Shape& shape) { return shape.type == ShapeType::kInteger || shape.type == ShapeType::kLong || shape.type == ShapeType::kDouble; }
+bool is_number(const Shape& shape) {
+  return shape.type == ShapeType::kInteger || shape.type == ShapeType::kLong || shape.type == ShapeType::kDouble;
+}
 
 std::string bound_text(const Shape& shape, bool upper) {
-  return std::string("Member must have ") + (is_number(shape) ? "value" : "length") + (upper ? " less than or equal to " : " greater than or equal to ") +
-         std::to_string(upper ? shape.max : shape.min);
+  return std::string("Member must have ") + (is_number(shape) ? "value" : "length") +
+         (upper ? " less than or equal to " : " greater than or equal to ") + std::to_string(upper ? shape.max : shape.min);
 }
 
 // Characters, not bytes: AWS counts UTF-16 units, which differ only outside the basic plane.
 std::int64_t length_of(std::string_view text) {
-  return static_cast<std::int64_t>(std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U; }));
+  return static_cast<std::int64_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U; }));
 }
 
 // The constraints of a scalar or the length of a list, that `value` violates.
@@ -128,8 +131,10 @@ std::vector<std::string> violated(const Shape& shape, const json::value& value) 
     const std::string_view view(text->data(), text->size());
     if (shape.type == ShapeType::kBlob) return texts;  // its length is known once it is decoded
     bounds(length_of(view));
-    if (!shape.pattern.empty() && !matches(shape, view)) texts.push_back("Member must satisfy regular expression pattern: " + std::string(shape.pattern));
-    if (!shape.values.empty() && std::find(shape.values.begin(), shape.values.end(), view) == shape.values.end()) texts.push_back(enumeration(shape));
+    if (!shape.pattern.empty() && !matches(shape, view))
+      texts.push_back("Member must satisfy regular expression pattern: " + std::string(shape.pattern));
+    if (!shape.values.empty() && std::find(shape.values.begin(), shape.values.end(), view) == shape.values.end())
+      texts.push_back(enumeration(shape));
   } else if (const auto* list = value.if_array()) {
     bounds(static_cast<std::int64_t>(list->size()));
   } else if (value.is_int64()) {
@@ -169,7 +174,8 @@ class Checker {
 
   Result<void> finish() {
     if (violations_.empty()) return {};
-    std::string text = std::to_string(violations_.size()) + (violations_.size() == 1 ? " validation error detected: " : " validation errors detected: ");
+    std::string text =
+        std::to_string(violations_.size()) + (violations_.size() == 1 ? " validation error detected: " : " validation errors detected: ");
     for (std::size_t i = 0; i < violations_.size(); ++i) text += (i > 0 ? "; " : "") + violations_[i];
     return Error(ErrorCode::kInvalidArgument, std::move(text), "ValidationException");
   }
@@ -277,12 +283,16 @@ Result<json::value> from_text(const Shape& shape, const std::string& text, const
 }
 
 Result<json::object> read_body(const Operation& operation, std::string_view body) {
-  const bool has_body = std::any_of(operation.members.begin(), operation.members.end(), [](const Member& each) { return each.in == Location::kBody; });
+  const bool has_body =
+      std::any_of(operation.members.begin(), operation.members.end(), [](const Member& each) { return each.in == Location::kBody; });
   if (!has_body || body.empty()) return json::object();
   auto parsed = base::parse_json(body, {.depth_max = kNestingMax, .bytes_max = body.size()});
-  if (!parsed.ok()) return Error(ErrorCode::kInvalidArgument, "Could not parse request body into json: " + parsed.error().message(), "InvalidRequestContentException");
+  if (!parsed.ok())
+    return Error(ErrorCode::kInvalidArgument, "Could not parse request body into json: " + parsed.error().message(),
+                 "InvalidRequestContentException");
   if (!parsed->is_object()) {
-    return Error(ErrorCode::kInvalidArgument, "Could not parse request body into json: " + std::string(kind_name(*parsed)) + " where an object is expected",
+    return Error(ErrorCode::kInvalidArgument,
+                 "Could not parse request body into json: " + std::string(kind_name(*parsed)) + " where an object is expected",
                  "InvalidRequestContentException");
   }
   return std::move(parsed->get_object());
@@ -307,7 +317,8 @@ std::vector<std::string> texts_of(const Member& member, const Match& match, cons
   return texts;
 }
 
-Result<std::optional<json::value>> gather(const Member& member, const Match& match, const QueryParameters& query, const net::RequestHead& head, json::object& body) {
+Result<std::optional<json::value>> gather(const Member& member, const Match& match, const QueryParameters& query,
+                                          const net::RequestHead& head, json::object& body) {
   if (member.in == Location::kPayload) return std::optional<json::value>();
   if (member.in == Location::kBody) {
     json::value* found = body.if_contains(json::string_view(member.wire.data(), member.wire.size()));

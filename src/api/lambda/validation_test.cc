@@ -20,8 +20,10 @@ Result<json::object> read(const std::string& method, const std::string& target, 
 }
 
 Result<json::object> create(const std::string& members) {
-  return read("POST", "/2015-03-31/functions",
-              R"({"FunctionName":"f","Role":"arn:aws:iam::000000000000:role/r","Code":{"ZipFile":"UEsF"},"Runtime":"python3.12","Handler":"a.b")" + members + "}");
+  return read(
+      "POST", "/2015-03-31/functions",
+      R"({"FunctionName":"f","Role":"arn:aws:iam::000000000000:role/r","Code":{"ZipFile":"UEsF"},"Runtime":"python3.12","Handler":"a.b")" +
+          members + "}");
 }
 
 void expect_error(const Result<json::object>& result, const std::string& type, const std::string& message) {
@@ -56,7 +58,8 @@ TEST(ValidationTest, RecordedViolationsHaveTheRecordedTexts) {
   expect_golden(read("POST", "/2015-03-31/functions", R"({"FunctionName":"f","Role":"r1","Code":{"ZipFile":"UEsF"}})"), "role");
   expect_golden(create(R"(,"Architectures":["x86_64","arm64"])"), "architectures_two");
   expect_golden(create(R"(,"Architectures":["X86_64"])"), "architecture_uppercase");
-  expect_golden(read("POST", "/2015-03-31/functions/arn%3Aaws%3Alambda%3Aus-east-1%3A123400000000%40function%3Amyfn/invocations"), "name_pattern");
+  expect_golden(read("POST", "/2015-03-31/functions/arn%3Aaws%3Alambda%3Aus-east-1%3A123400000000%40function%3Amyfn/invocations"),
+                "name_pattern");
   expect_golden(read("POST", "/2017-03-31/tags/arn%3Aaws%3Asomething", R"({"Tags":{"a":"b"}})"), "tag_arn");
   expect_golden(read("DELETE", "/2017-03-31/tags/arn%3Aaws%3Alambda%3Aus-east-1%3A000000000000%3Afunction%3Af"), "untag_keys");
 }
@@ -65,15 +68,20 @@ TEST(ValidationTest, EveryViolationIsNamedAtOnce) {
   const auto input = read("POST", "/2015-03-31/functions", R"({"FunctionName":"f","Role":"r1","Code":{},"Timeout":0,"MemorySize":127})");
   ASSERT_FALSE(input.ok());
   EXPECT_TRUE(input.error().message().starts_with("3 validation errors detected: Value 'r1' at 'role'")) << input.error().message();
-  EXPECT_NE(input.error().message().find("; Value '0' at 'timeout' failed to satisfy constraint: Member must have value greater than or equal to 1; "), std::string::npos);
-  EXPECT_TRUE(input.error().message().ends_with("Value '127' at 'memorySize' failed to satisfy constraint: Member must have value greater than or equal to 128"));
+  EXPECT_NE(input.error().message().find(
+                "; Value '0' at 'timeout' failed to satisfy constraint: Member must have value greater than or equal to 1; "),
+            std::string::npos);
+  EXPECT_TRUE(input.error().message().ends_with(
+      "Value '127' at 'memorySize' failed to satisfy constraint: Member must have value greater than or equal to 128"));
 }
 
 TEST(ValidationTest, RequiredMembersMustNotBeNull) {
   const auto input = read("POST", "/2015-03-31/functions", "{}");
   ASSERT_FALSE(input.ok());
   for (const char* name : {"functionName", "role", "code"}) {
-    EXPECT_NE(input.error().message().find("Value null at '" + std::string(name) + "' failed to satisfy constraint: Member must not be null"), std::string::npos);
+    EXPECT_NE(
+        input.error().message().find("Value null at '" + std::string(name) + "' failed to satisfy constraint: Member must not be null"),
+        std::string::npos);
   }
   EXPECT_TRUE(input.error().message().starts_with("3 validation errors"));
 }
@@ -104,7 +112,8 @@ TEST(ValidationTest, MapKeysAndValuesAreChecked) {
   const auto bad = create(R"(,"Environment":{"Variables":{"1BAD":"x"}})");
   ASSERT_FALSE(bad.ok());
   EXPECT_EQ(bad.error().message(), violation("environment.variables", "{1BAD=x}",
-                                             "Map keys must satisfy constraint: [Member must satisfy regular expression pattern: [a-zA-Z]([a-zA-Z0-9_])+, Member must not be null]"));
+                                             "Map keys must satisfy constraint: [Member must satisfy regular expression pattern: "
+                                             "[a-zA-Z]([a-zA-Z0-9_])+, Member must not be null]"));
   EXPECT_TRUE(create(R"(,"Tags":{"Gr\u00f6\u00dfe":"\u00fc b"})").ok());
   EXPECT_FALSE(create(R"(,"Tags":{"a":"b\u0007"})").ok());
 }
@@ -130,7 +139,8 @@ TEST(ValidationTest, QueryNumbersAreRead) {
   const auto input = read("GET", "/2015-03-31/functions?MaxItems=7&FunctionVersion=ALL");
   ASSERT_TRUE(input.ok()) << input.error().message();
   EXPECT_EQ(input->at("MaxItems").as_int64(), 7);
-  expect_error(read("GET", "/2015-03-31/functions?MaxItems=0"), "ValidationException", violation("maxItems", "0", "Member must have value greater than or equal to 1"));
+  expect_error(read("GET", "/2015-03-31/functions?MaxItems=0"), "ValidationException",
+               violation("maxItems", "0", "Member must have value greater than or equal to 1"));
   expect_error(read("GET", "/2015-03-31/functions?MaxItems=x"), "SerializationException", "maxItems: 'x' where a whole number is expected");
   expect_error(read("GET", "/2015-03-31/functions?FunctionVersion=SOME"), "ValidationException",
                violation("functionVersion", "SOME", "Member must satisfy enum value set: [ALL]"));

@@ -56,9 +56,9 @@ struct Step {
 
 struct FilterPattern::Node {
   NodeKind kind = NodeKind::kTerms;
-  std::vector<std::string> all, any, none;             // kTerms
-  std::vector<std::shared_ptr<const Node>> children;   // kAnd, kOr
-  std::vector<Step> selector;                          // the rest
+  std::vector<std::string> all, any, none;            // kTerms
+  std::vector<std::shared_ptr<const Node>> children;  // kAnd, kOr
+  std::vector<Step> selector;                         // the rest
   Comparison comparison = Comparison::kEqual;
   std::string text;
   std::optional<double> number;
@@ -71,7 +71,9 @@ using NodePtr = std::shared_ptr<const Node>;
 
 // --- Terms ---
 
-bool is_term_character(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '.' || static_cast<unsigned char>(c) >= 0x80; }
+bool is_term_character(char c) {
+  return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '.' || static_cast<unsigned char>(c) >= 0x80;
+}
 
 Result<std::string> read_phrase(std::string_view text, std::size_t& at) {
   std::string phrase;
@@ -94,7 +96,8 @@ Result<std::string> read_term(std::string_view text, std::size_t& at) {
   while (at < text.size() && text[at] != ' ' && text[at] != '\t') ++at;
   std::string term(text.substr(first, at - first));
   if (term.empty()) return invalid("Invalid filter pattern: a term is missing");
-  if (!std::all_of(term.begin(), term.end(), is_term_character)) return invalid("Invalid character(s) in term '" + term + "'; put it in double quotes");
+  if (!std::all_of(term.begin(), term.end(), is_term_character))
+    return invalid("Invalid character(s) in term '" + term + "'; put it in double quotes");
   return term;
 }
 
@@ -126,7 +129,9 @@ class JsonParser {
   }
 
  private:
-  Error complain(const std::string& what) const { return invalid("Invalid filter pattern at character " + std::to_string(at_ + 1) + ": " + what); }
+  Error complain(const std::string& what) const {
+    return invalid("Invalid filter pattern at character " + std::to_string(at_ + 1) + ": " + what);
+  }
   void skip_space() {
     while (at_ < text_.size() && std::isspace(static_cast<unsigned char>(text_[at_])) != 0) ++at_;
   }
@@ -201,7 +206,9 @@ class JsonParser {
   }
   Result<std::string> member_name() {
     const std::size_t first = at_;
-    while (at_ < text_.size() && (std::isalnum(static_cast<unsigned char>(text_[at_])) != 0 || text_[at_] == '_' || text_[at_] == '-' || text_[at_] == '@')) ++at_;
+    while (at_ < text_.size() &&
+           (std::isalnum(static_cast<unsigned char>(text_[at_])) != 0 || text_[at_] == '_' || text_[at_] == '-' || text_[at_] == '@'))
+      ++at_;
     if (at_ == first) return complain("a member's name is expected");
     return std::string(text_.substr(first, at_ - first));
   }
@@ -222,10 +229,14 @@ class JsonParser {
 
   Result<void> predicate(Node& node) {
     if (take_word("IS")) {
-      if (take_word("TRUE")) node.kind = NodeKind::kIsTrue;
-      else if (take_word("FALSE")) node.kind = NodeKind::kIsFalse;
-      else if (take_word("NULL")) node.kind = NodeKind::kIsNull;
-      else return complain("TRUE, FALSE or NULL is expected");
+      if (take_word("TRUE"))
+        node.kind = NodeKind::kIsTrue;
+      else if (take_word("FALSE"))
+        node.kind = NodeKind::kIsFalse;
+      else if (take_word("NULL"))
+        node.kind = NodeKind::kIsNull;
+      else
+        return complain("TRUE, FALSE or NULL is expected");
       return {};
     }
     if (take_word("NOT")) {
@@ -252,7 +263,8 @@ class JsonParser {
   }
   Result<void> operand(Node& node) {
     skip_space();
-    if (at_ < text_.size() && text_[at_] == '%') return complain("mayfly does not support regular expressions (%...%) yet; use * in a text");
+    if (at_ < text_.size() && text_[at_] == '%')
+      return complain("mayfly does not support regular expressions (%...%) yet; use * in a text");
     if (at_ < text_.size() && text_[at_] == '"') {
       MAYFLY_ASSIGN(node.text, read_phrase(text_, at_));
     } else {
@@ -342,13 +354,16 @@ bool evaluate(const Node& node, const json::value& document) {
 }  // namespace
 
 Result<FilterPattern> FilterPattern::parse(std::string_view text) {
-  if (text.size() > kPatternBytesMax) return invalid("The filter pattern has " + std::to_string(text.size()) + " bytes; the limit is " + std::to_string(kPatternBytesMax));
+  if (text.size() > kPatternBytesMax)
+    return invalid("The filter pattern has " + std::to_string(text.size()) + " bytes; the limit is " + std::to_string(kPatternBytesMax));
   while (!text.empty() && std::isspace(static_cast<unsigned char>(text.front())) != 0) text.remove_prefix(1);
   while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back())) != 0) text.remove_suffix(1);
   FilterPattern pattern;
   if (text.empty()) return pattern;
-  if (text.front() == '[') return invalid("mayfly does not support filter patterns of columns ([...]) yet; use terms or { $.member = \"value\" }");
-  if (text.front() == '%') return invalid("mayfly does not support regular expressions (%...%) in filter patterns yet; use terms or quoted phrases");
+  if (text.front() == '[')
+    return invalid("mayfly does not support filter patterns of columns ([...]) yet; use terms or { $.member = \"value\" }");
+  if (text.front() == '%')
+    return invalid("mayfly does not support regular expressions (%...%) in filter patterns yet; use terms or quoted phrases");
   if (text.front() == '{') {
     MAYFLY_ASSIGN(pattern.root_, JsonParser(text).run());
   } else {

@@ -89,7 +89,9 @@ TEST(FilterPatternTest, BrokenPatternsAreRefusedWithTheirPlace) {
   EXPECT_EQ(refusal("foo-bar"), "Invalid character(s) in term 'foo-bar'; put it in double quotes");
   EXPECT_NE(refusal("\"open").find("not closed"), std::string::npos);
   EXPECT_NE(refusal("{ $.a = 1").find("character 10"), std::string::npos) << refusal("{ $.a = 1");
-  for (const char* broken : {"{", "{}", "{ $ }", "{ $.a }", "{ $.a = }", "{ a = 1 }", "{ $.a = 1 } x", "{ $.a > \"text\" }", "{ $.a[x] = 1 }", "?", "-", "{ $.a IS 1 }"}) refusal(broken);
+  for (const char* broken : {"{", "{}", "{ $ }", "{ $.a }", "{ $.a = }", "{ a = 1 }", "{ $.a = 1 } x", "{ $.a > \"text\" }",
+                             "{ $.a[x] = 1 }", "?", "-", "{ $.a IS 1 }"})
+    refusal(broken);
   EXPECT_NE(refusal(std::string(2000, 'a')).find("1024"), std::string::npos);
   std::string deep = "{ ";
   for (int i = 0; i < 400; ++i) deep += '(';

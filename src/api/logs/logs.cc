@@ -18,9 +18,9 @@ using base::ErrorCode;
 using base::Result;
 using store::LogEvent;
 
-constexpr std::int64_t kEventsMax = 10'000;   // of one answer, AWS's
+constexpr std::int64_t kEventsMax = 10'000;  // of one answer, AWS's
 constexpr std::int64_t kListMax = 50;
-constexpr std::size_t kScanMax = 100'000;     // events looked at by one FilterLogEvents before it answers with a token
+constexpr std::size_t kScanMax = 100'000;  // events looked at by one FilterLogEvents before it answers with a token
 constexpr std::uint64_t kAnswerBytesMax = 1U << 20U;
 
 Error invalid(std::string message) { return Error(ErrorCode::kInvalidArgument, std::move(message), "InvalidParameterException"); }
@@ -54,18 +54,22 @@ Result<std::int64_t> number_in(const json::object& input, json::string_view name
   if (number >= bounds.min && number <= bounds.max) return number;
   const bool low = number < bounds.min;
   std::string shown(name);
-  return invalid("1 validation error detected: Value '" + std::to_string(number) + "' at '" + shown + "' failed to satisfy constraint: Member must have value " +
+  return invalid("1 validation error detected: Value '" + std::to_string(number) + "' at '" + shown +
+                 "' failed to satisfy constraint: Member must have value " +
                  (low ? "greater than or equal to " + std::to_string(bounds.min) : "less than or equal to " + std::to_string(bounds.max)));
 }
 constexpr Bounds kFromBounds{.fallback = 0, .min = 0, .max = INT64_MAX};
 constexpr Bounds kToBounds{.fallback = INT64_MAX, .min = 0, .max = INT64_MAX};
 
-bool is_name_character(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || std::string_view("_-/.#").find(c) != std::string_view::npos; }
+bool is_name_character(char c) {
+  return std::isalnum(static_cast<unsigned char>(c)) != 0 || std::string_view("_-/.#").find(c) != std::string_view::npos;
+}
 
 // "arn:aws:logs:us-east-1:000000000000:log-group:NAME[:*]" or the name itself.
 std::string group_of_identifier(std::string text) {
   constexpr std::string_view kMark = ":log-group:";
-  if (const std::size_t mark = text.find(kMark); text.starts_with("arn:") && mark != std::string::npos) text = text.substr(mark + kMark.size());
+  if (const std::size_t mark = text.find(kMark); text.starts_with("arn:") && mark != std::string::npos)
+    text = text.substr(mark + kMark.size());
   if (text.ends_with(":*")) text.resize(text.size() - 2);
   return text;
 }
@@ -75,7 +79,8 @@ Result<std::string> group_in(const json::object& input) {
   MAYFLY_ASSIGN(const std::string identifier, text_in(input, "logGroupIdentifier"));
   if (!name.empty() && !identifier.empty()) return invalid("Only one of logGroupName and logGroupIdentifier may be given.");
   if (name.empty()) name = group_of_identifier(identifier);
-  if (name.empty()) return invalid("1 validation error detected: Value null at 'logGroupName' failed to satisfy constraint: Member must not be null");
+  if (name.empty())
+    return invalid("1 validation error detected: Value null at 'logGroupName' failed to satisfy constraint: Member must not be null");
   if (name.size() <= 512 && std::all_of(name.begin(), name.end(), is_name_character)) return name;
   return invalid("1 validation error detected: Value '" + name.substr(0, 600) +
                  "' at 'logGroupName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\.\\-_/#A-Za-z0-9]+");
@@ -100,7 +105,9 @@ net::Response empty_answer() {
   return response;
 }
 
-std::string group_arn(const engine::Account& account, const std::string& group) { return "arn:aws:logs:" + account.region + ":" + account.id + ":log-group:" + group; }
+std::string group_arn(const engine::Account& account, const std::string& group) {
+  return "arn:aws:logs:" + account.region + ":" + account.id + ":log-group:" + group;
+}
 
 // Sequences as AWS's identifiers look: 56 digits.
 std::string wide(std::uint64_t number) {
@@ -166,7 +173,8 @@ Result<net::Response> describe_log_groups(const LogCall& call) {
 Result<net::Response> create_log_group(const LogCall& call) {
   MAYFLY_ASSIGN(const std::string group, group_in(call.input));
   call.store.flush();
-  if (has_group(call.store, group)) return Error(ErrorCode::kAlreadyExists, "The specified log group already exists", "ResourceAlreadyExistsException");
+  if (has_group(call.store, group))
+    return Error(ErrorCode::kAlreadyExists, "The specified log group already exists", "ResourceAlreadyExistsException");
   call.store.create_group(group);
   return empty_answer();
 }
@@ -259,8 +267,11 @@ struct Span {
   std::uint64_t first = 0, last = 0;
 };
 Span span_of(const std::vector<LogEvent>& events, const Place& asked) {
-  if (events.empty()) return asked.forward ? Span{.first = asked.sequence + 1, .last = asked.sequence} : Span{.first = asked.sequence, .last = std::max<std::uint64_t>(asked.sequence, 1) - 1};
-  const auto [low, high] = std::minmax_element(events.begin(), events.end(), [](const LogEvent& a, const LogEvent& b) { return a.sequence < b.sequence; });
+  if (events.empty())
+    return asked.forward ? Span{.first = asked.sequence + 1, .last = asked.sequence}
+                         : Span{.first = asked.sequence, .last = std::max<std::uint64_t>(asked.sequence, 1) - 1};
+  const auto [low, high] =
+      std::minmax_element(events.begin(), events.end(), [](const LogEvent& a, const LogEvent& b) { return a.sequence < b.sequence; });
   return {.first = low->sequence, .last = high->sequence};
 }
 
@@ -295,7 +306,8 @@ Result<net::Response> get_log_events(const LogCall& call) {
   const Span span = events.empty() && token.empty() ? Span{.first = 1, .last = 0} : span_of(events, place);
   by_time(events);
   json::array shown;
-  for (LogEvent& event : events) shown.push_back({{"timestamp", event.timestamp_ms}, {"message", std::move(event.message)}, {"ingestionTime", event.ingested_ms}});
+  for (LogEvent& event : events)
+    shown.push_back({{"timestamp", event.timestamp_ms}, {"message", std::move(event.message)}, {"ingestionTime", event.ingested_ms}});
   json::object body;
   body["events"] = std::move(shown);
   body["nextForwardToken"] = Place{.forward = true, .sequence = span.last}.token();
@@ -321,7 +333,8 @@ Result<store::LogQuery> filter_query(const LogCall& call) {
   MAYFLY_ASSIGN(query.group, group_in(call.input));
   MAYFLY_ASSIGN(query.streams, stream_names(call.input));
   MAYFLY_ASSIGN(query.stream_prefix, text_in(call.input, "logStreamNamePrefix"));
-  if (!query.streams.empty() && !query.stream_prefix.empty()) return invalid("Only one of logStreamNames and logStreamNamePrefix may be given.");
+  if (!query.streams.empty() && !query.stream_prefix.empty())
+    return invalid("Only one of logStreamNames and logStreamNamePrefix may be given.");
   MAYFLY_ASSIGN(query.from_ms, number_in(call.input, "startTime", kFromBounds));
   MAYFLY_ASSIGN(query.to_ms, number_in(call.input, "endTime", kToBounds));
   if (query.to_ms < query.from_ms) return invalid("The endTime must not be before the startTime.");
@@ -336,7 +349,7 @@ Result<store::LogQuery> filter_query(const LogCall& call) {
 
 struct Found {
   std::vector<LogEvent> events;
-  bool complete = false;           // everything was looked at
+  bool complete = false;            // everything was looked at
   std::uint64_t last_sequence = 0;  // looked at last
 };
 

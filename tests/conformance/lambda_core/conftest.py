@@ -1,4 +1,5 @@
 """Lambda's core operations as their clients see them. The server is the one AWS_ENDPOINT_URL names, or one of our own."""
+
 import json
 import os
 import uuid
@@ -25,7 +26,11 @@ def client(endpoint):
     """Makes boto3 clients that neither retry nor check parameters: the server must do that."""
 
     def make(service, **config):
-        return boto3.client(service, endpoint_url=endpoint, config=Config(retries={"max_attempts": 0}, parameter_validation=False, read_timeout=60, **config))
+        return boto3.client(
+            service,
+            endpoint_url=endpoint,
+            config=Config(retries={"max_attempts": 0}, parameter_validation=False, read_timeout=60, **config),
+        )
 
     return make
 
@@ -69,7 +74,11 @@ def golden(account):
 
     def read(kind, key, function="f"):
         mapped = text.replace("us-east-1", os.environ["AWS_REGION"]).replace("000000000000", account)
-        for before, after in ((":function:f", ":function:" + function), ("/aws/lambda/f", "/aws/lambda/" + function), ('"FunctionName": "f"', f'"FunctionName": "{function}"')):
+        for before, after in (
+            (":function:f", ":function:" + function),
+            ("/aws/lambda/f", "/aws/lambda/" + function),
+            ('"FunctionName": "f"', f'"FunctionName": "{function}"'),
+        ):
             mapped = mapped.replace(before, after)
         return json.loads(mapped)[kind][key]
 

@@ -1,4 +1,5 @@
 """Helpers of the conformance suite: packages, raw signed requests, comparing errors."""
+
 import http.client
 import io
 import json

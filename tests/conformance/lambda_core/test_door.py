@@ -1,4 +1,5 @@
 """What every request meets first: signatures, routes, limits, formats."""
+
 import datetime
 import json
 import os
@@ -51,7 +52,15 @@ def test_another_region_is_refused(raw):
     assert "us-east-1" in refused(raw.signed("GET", LIST, region="eu-north-1"), 403, "InvalidSignatureException")
 
 
-@pytest.mark.parametrize("authorization", ["AWS4-HMAC-SHA256", "AWS4-HMAC-SHA256 Credential=x", "Basic dTpw", "AWS4-HMAC-SHA256 Credential=a/b/c/d/e, SignedHeaders=host, Signature=zz"])
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        "AWS4-HMAC-SHA256",
+        "AWS4-HMAC-SHA256 Credential=x",
+        "Basic dTpw",
+        "AWS4-HMAC-SHA256 Credential=a/b/c/d/e, SignedHeaders=host, Signature=zz",
+    ],
+)
 def test_broken_authorization_is_refused(raw, authorization):
     answer = raw.send("GET", LIST, headers={"Authorization": authorization, "X-Amz-Date": "20260101T000000Z"})
     assert answer.status in (400, 403), answer.body
@@ -61,7 +70,7 @@ def test_broken_authorization_is_refused(raw, authorization):
 def test_a_presigned_url_passes_until_it_expires(raw):
     request = AWSRequest(method="GET", url=raw.endpoint + LIST)
     SigV4QueryAuth(raw.credentials, "lambda", raw.region, expires=60).add_auth(request)
-    path = request.url[len(raw.endpoint):]
+    path = request.url[len(raw.endpoint) :]
     assert raw.send("GET", path).status == 200
     assert raw.send("GET", path.replace("X-Amz-Expires=60", "X-Amz-Expires=600")).status == 403
 
@@ -72,10 +81,17 @@ def test_unknown_paths_have_no_operation(raw):
 
 
 def test_missing_operations_are_named(raw, aws):
-    message = refused(raw.signed("PUT", "/2019-09-30/functions/f/provisioned-concurrency?Qualifier=1", b"{}"), 400, "UnsupportedOperationException")
+    message = refused(
+        raw.signed("PUT", "/2019-09-30/functions/f/provisioned-concurrency?Qualifier=1", b"{}"), 400, "UnsupportedOperationException"
+    )
     assert message == "mayfly does not support PutProvisionedConcurrencyConfig yet"
-    for call, members in ((aws.create_alias, {"FunctionName": "f", "Name": "a", "FunctionVersion": "1"}), (aws.list_layers, {}), (aws.list_event_source_mappings, {}),
-                          (aws.put_function_concurrency, {"FunctionName": "f", "ReservedConcurrentExecutions": 1}), (aws.get_policy, {"FunctionName": "f"})):
+    for call, members in (
+        (aws.create_alias, {"FunctionName": "f", "Name": "a", "FunctionVersion": "1"}),
+        (aws.list_layers, {}),
+        (aws.list_event_source_mappings, {}),
+        (aws.put_function_concurrency, {"FunctionName": "f", "ReservedConcurrentExecutions": 1}),
+        (aws.get_policy, {"FunctionName": "f"}),
+    ):
         expect(error_of(call, **members), 400, "UnsupportedOperationException", "mayfly does not support ")
 
 
@@ -90,12 +106,17 @@ def test_an_oversize_request_is_refused_before_it_is_read(raw):
     body = b"{}"
     headers = raw.sign("POST", LIST, body, {"X-Amz-Content-SHA256": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"})
     answer = raw.send("POST", LIST, body, headers, declared=70167212)
-    assert refused(answer, 413, "RequestEntityTooLargeException") == "Request must be smaller than 70167211 bytes for the CreateFunction operation"
+    assert (
+        refused(answer, 413, "RequestEntityTooLargeException")
+        == "Request must be smaller than 70167211 bytes for the CreateFunction operation"
+    )
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"nonsense", b'{"FunctionName":"a","FunctionName":"b"}', b"\xff\xfe", b"{" * 5000])
 def test_a_body_that_is_no_object_is_refused(raw, body):
-    assert refused(raw.signed("POST", LIST, body), 400, "InvalidRequestContentException").startswith("Could not parse request body into json: ")
+    assert refused(raw.signed("POST", LIST, body), 400, "InvalidRequestContentException").startswith(
+        "Could not parse request body into json: "
+    )
 
 
 def test_operator_pages_need_no_signature(raw):

@@ -1,4 +1,5 @@
 """Create, read, change, delete: valid, boundary and invalid calls."""
+
 import base64
 import hashlib
 import os
@@ -28,8 +29,9 @@ def test_a_function_lives_as_recorded(aws, name, golden):
     same(made, golden("configurations", "create", name))
     wait_active(aws, name)
     same(aws.get_function(FunctionName=name)["Configuration"], golden("configurations", "get", name))
-    update = aws.update_function_configuration(FunctionName=name, Description="Changed-Description", Timeout=10, MemorySize=512,
-                                               Environment={"Variables": {"ENV_A": "a"}})
+    update = aws.update_function_configuration(
+        FunctionName=name, Description="Changed-Description", Timeout=10, MemorySize=512, Environment={"Variables": {"ENV_A": "a"}}
+    )
     same(update, golden("configurations", "update_configuration", name))
     aws.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.1})
     same(aws.get_function_configuration(FunctionName=name), golden("configurations", "after_update", name))
@@ -60,7 +62,12 @@ def test_each_form_of_a_name_works(aws, name, arn, account):
 
 def test_names_of_other_regions_and_accounts_are_refused(aws, name, arn, account):
     elsewhere = arn(name).replace(os.environ["AWS_REGION"], "ap-south-1")
-    expect(error_of(aws.get_function, FunctionName=elsewhere), 404, "ResourceNotFoundException", "Functions from 'ap-south-1' are not reachable in this region")
+    expect(
+        error_of(aws.get_function, FunctionName=elsewhere),
+        404,
+        "ResourceNotFoundException",
+        "Functions from 'ap-south-1' are not reachable in this region",
+    )
     expect(error_of(aws.get_function, FunctionName=arn(name).replace(account, "111111111111")), 403, "AccessDeniedException")
 
 
@@ -99,32 +106,38 @@ def test_a_dry_run_of_an_update_changes_nothing(aws, name):
     assert aws.get_function_configuration(FunctionName=name)["CodeSha256"] == before["CodeSha256"]
 
 
-@pytest.mark.parametrize("members, recorded", [
-    ({"Role": "r1"}, "role"),
-    ({"Runtime": "non-existent-runtime"}, "runtime"),
-    ({"Runtime": "python3.7"}, "deprecated_runtime"),
-    ({"Architectures": ["x86_64", "arm64"]}, "architectures_two"),
-    ({"Architectures": ["X86_64"]}, "architecture_uppercase"),
-])
+@pytest.mark.parametrize(
+    "members, recorded",
+    [
+        ({"Role": "r1"}, "role"),
+        ({"Runtime": "non-existent-runtime"}, "runtime"),
+        ({"Runtime": "python3.7"}, "deprecated_runtime"),
+        ({"Architectures": ["x86_64", "arm64"]}, "architectures_two"),
+        ({"Architectures": ["X86_64"]}, "architecture_uppercase"),
+    ],
+)
 def test_recorded_refusals_of_create(aws, name, golden, members, recorded):
     expect_golden(error_of(create, aws, name, **members), golden("errors", recorded, name))
 
 
-@pytest.mark.parametrize("members, path, constraint", [
-    ({"Timeout": 0}, "timeout", "Member must have value greater than or equal to 1"),
-    ({"MemorySize": 127}, "memorySize", "Member must have value greater than or equal to 128"),
-    ({"MemorySize": 32769}, "memorySize", "Member must have value less than or equal to 32768"),
-    ({"EphemeralStorage": {"Size": 511}}, "ephemeralStorage.size", "Member must have value greater than or equal to 512"),
-    ({"EphemeralStorage": {"Size": 10241}}, "ephemeralStorage.size", "Member must have value less than or equal to 10240"),
-    ({"EphemeralStorage": {}}, "ephemeralStorage.size", "Member must not be null"),
-    ({"Description": "d" * 257}, "description", "Member must have length less than or equal to 256"),
-    ({"Handler": "h" * 129}, "handler", "Member must have length less than or equal to 128"),
-    ({"Handler": "a b"}, "handler", "Member must satisfy regular expression pattern: [^\\s]+"),
-    ({"TracingConfig": {"Mode": "Sometimes"}}, "tracingConfig.mode", "Member must satisfy enum value set: [Active, PassThrough]"),
-    ({"LoggingConfig": {"LogFormat": "XML"}}, "loggingConfig.logFormat", "Member must satisfy enum value set: [JSON, Text]"),
-    ({"Role": None}, "role", "Member must not be null"),
-    ({"Code": None}, "code", "Member must not be null"),
-])
+@pytest.mark.parametrize(
+    "members, path, constraint",
+    [
+        ({"Timeout": 0}, "timeout", "Member must have value greater than or equal to 1"),
+        ({"MemorySize": 127}, "memorySize", "Member must have value greater than or equal to 128"),
+        ({"MemorySize": 32769}, "memorySize", "Member must have value less than or equal to 32768"),
+        ({"EphemeralStorage": {"Size": 511}}, "ephemeralStorage.size", "Member must have value greater than or equal to 512"),
+        ({"EphemeralStorage": {"Size": 10241}}, "ephemeralStorage.size", "Member must have value less than or equal to 10240"),
+        ({"EphemeralStorage": {}}, "ephemeralStorage.size", "Member must not be null"),
+        ({"Description": "d" * 257}, "description", "Member must have length less than or equal to 256"),
+        ({"Handler": "h" * 129}, "handler", "Member must have length less than or equal to 128"),
+        ({"Handler": "a b"}, "handler", "Member must satisfy regular expression pattern: [^\\s]+"),
+        ({"TracingConfig": {"Mode": "Sometimes"}}, "tracingConfig.mode", "Member must satisfy enum value set: [Active, PassThrough]"),
+        ({"LoggingConfig": {"LogFormat": "XML"}}, "loggingConfig.logFormat", "Member must satisfy enum value set: [JSON, Text]"),
+        ({"Role": None}, "role", "Member must not be null"),
+        ({"Code": None}, "code", "Member must not be null"),
+    ],
+)
 def test_shapes_are_checked(aws, name, members, path, constraint):
     refused = error_of(create, aws, name, **members)
     expect(refused, 400, "ValidationException", f"at '{path}' failed to satisfy constraint: {constraint}")
@@ -137,29 +150,40 @@ def test_all_violations_come_at_once(aws, name):
     assert refused["Error"]["Message"].count("failed to satisfy constraint") == 3
 
 
-@pytest.mark.parametrize("members, code, part", [
-    ({"Handler": None}, "InvalidParameterValueException", "Runtime and Handler are mandatory"),
-    ({"Runtime": None}, "InvalidParameterValueException", "Runtime and Handler are mandatory"),
-    ({"Timeout": 901}, "InvalidParameterValueException", "900"),
-    ({"MemorySize": 10241}, "InvalidParameterValueException", "10240"),
-    ({"Code": {}}, "InvalidParameterValueException", "Please provide a source for function code."),
-    ({"Code": {"ZipFile": b""}}, "InvalidParameterValueException", "non-empty"),
-    ({"Code": {"S3Bucket": "bucket", "S3Key": "key"}}, "UnsupportedOperationException", "S3"),
-    ({"Code": {"ImageUri": "image"}}, "UnsupportedOperationException", "image"),
-    ({"Layers": ["arn:aws:lambda:us-east-1:000000000000:layer:l:1"]}, "UnsupportedOperationException", "layers"),
-    ({"PackageType": "Image"}, "UnsupportedOperationException", "image"),
-    ({"Environment": {"Variables": {"AWS_REGION": "x"}}}, "InvalidParameterValueException", "Reserved keys used in this request: AWS_REGION"),
-    ({"Environment": {"Variables": {"1X": "x"}}}, "ValidationException", "environment.variables"),
-    ({"Tags": {f"k{i}": "v" for i in range(51)}}, "InvalidParameterValueException", "Number of tags exceeds resource tag limit."),
-    ({"Timeout": "5"}, "SerializationException", "timeout"),
-])
+@pytest.mark.parametrize(
+    "members, code, part",
+    [
+        ({"Handler": None}, "InvalidParameterValueException", "Runtime and Handler are mandatory"),
+        ({"Runtime": None}, "InvalidParameterValueException", "Runtime and Handler are mandatory"),
+        ({"Timeout": 901}, "InvalidParameterValueException", "900"),
+        ({"MemorySize": 10241}, "InvalidParameterValueException", "10240"),
+        ({"Code": {}}, "InvalidParameterValueException", "Please provide a source for function code."),
+        ({"Code": {"ZipFile": b""}}, "InvalidParameterValueException", "non-empty"),
+        ({"Code": {"S3Bucket": "bucket", "S3Key": "key"}}, "UnsupportedOperationException", "S3"),
+        ({"Code": {"ImageUri": "image"}}, "UnsupportedOperationException", "image"),
+        ({"Layers": ["arn:aws:lambda:us-east-1:000000000000:layer:l:1"]}, "UnsupportedOperationException", "layers"),
+        ({"PackageType": "Image"}, "UnsupportedOperationException", "image"),
+        (
+            {"Environment": {"Variables": {"AWS_REGION": "x"}}},
+            "InvalidParameterValueException",
+            "Reserved keys used in this request: AWS_REGION",
+        ),
+        ({"Environment": {"Variables": {"1X": "x"}}}, "ValidationException", "environment.variables"),
+        ({"Tags": {f"k{i}": "v" for i in range(51)}}, "InvalidParameterValueException", "Number of tags exceeds resource tag limit."),
+        ({"Timeout": "5"}, "SerializationException", "timeout"),
+    ],
+)
 def test_meanings_are_checked(aws, name, members, code, part):
     expect(error_of(create, aws, name, **members), 400, code, part)
 
 
 def test_a_broken_archive_is_refused_as_recorded(aws, name):
-    expect(error_of(create, aws, name, Code={"ZipFile": b"this is no zip"}), 400, "InvalidParameterValueException",
-           "Could not unzip uploaded file. Please check your file, then try to upload again.")
+    expect(
+        error_of(create, aws, name, Code={"ZipFile": b"this is no zip"}),
+        400,
+        "InvalidParameterValueException",
+        "Could not unzip uploaded file. Please check your file, then try to upload again.",
+    )
     expect(error_of(aws.get_function, FunctionName=name), 404, "ResourceNotFoundException")
 
 
@@ -195,7 +219,9 @@ def test_stored_members_are_shown_and_taken_away(aws, name):
     made = create(aws, name, DeadLetterConfig={"TargetArn": queue}, VpcConfig={"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]})
     assert made["DeadLetterConfig"] == {"TargetArn": queue}
     assert made["VpcConfig"] == {"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"], "VpcId": "", "Ipv6AllowedForDualStack": False}
-    aws.update_function_configuration(FunctionName=name, DeadLetterConfig={"TargetArn": ""}, VpcConfig={"SubnetIds": [], "SecurityGroupIds": []})
+    aws.update_function_configuration(
+        FunctionName=name, DeadLetterConfig={"TargetArn": ""}, VpcConfig={"SubnetIds": [], "SecurityGroupIds": []}
+    )
     shown = aws.get_function_configuration(FunctionName=name)
     assert "DeadLetterConfig" not in shown
     assert shown["VpcConfig"]["SubnetIds"] == []
@@ -204,7 +230,12 @@ def test_stored_members_are_shown_and_taken_away(aws, name):
 def test_json_logging_shows_its_levels(aws, name):
     create(aws, name)
     shown = aws.update_function_configuration(FunctionName=name, LoggingConfig={"LogFormat": "JSON"})
-    assert shown["LoggingConfig"] == {"LogFormat": "JSON", "LogGroup": f"/aws/lambda/{name}", "ApplicationLogLevel": "INFO", "SystemLogLevel": "INFO"}
+    assert shown["LoggingConfig"] == {
+        "LogFormat": "JSON",
+        "LogGroup": f"/aws/lambda/{name}",
+        "ApplicationLogLevel": "INFO",
+        "SystemLogLevel": "INFO",
+    }
     shown = aws.update_function_configuration(FunctionName=name, LoggingConfig={"LogFormat": "Text"})
     assert shown["LoggingConfig"] == {"LogFormat": "Text", "LogGroup": f"/aws/lambda/{name}"}
 
@@ -219,24 +250,40 @@ def test_functions_are_listed_in_pages(aws):
         listed = [function for page in pages for function in page["Functions"] if function["FunctionName"].startswith(stem)]
         assert [function["FunctionName"] for function in listed] == names
         assert "State" not in listed[0] and listed[0]["FunctionArn"].endswith(names[0])
-        everything = [function for page in aws.get_paginator("list_functions").paginate(FunctionVersion="ALL") for function in page["Functions"]]
+        everything = [
+            function for page in aws.get_paginator("list_functions").paginate(FunctionVersion="ALL") for function in page["Functions"]
+        ]
         assert sum(function["FunctionArn"].endswith(f":{names[0]}:$LATEST") for function in everything) == 1
     finally:
         for each in names:
             aws.delete_function(FunctionName=each)
 
 
-@pytest.mark.parametrize("members, code", [({"MaxItems": 0}, "ValidationException"), ({"MaxItems": 10001}, "ValidationException"),
-                                           ({"FunctionVersion": "SOME"}, "ValidationException"), ({"Marker": "nonsense"}, "InvalidParameterValueException")])
+@pytest.mark.parametrize(
+    "members, code",
+    [
+        ({"MaxItems": 0}, "ValidationException"),
+        ({"MaxItems": 10001}, "ValidationException"),
+        ({"FunctionVersion": "SOME"}, "ValidationException"),
+        ({"Marker": "nonsense"}, "InvalidParameterValueException"),
+    ],
+)
 def test_bad_pages_are_refused(aws, members, code):
     expect(error_of(aws.list_functions, **members), 400, code)
 
 
 def test_unknown_functions_are_not_found_by_any_operation(aws, name, arn):
     missing = "Function not found: " + arn(name)
-    for call, members in ((aws.get_function, {}), (aws.get_function_configuration, {}), (aws.update_function_configuration, {"Timeout": 3}),
-                          (aws.update_function_code, {"ZipFile": package()}), (aws.delete_function, {}), (aws.publish_version, {}),
-                          (aws.list_versions_by_function, {}), (aws.get_function_code_signing_config, {})):
+    for call, members in (
+        (aws.get_function, {}),
+        (aws.get_function_configuration, {}),
+        (aws.update_function_configuration, {"Timeout": 3}),
+        (aws.update_function_code, {"ZipFile": package()}),
+        (aws.delete_function, {}),
+        (aws.publish_version, {}),
+        (aws.list_versions_by_function, {}),
+        (aws.get_function_code_signing_config, {}),
+    ):
         refused = error_of(call, FunctionName=name, **members)
         expect(refused, 404, "ResourceNotFoundException", missing)
         assert refused["Type"] == "User" and refused["Message"].startswith(missing)

@@ -1,11 +1,12 @@
 """Invoke and InvokeWithResponseStream."""
+
 import base64
 import json
 import re
 
 import pytest
 
-from support import create, error_of, expect, expect_golden
+from support import create, error_of, expect, expect_golden, package
 
 
 def call(aws, name, payload=b"{}", **members):
@@ -39,14 +40,31 @@ def test_any_json_value_is_a_payload(aws, echo, payload):
     assert json.loads(call(aws, echo, payload)["Body"]) == json.loads(payload)
 
 
-@pytest.mark.parametrize("payload, text", [
-    (b"n\x87r\x9e\xe9\xb5\xd7I\xee\x9bmt", "Invalid UTF-8 start byte 0x87\n at [Source: REDACTED (`StreamReadFeature.INCLUDE_SOURCE_IN_LOCATION` disabled); line: 1, column: 3]"),
-    (b"\x99\xeb,j\x07\xa1zYh", "Unexpected character ((CTRL-CHAR, code 153)): expected a valid value (JSON String, Number, Array, Object or token 'null', 'true' or 'false')\n"
-                               " at [Source: REDACTED (`StreamReadFeature.INCLUDE_SOURCE_IN_LOCATION` disabled); line: 1, column: 1]"),
-    (b"{", "Unexpected end-of-input"), (b"nope", "Unrecognized token 'nope'"), (b"{} {}", ""), (b"\xff", "")])
+@pytest.mark.parametrize(
+    "payload, text",
+    [
+        (
+            b"n\x87r\x9e\xe9\xb5\xd7I\xee\x9bmt",
+            "Invalid UTF-8 start byte 0x87\n at [Source: REDACTED (`StreamReadFeature.INCLUDE_SOURCE_IN_LOCATION` disabled);"
+            " line: 1, column: 3]",
+        ),
+        (
+            b"\x99\xeb,j\x07\xa1zYh",
+            "Unexpected character ((CTRL-CHAR, code 153)): expected a valid value"
+            " (JSON String, Number, Array, Object or token 'null', 'true' or 'false')\n"
+            " at [Source: REDACTED (`StreamReadFeature.INCLUDE_SOURCE_IN_LOCATION` disabled); line: 1, column: 1]",
+        ),
+        (b"{", "Unexpected end-of-input"),
+        (b"nope", "Unrecognized token 'nope'"),
+        (b"{} {}", ""),
+        (b"\xff", ""),
+    ],
+)
 def test_a_payload_that_is_no_json_is_refused(aws, echo, payload, text):
     refused = error_of(aws.invoke, FunctionName=echo, Payload=payload)
-    expect(refused, 400, "InvalidRequestContentException", "Could not parse request body into json: Could not parse payload into json: " + text)
+    expect(
+        refused, 400, "InvalidRequestContentException", "Could not parse request body into json: Could not parse payload into json: " + text
+    )
     assert refused["Type"] == "User"
 
 
@@ -56,7 +74,11 @@ def test_the_tail_of_the_log_comes_when_asked_for(aws, echo):
     request = answer["ResponseMetadata"]["RequestId"]
     assert f"START RequestId: {request} Version: $LATEST\n" in log
     assert 'seen {"k": "v"}' in log
-    assert re.search(rf"END RequestId: {request}\nREPORT RequestId: {request}\tDuration: [\d.]+ ms\tBilled Duration: \d+ ms\tMemory Size: 128 MB\tMax Memory Used: \d+ MB\t", log), log
+    assert re.search(
+        rf"END RequestId: {request}\nREPORT RequestId: {request}\tDuration: [\d.]+ ms\tBilled Duration: \d+ ms\t"
+        r"Memory Size: 128 MB\tMax Memory Used: \d+ MB\t",
+        log,
+    ), log
 
 
 def test_a_function_error_is_an_answer(aws, echo):
@@ -76,8 +98,13 @@ def test_qualifiers_choose_the_version(aws, echo, arn):
 def test_unknown_functions_are_refused_as_recorded(aws, golden):
     expect_golden(error_of(aws.invoke, FunctionName="doesnotexist"), golden("errors", "invoke_not_found"))
     wrong = "arn:aws:lambda:us-east-1:123400000000@function:myfn"
-    expect(error_of(aws.invoke, FunctionName=wrong), 400, "ValidationException",
-           f"1 validation error detected: Value '{wrong}' at 'functionName' failed to satisfy constraint: Member must satisfy regular expression pattern: (arn:(aws[a-zA-Z-]*)?:lambda:)?")
+    expect(
+        error_of(aws.invoke, FunctionName=wrong),
+        400,
+        "ValidationException",
+        f"1 validation error detected: Value '{wrong}' at 'functionName' failed to satisfy constraint: "
+        "Member must satisfy regular expression pattern: (arn:(aws[a-zA-Z-]*)?:lambda:)?",
+    )
 
 
 def test_a_dry_run_answers_nothing(aws, echo):
@@ -91,21 +118,33 @@ def test_asynchronous_invocation_is_refused_by_name(aws, echo):
 
 
 def test_wrong_kinds_are_refused(aws, echo):
-    expect(error_of(aws.invoke, FunctionName=echo, InvocationType="Later"), 400, "ValidationException",
-           "Value 'Later' at 'invocationType' failed to satisfy constraint: Member must satisfy enum value set: [Event, RequestResponse, DryRun]")
+    expect(
+        error_of(aws.invoke, FunctionName=echo, InvocationType="Later"),
+        400,
+        "ValidationException",
+        "Value 'Later' at 'invocationType' failed to satisfy constraint: "
+        "Member must satisfy enum value set: [Event, RequestResponse, DryRun]",
+    )
     expect(error_of(aws.invoke, FunctionName=echo, LogType="All"), 400, "ValidationException", "at 'logType'")
 
 
 def test_a_payload_may_have_six_megabytes(aws, echo):
     largest = b'"' + b"x" * (6 * 1024 * 1024 - 2) + b'"'
     assert len(call(aws, echo, largest)["Body"]) == len(largest)
-    expect(error_of(aws.invoke, FunctionName=echo, Payload=b'"' + b"x" * 6291555 + b'"'), 413, "RequestEntityTooLargeException",
-           "Request must be smaller than 6291556 bytes for the InvokeFunction operation")
+    expect(
+        error_of(aws.invoke, FunctionName=echo, Payload=b'"' + b"x" * 6291555 + b'"'),
+        413,
+        "RequestEntityTooLargeException",
+        "Request must be smaller than 6291556 bytes for the InvokeFunction operation",
+    )
 
 
 def test_the_client_context_arrives(aws, name):
-    source = "def handler(event, context):\n    return {'custom': context.client_context.custom, 'trace': __import__('os').environ.get('_X_AMZN_TRACE_ID')}\n"
-    from support import package
+    source = """
+import os
+def handler(event, context):
+    return {"custom": context.client_context.custom, "trace": os.environ.get("_X_AMZN_TRACE_ID")}
+"""
     create(aws, name, Code={"ZipFile": package(source)})
     context = base64.b64encode(json.dumps({"custom": {"a": "b"}}).encode()).decode()
     body = json.loads(call(aws, name, ClientContext=context)["Body"])

@@ -1,4 +1,5 @@
 """CloudWatch Logs over what functions wrote."""
+
 import itertools
 import json
 import time
@@ -48,9 +49,20 @@ def test_groups_and_streams_are_described(logs, written):
     assert streams[0]["firstEventTimestamp"] <= streams[0]["lastEventTimestamp"]
 
 
-@pytest.mark.parametrize("pattern, found", [
-    ("", 4), ("ERROR", 2), ('"plain one"', 1), ("?ERROR ?WARN", 3), ("ERROR -level", 1), ('{ $.level = "ERROR" }', 1), ("{ $.took > 11 && $.nested.ok IS FALSE }", 1),
-    ("{ $.took < 11 }", 0), ("nowhere", 0)])
+@pytest.mark.parametrize(
+    "pattern, found",
+    [
+        ("", 4),
+        ("ERROR", 2),
+        ('"plain one"', 1),
+        ("?ERROR ?WARN", 3),
+        ("ERROR -level", 1),
+        ('{ $.level = "ERROR" }', 1),
+        ("{ $.took > 11 && $.nested.ok IS FALSE }", 1),
+        ("{ $.took < 11 }", 0),
+        ("nowhere", 0),
+    ],
+)
 def test_filters_find_what_they_say(logs, written, pattern, found):
     lines = [line for line in messages(logs.filter_log_events(logGroupName=written, filterPattern=pattern)) if line in LINES]
     assert len(lines) == found, lines
@@ -81,7 +93,11 @@ def test_events_page_until_the_token_stays(logs, written):
 
 
 def follow(logs, group, since_ms, seen_before=1000):
-    """Yields events as `aws logs tail --follow` (AWS CLI 2) asks for them: pages to the end, then again from the newest time, without those seen."""
+    """Yields events as `aws logs tail --follow` (AWS CLI 2) asks for them: pages to the end, then again
+    from the newest time, without those seen.
+
+    None stands between two rounds.
+    """
     seen, start = [], since_ms
     while True:
         members, newest = {"logGroupName": group, "interleaved": True, "startTime": start}, start
@@ -117,13 +133,33 @@ def test_following_shows_every_line_once(aws, logs, written):
 
 
 def test_faults_are_clear(logs, written):
-    expect(error_of(logs.get_log_events, logGroupName="/none", logStreamName="s"), 400, "ResourceNotFoundException", "The specified log group does not exist.")
-    expect(error_of(logs.get_log_events, logGroupName=written, logStreamName="s"), 400, "ResourceNotFoundException", "The specified log stream does not exist.")
+    expect(
+        error_of(logs.get_log_events, logGroupName="/none", logStreamName="s"),
+        400,
+        "ResourceNotFoundException",
+        "The specified log group does not exist.",
+    )
+    expect(
+        error_of(logs.get_log_events, logGroupName=written, logStreamName="s"),
+        400,
+        "ResourceNotFoundException",
+        "The specified log stream does not exist.",
+    )
     expect(error_of(logs.filter_log_events, logGroupName=written, filterPattern="[a, b]"), 400, "InvalidParameterException", "columns")
-    expect(error_of(logs.filter_log_events, logGroupName=written, filterPattern="foo-bar"), 400, "InvalidParameterException", "Invalid character(s) in term 'foo-bar'")
+    expect(
+        error_of(logs.filter_log_events, logGroupName=written, filterPattern="foo-bar"),
+        400,
+        "InvalidParameterException",
+        "Invalid character(s) in term 'foo-bar'",
+    )
     expect(error_of(logs.filter_log_events, logGroupName=written, limit=0), 400, "InvalidParameterException")
     expect(error_of(logs.filter_log_events, logGroupName=written, nextToken="x"), 400, "InvalidParameterException", "nextToken")
-    expect(error_of(logs.put_retention_policy, logGroupName=written, retentionInDays=7), 400, "UnsupportedOperationException", "PutRetentionPolicy")
+    expect(
+        error_of(logs.put_retention_policy, logGroupName=written, retentionInDays=7),
+        400,
+        "UnsupportedOperationException",
+        "PutRetentionPolicy",
+    )
     expect(error_of(logs.create_log_group, logGroupName=written), 400, "ResourceAlreadyExistsException")
 
 

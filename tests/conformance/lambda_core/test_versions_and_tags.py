@@ -1,4 +1,5 @@
 """Versions, qualifiers and tags."""
+
 import pytest
 
 from support import create, error_of, expect, expect_golden, package
@@ -35,8 +36,13 @@ def test_a_published_version_never_changes(aws, name):
 def test_a_wrong_digest_is_refused_as_recorded(aws, name):
     made = create(aws, name)
     refused = error_of(aws.publish_version, FunctionName=name, CodeSha256="somenonexistentsha256")
-    expect(refused, 400, "InvalidParameterValueException",
-           f"CodeSHA256 (somenonexistentsha256) is different from current CodeSHA256 in $LATEST ({made['CodeSha256']}). Please try again with the CodeSHA256 in $LATEST.")
+    expect(
+        refused,
+        400,
+        "InvalidParameterValueException",
+        f"CodeSHA256 (somenonexistentsha256) is different from current CodeSHA256 in $LATEST ({made['CodeSha256']}). "
+        "Please try again with the CodeSHA256 in $LATEST.",
+    )
     assert aws.publish_version(FunctionName=name, CodeSha256=made["CodeSha256"])["Version"] == "1"
 
 
@@ -51,7 +57,9 @@ def test_unknown_versions_and_aliases_are_not_found_as_recorded(aws, name, golde
     create(aws, name)
     for call in (aws.get_function, aws.get_function_configuration, aws.invoke):
         expect_golden(error_of(call, FunctionName=name, Qualifier="1221"), golden("errors", "version_not_found", name))
-        expect(error_of(call, FunctionName=name, Qualifier="live"), 404, "ResourceNotFoundException", f"Function not found: {arn(name)}:live")
+        expect(
+            error_of(call, FunctionName=name, Qualifier="live"), 404, "ResourceNotFoundException", f"Function not found: {arn(name)}:live"
+        )
 
 
 def test_the_latest_version_is_deleted_with_the_function_only(aws, name, golden):
@@ -80,16 +88,31 @@ def test_refusals_of_tags_are_as_recorded(aws, name, arn, golden):
     expect_golden(error_of(aws.tag_resource, Resource=arn(name) + ":1", Tags={"a": "b"}), golden("errors", "tag_qualifier"))
     expect_golden(error_of(aws.tag_resource, Resource=arn(name), Tags={}), golden("errors", "tag_empty"))
     expect_golden(error_of(aws.untag_resource, Resource=arn(name), TagKeys=[]), golden("errors", "untag_keys"))
-    expect(error_of(aws.list_tags, Resource=arn(name + "-none")), 404, "ResourceNotFoundException", "Function not found: " + arn(name + "-none"))
+    expect(
+        error_of(aws.list_tags, Resource=arn(name + "-none")),
+        404,
+        "ResourceNotFoundException",
+        "Function not found: " + arn(name + "-none"),
+    )
 
 
 def test_fifty_tags_are_the_limit(aws, name, arn):
     create(aws, name, Tags={f"k{i}": "v" for i in range(50)})
-    expect(error_of(aws.tag_resource, Resource=arn(name), Tags={"one more": "v"}), 400, "InvalidParameterValueException", "Number of tags exceeds resource tag limit.")
+    expect(
+        error_of(aws.tag_resource, Resource=arn(name), Tags={"one more": "v"}),
+        400,
+        "InvalidParameterValueException",
+        "Number of tags exceeds resource tag limit.",
+    )
     assert len(aws.list_tags(Resource=arn(name))["Tags"]) == 50
 
 
 @pytest.mark.parametrize("tags", [{"k" * 129: "v"}, {"k": "v" * 257}, {"": "v"}, {"k": "a\u0007b"}])
 def test_shapes_of_tags_are_checked(aws, name, arn, tags):
     create(aws, name)
-    expect(error_of(aws.tag_resource, Resource=arn(name), Tags=tags), 400, "ValidationException", "at 'tags' failed to satisfy constraint: Map ")
+    expect(
+        error_of(aws.tag_resource, Resource=arn(name), Tags=tags),
+        400,
+        "ValidationException",
+        "at 'tags' failed to satisfy constraint: Map ",
+    )
