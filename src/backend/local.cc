@@ -54,7 +54,8 @@ DnsOptions dns_options(const std::vector<std::string>& resolvers) {
 }
 
 bool has_exec_wrapper(const engine::FunctionVersion& version) {
-  return version.config.environment && version.config.environment->contains("AWS_LAMBDA_EXEC_WRAPPER") && !version.config.runtime.starts_with("provided");
+  return version.config.environment && version.config.environment->contains("AWS_LAMBDA_EXEC_WRAPPER") &&
+         !version.config.runtime.starts_with("provided");
 }
 
 runtime::ProcessEnd describe(const sandbox::SandboxExited& event, const Environment& environment) {
@@ -215,10 +216,12 @@ void LocalBackend::Impl::start(engine::StartOrder order) {
 }
 
 Result<void> LocalBackend::Impl::launch(Environment& environment, EnvironmentId id, const runtime::LaunchPlan& plan) {
-  if (lost) return Error(ErrorCode::kUnavailable, "The launcher has ended; functions run again once the server is restarted.", "ServiceException");
+  if (lost)
+    return Error(ErrorCode::kUnavailable, "The launcher has ended; functions run again once the server is restarted.", "ServiceException");
   environment.set_plan(plan);
   sandbox::SandboxSpec spec = specification(environment, id, plan);
-  runtime::EnvironmentInputs inputs{.region = options.region, .log_stream = environment.log()->stream(), .credentials = {}, .runtime_variables = plan.variables};
+  runtime::EnvironmentInputs inputs{
+      .region = options.region, .log_stream = environment.log()->stream(), .credentials = {}, .runtime_variables = plan.variables};
   if (ports.issue_credentials) {
     MAYFLY_ASSIGN(inputs.credentials, ports.issue_credentials({environment.version_pointer(), id, ""}));
     environment.access_key = inputs.credentials.access_key;
@@ -227,7 +230,8 @@ Result<void> LocalBackend::Impl::launch(Environment& environment, EnvironmentId 
   return ports.launcher.start(spec).with_context("start the environment");
 }
 
-sandbox::SandboxSpec LocalBackend::Impl::specification(const Environment& environment, EnvironmentId id, const runtime::LaunchPlan& plan) const {
+sandbox::SandboxSpec LocalBackend::Impl::specification(const Environment& environment, EnvironmentId id,
+                                                       const runtime::LaunchPlan& plan) const {
   const engine::FunctionConfig& config = environment.version().config;
   sandbox::SandboxSpec spec;
   spec.id = id;
@@ -250,10 +254,12 @@ void LocalBackend::Impl::fail_start(EnvironmentId id, const Error& error) {
     const runtime::ProcessEnd not_found{.exit_code = 127};  // what a shell says of it, and AWS
     failure = environment->conclude_init(&not_found);
   } else if (error.code() == ErrorCode::kFunctionFailed) {
-    failure = environment->conclude_init_with(runtime::platform_fault(error.id(), environment->request_id(), error.message()), error.message());
+    failure =
+        environment->conclude_init_with(runtime::platform_fault(error.id(), environment->request_id(), error.message()), error.message());
   } else {
     failure.platform_fault = true;
-    failure.error = error.id() == "InvalidParameterValueException" ? Error(ErrorCode::kUnsupported, error.message(), "InvalidRuntimeException") : error;
+    failure.error =
+        error.id() == "InvalidParameterValueException" ? Error(ErrorCode::kUnsupported, error.message(), "InvalidRuntimeException") : error;
     base::log_warning("an environment could not be made", {{"function", environment->version().function_name}, {"what", error.message()}});
   }
   if (!environment->stopping()) report_init_failure(id, std::move(failure));
@@ -337,7 +343,8 @@ void LocalBackend::Impl::handle(sandbox::SandboxStarted event) {
   if (environment == nullptr) return ports.launcher.kill(id);
   net::Handler handler;
   if (ports.data_handler) handler = ports.data_handler({environment->version_pointer(), id, environment->access_key});
-  environment->adopt(std::move(event.sandbox), {.executor = executor, .data_handler = std::move(handler), .dns = dns, .dns_budget = dns_budget});
+  environment->adopt(std::move(event.sandbox),
+                     {.executor = executor, .data_handler = std::move(handler), .dns = dns, .dns_budget = dns_budget});
   if (environment->stopping()) return ports.launcher.kill(id);
   dispatcher.on_started(id, now());
   rearm();
@@ -387,7 +394,8 @@ void LocalBackend::Impl::launcher_lost(const Error& error) {
   base::log_error("the launcher has ended and every environment with it; restart the server", {{"what", error.message()}});
   for (auto& [request, promise] : unpacking) promise->set_value(error);
   unpacking.clear();
-  const Error told(ErrorCode::kUnavailable, "The environment was lost with the launcher; the server must be restarted.", "ServiceException");
+  const Error told(ErrorCode::kUnavailable, "The environment was lost with the launcher; the server must be restarted.",
+                   "ServiceException");
   std::vector<EnvironmentId> all;
   for (const auto& [id, environment] : environments) all.push_back(id);
   for (const EnvironmentId id : all) {
@@ -444,7 +452,8 @@ Result<void> LocalBackend::prepare_code(const std::string& code_id, base::Unique
     impl_->unpacking[request] = promise;
   });
   if (done.wait_for(std::chrono::minutes(5)) != std::future_status::ready) {
-    return Error(ErrorCode::kDeadlineExceeded, "The package was not unpacked within 5 minutes; the machine may be overloaded. Try again.", "ServiceException");
+    return Error(ErrorCode::kDeadlineExceeded, "The package was not unpacked within 5 minutes; the machine may be overloaded. Try again.",
+                 "ServiceException");
   }
   return done.get();
 }
@@ -471,11 +480,15 @@ void LocalBackend::drop_outdated(const std::string& function_name, const std::fu
     impl->dispatcher.drop_outdated(function_name, current, impl->now());
     impl->rearm();
   });
-  if (!done) base::log_error("the event loop does not answer; environments of an old version may serve a little longer", {{"function", function_name}});
+  if (!done)
+    base::log_error("the event loop does not answer; environments of an old version may serve a little longer",
+                    {{"function", function_name}});
 }
 
 engine::Dispatcher::Counts LocalBackend::counts() const { return impl_->dispatcher.counts(); }
-std::uint32_t LocalBackend::concurrency_of(const std::string& function_name) const { return impl_->dispatcher.concurrency_of(function_name); }
+std::uint32_t LocalBackend::concurrency_of(const std::string& function_name) const {
+  return impl_->dispatcher.concurrency_of(function_name);
+}
 
 net::Awaitable<bool> LocalBackend::drain(base::Deadline deadline) {
   Impl& impl = *impl_;

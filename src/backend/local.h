@@ -31,7 +31,7 @@ struct LocalBackendOptions {
   engine::DispatcherOptions dispatcher;
   std::string code_directory;  // where this process reads unpacked packages; one directory per code id
   std::string region = "us-east-1";
-  bool network = true;         // false: no function reaches outside networks
+  bool network = true;  // false: no function reaches outside networks
   // Who answers for environments' DNS questions: "192.0.2.1" or "192.0.2.1:5353", each accepted by parse_resolver(); empty: the
   // nameservers of /etc/resolv.conf, read once at the start.
   std::vector<std::string> resolvers;

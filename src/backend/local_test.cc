@@ -2,8 +2,8 @@
 // every test is skipped and says so.
 #include "backend/local.h"
 
-#include <gtest/gtest.h>
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -67,7 +67,8 @@ class Machine {
     fs::create_directories(root / "code");
     fs::create_directories(root / "scratch");
     fs::copy(fs::path(MAYFLY_SOURCE_DIR) / "runtimes", root / "runtimes", fs::copy_options::recursive);
-    for (const auto& each : fs::recursive_directory_iterator(root)) fs::permissions(each.path(), fs::perms::others_read | fs::perms::others_exec, fs::perm_options::add);
+    for (const auto& each : fs::recursive_directory_iterator(root))
+      fs::permissions(each.path(), fs::perms::others_read | fs::perms::others_exec, fs::perm_options::add);
     fs::permissions(root, fs::perms(0755));
     auto detected = runtime::RuntimeCatalogue::detect({.interpreters = {}, .search_paths = {}});
     catalogue = std::make_unique<runtime::RuntimeCatalogue>(std::move(*detected));
@@ -75,7 +76,8 @@ class Machine {
     config.code_directory = (root / "code").string();
     config.scratch_directory = (root / "scratch").string();
     config.bootstrap_directory = (root / "runtimes").string();
-    for (const runtime::RootPlan& plan : catalogue->roots()) config.roots.push_back({.id = plan.id, .directory = "/", .extra_binds = plan.extra_binds});
+    for (const runtime::RootPlan& plan : catalogue->roots())
+      config.roots.push_back({.id = plan.id, .directory = "/", .extra_binds = plan.extra_binds});
     auto forked = sandbox::Launcher::fork_off(config);
     if (!forked.ok()) {
       why_not = forked.error().to_string();
@@ -89,11 +91,24 @@ class Machine {
     LocalBackendOptions options;
     options.code_directory = (root / "code").string();
     options.dispatcher.idle_timeout = 5min;
-    backend = std::make_unique<LocalBackend>(loop, options, LocalBackendPorts{.launcher = *launcher, .catalogue = *catalogue, .logs = log, .observer = records, .clock = base::system_clock(),
-        .issue_credentials = [this](const EnvironmentIdentity& who) -> base::Result<runtime::TemporaryCredentials> { ++issued; return runtime::TemporaryCredentials{"ASIA" + std::to_string(who.id), "secret", "token"}; },
-        .revoke_credentials = [this](const std::string&) { ++revoked; },
-        .data_handler = [](const EnvironmentIdentity& who) { return [key = who.access_key](net::Exchange& exchange) -> net::Awaitable<void> { return say(exchange, key); }; },
-        .on_launcher_lost = [this](const base::Error&) { lost = true; }});
+    backend = std::make_unique<LocalBackend>(
+        loop, options,
+        LocalBackendPorts{.launcher = *launcher,
+                          .catalogue = *catalogue,
+                          .logs = log,
+                          .observer = records,
+                          .clock = base::system_clock(),
+                          .issue_credentials = [this](const EnvironmentIdentity& who) -> base::Result<runtime::TemporaryCredentials> {
+                            ++issued;
+                            return runtime::TemporaryCredentials{"ASIA" + std::to_string(who.id), "secret", "token"};
+                          },
+                          .revoke_credentials = [this](const std::string&) { ++revoked; },
+                          .data_handler =
+                              [](const EnvironmentIdentity& who) {
+                                return
+                                    [key = who.access_key](net::Exchange& exchange) -> net::Awaitable<void> { return say(exchange, key); };
+                              },
+                          .on_launcher_lost = [this](const base::Error&) { lost = true; }});
     backend->start();
     loop.start();
   }
@@ -118,7 +133,8 @@ class Machine {
   }
 
   // A function of these files, unpacked where the launcher would put them.
-  engine::VersionPtr function(const std::string& runtime, const std::map<std::string, std::string>& files, const std::function<void(engine::FunctionConfig&)>& change = {}) {
+  engine::VersionPtr function(const std::string& runtime, const std::map<std::string, std::string>& files,
+                              const std::function<void(engine::FunctionConfig&)>& change = {}) {
     auto version = std::make_shared<engine::FunctionVersion>();
     version->function_name = "f" + std::to_string(++made);
     version->version = "$LATEST";
@@ -144,7 +160,8 @@ class Machine {
     return function("python3.11", {{"app.py", body}}, change);
   }
 
-  std::shared_ptr<Sink> begin(const engine::VersionPtr& version, const std::string& payload = "{}", engine::ResponseMode mode = engine::ResponseMode::kBuffered) {
+  std::shared_ptr<Sink> begin(const engine::VersionPtr& version, const std::string& payload = "{}",
+                              engine::ResponseMode mode = engine::ResponseMode::kBuffered) {
     auto invocation = std::make_shared<engine::Invocation>();
     invocation->request_id = last_id = base::random_uuid();
     invocation->version = version;
@@ -216,7 +233,8 @@ class LocalBackendTest : public ::testing::Test {
     delete machine;
     // One thread again: a launcher of the same instance removes what the killed one left.
     if (geteuid() == 0) {
-      for (const std::string& directory : {left_behind.code_directory, left_behind.scratch_directory, left_behind.bootstrap_directory}) fs::create_directories(directory);
+      for (const std::string& directory : {left_behind.code_directory, left_behind.scratch_directory, left_behind.bootstrap_directory})
+        fs::create_directories(directory);
       EXPECT_TRUE(sandbox::Launcher::fork_off(left_behind).ok());
       fs::remove_all(fs::path(left_behind.code_directory).parent_path());
       EXPECT_FALSE(fs::exists("/sys/fs/cgroup/unified/mayfly-" + left_behind.instance)) << "left behind";
@@ -255,7 +273,10 @@ TEST_F(LocalBackendTest, APythonFunctionAnswersLogsAndReportsAndIsWarmTheSecondT
   EXPECT_HAS(cold.log_tail, "START RequestId: " + machine->last_id + " Version: $LATEST\n");
   EXPECT_HAS(cold.log_tail, "hello world\n");
   EXPECT_HAS(cold.log_tail, "END RequestId: " + machine->last_id + "\n");
-  EXPECT_TRUE(std::regex_search(cold.log_tail, std::regex("REPORT RequestId: [0-9a-f-]{36}\tDuration: [0-9.]+ ms\tBilled Duration: [0-9]+ ms\tMemory Size: 128 MB\tMax Memory Used: [0-9]+ MB\tInit Duration: [0-9.]+ ms\t\n"))) << cold.log_tail;
+  EXPECT_TRUE(
+      std::regex_search(cold.log_tail, std::regex("REPORT RequestId: [0-9a-f-]{36}\tDuration: [0-9.]+ ms\tBilled Duration: [0-9]+ "
+                                                  "ms\tMemory Size: 128 MB\tMax Memory Used: [0-9]+ MB\tInit Duration: [0-9.]+ ms\t\n")))
+      << cold.log_tail;
   EXPECT_LT(cold.log_tail.find("hello world"), cold.log_tail.find("END RequestId"));
   EXPECT_EQ(cold.billed, engine::billed_duration(cold.timings.run, cold.timings.init));
   const engine::Outcome warm = machine->invoke(version, R"({"who":"again"})");
@@ -266,7 +287,9 @@ TEST_F(LocalBackendTest, APythonFunctionAnswersLogsAndReportsAndIsWarmTheSecondT
 }
 
 TEST_F(LocalBackendTest, ATimeoutKillsAtOnceAndTheNextCallWorks) {
-  const auto version = machine->python("import time\ndef handler(e, c):\n    print('sleeping', flush=True)\n    if not e.get('ok'): time.sleep(30)\n    return 'fine'\n", [](auto& c) { c.timeout_s = 1; });
+  const auto version = machine->python(
+      "import time\ndef handler(e, c):\n    print('sleeping', flush=True)\n    if not e.get('ok'): time.sleep(30)\n    return 'fine'\n",
+      [](auto& c) { c.timeout_s = 1; });
   machine->invoke(version, R"({"ok":true})");
   const TimePoint began = base::system_clock().now();
   const engine::Outcome outcome = machine->invoke(version);
@@ -285,7 +308,8 @@ TEST_F(LocalBackendTest, AnExitIsReportedWithItsStatusAndTheNextCallWorks) {
   const auto version = machine->python(kEcho);
   const engine::Outcome seven = machine->invoke(version, R"({"exit":7})");
   EXPECT_EQ(seven.error_type, "Runtime.ExitError");
-  EXPECT_EQ(seven.payload, R"({"errorType":"Runtime.ExitError","errorMessage":"RequestId: )" + machine->last_id + R"( Error: Runtime exited with error: exit status 7"})");
+  EXPECT_EQ(seven.payload, R"({"errorType":"Runtime.ExitError","errorMessage":"RequestId: )" + machine->last_id +
+                               R"( Error: Runtime exited with error: exit status 7"})");
   EXPECT_HAS(seven.log_tail, "RequestId: " + machine->last_id + " Error: Runtime exited with error: exit status 7\nRuntime.ExitError\n");
   EXPECT_HAS(seven.log_tail, "REPORT RequestId: " + machine->last_id);
   EXPECT_HAS(machine->invoke(version, R"({"exit":0})").payload, "Runtime exited without providing a reason");
@@ -306,7 +330,8 @@ TEST_F(LocalBackendTest, OutOfMemoryIsNamed) {
 }
 
 TEST_F(LocalBackendTest, AnExceptionIsTheFunctionsErrorAndKeepsTheEnvironment) {
-  const auto version = machine->python("n = 0\ndef handler(e, c):\n    global n\n    n += 1\n    if e.get('ok'): return n\n    raise ValueError('no')\n");
+  const auto version =
+      machine->python("n = 0\ndef handler(e, c):\n    global n\n    n += 1\n    if e.get('ok'): return n\n    raise ValueError('no')\n");
   const engine::Outcome outcome = machine->invoke(version);
   EXPECT_EQ(outcome.kind, engine::OutcomeKind::kFunctionError);
   EXPECT_HAS(outcome.payload, "\"errorType\": \"ValueError\"");
@@ -336,7 +361,9 @@ TEST_F(LocalBackendTest, AnInitOfElevenSecondsIsCutAndRedoneUnderTheTimeout) {
 }
 
 TEST_F(LocalBackendTest, NothingRunsWhileIdle) {
-  const auto version = machine->python("import threading, time\nn = 0\ndef count():\n    global n\n    while True:\n        n += 1\n        time.sleep(0.005)\nthreading.Thread(target=count, daemon=True).start()\ndef handler(e, c):\n    return n\n");
+  const auto version = machine->python(
+      "import threading, time\nn = 0\ndef count():\n    global n\n    while True:\n        n += 1\n        "
+      "time.sleep(0.005)\nthreading.Thread(target=count, daemon=True).start()\ndef handler(e, c):\n    return n\n");
   machine->invoke(version);
   const int first = std::stoi(machine->invoke(version).payload);
   std::this_thread::sleep_for(1500ms);
@@ -360,7 +387,11 @@ def handler(e, c):
 }
 
 TEST_F(LocalBackendTest, ALogFloodIsBoundedAndTheAnswerStillComes) {
-  const auto version = machine->python("def handler(e, c):\n    for i in range(100000): print('x' * 100)\n    print('the end')\n    return 'done'\n", [](auto& c) { c.memory_mb = 1769; c.timeout_s = 60; });
+  const auto version = machine->python(
+      "def handler(e, c):\n    for i in range(100000): print('x' * 100)\n    print('the end')\n    return 'done'\n", [](auto& c) {
+        c.memory_mb = 1769;
+        c.timeout_s = 60;
+      });
   const engine::Outcome outcome = machine->invoke(version);
   EXPECT_EQ(outcome.payload, "\"done\"");
   EXPECT_LE(outcome.log_tail.size(), 4096U);
@@ -391,7 +422,9 @@ TEST_F(LocalBackendTest, AnyExecutableIsAFunctionAndAnsweringTwiceIsRefused) {
 }
 
 TEST_F(LocalBackendTest, TheDataListenerKnowsWhoCalls) {
-  const auto version = machine->python("import os, urllib.request\ndef handler(e, c):\n    return [urllib.request.urlopen(os.environ['AWS_ENDPOINT_URL']).read().decode(), os.environ['AWS_ACCESS_KEY_ID']]\n");
+  const auto version = machine->python(
+      "import os, urllib.request\ndef handler(e, c):\n    return [urllib.request.urlopen(os.environ['AWS_ENDPOINT_URL']).read().decode(), "
+      "os.environ['AWS_ACCESS_KEY_ID']]\n");
   const std::string payload = machine->invoke(version).payload;
   const auto parsed = base::check_json(payload);
   ASSERT_TRUE(parsed.ok());
@@ -435,7 +468,8 @@ while True:
     s.sendall(f"POST /2018-06-01/runtime/invocation/{id}/response HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf".encode())
     s.close()
     time.sleep(60)
-)"}}, [](auto& c) { c.timeout_s = 1; });
+)"}},
+                                         [](auto& c) { c.timeout_s = 1; });
   EXPECT_EQ(machine->invoke(version).error_type, "Sandbox.Timedout");
   EXPECT_EQ(machine->invoke(version, R"({"ok":true})").payload, "\"fine\"");
 }
@@ -453,7 +487,10 @@ os._exit(5)
 
 TEST_F(LocalBackendTest, APackageIsUnpackedOnceAndABadOneIsRefused) {
   const fs::path zip = machine->root / "p.zip";
-  ASSERT_EQ(std::system(("cd " + machine->root.string() + " && mkdir -p z && echo 'def handler(e, c): return 7' > z/app.py && cd z && python3 -m zipfile -c ../p.zip app.py").c_str()), 0);
+  ASSERT_EQ(std::system(("cd " + machine->root.string() +
+                         " && mkdir -p z && echo 'def handler(e, c): return 7' > z/app.py && cd z && python3 -m zipfile -c ../p.zip app.py")
+                            .c_str()),
+            0);
   const std::string id = base::random_hex(32);
   for (int i = 0; i < 2; ++i) {
     auto archive = base::open_file(zip.string(), O_RDONLY);
@@ -483,7 +520,10 @@ TEST_F(LocalBackendTest, AStandInIsNamedInTheAnswerAndTheLog) {
 }
 
 TEST_F(LocalBackendTest, NodeFunctionsStreamPieceByPiece) {
-  const auto version = machine->function("nodejs20.x", {{"app.js", "exports.handler = awslambda.streamifyResponse(async (e, s) => { s.setContentType('text/plain'); for (let i = 0; i < 3; i++) { s.write('p' + i); await new Promise(r => setTimeout(r, 50)); } s.end(); });"}});
+  const auto version = machine->function(
+      "nodejs20.x", {{"app.js",
+                      "exports.handler = awslambda.streamifyResponse(async (e, s) => { s.setContentType('text/plain'); for (let i = 0; i < "
+                      "3; i++) { s.write('p' + i); await new Promise(r => setTimeout(r, 50)); } s.end(); });"}});
   auto sink = machine->begin(version, "{}", engine::ResponseMode::kStreaming);
   const engine::Outcome outcome = Machine::wait(sink);
   EXPECT_EQ(outcome.kind, engine::OutcomeKind::kSuccess) << outcome.payload << outcome.log_tail;
@@ -493,7 +533,8 @@ TEST_F(LocalBackendTest, NodeFunctionsStreamPieceByPiece) {
 }
 
 TEST_F(LocalBackendTest, CallsAtTheSameTimeGetEnvironmentsOfTheirOwn) {
-  const auto version = machine->python("import time, os\ndef handler(e, c):\n    time.sleep(0.5)\n    return os.environ['AWS_LAMBDA_LOG_STREAM_NAME']\n");
+  const auto version =
+      machine->python("import time, os\ndef handler(e, c):\n    time.sleep(0.5)\n    return os.environ['AWS_LAMBDA_LOG_STREAM_NAME']\n");
   std::vector<std::shared_ptr<Sink>> sinks;
   for (int i = 0; i < 4; ++i) sinks.push_back(machine->begin(version));
   std::set<std::string> streams;

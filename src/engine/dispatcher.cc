@@ -65,10 +65,10 @@ struct Environment {
   TimePoint handed;          // when its run began
   TimePoint run_deadline = base::kNoDeadline;
   Duration start{0}, init{0};
-  bool started = false;      // the sandbox runs
-  bool served = false;       // an invocation was handed over before
-  bool cold = false;         // the running invocation is the first
-  bool bills_init = false;   // and its own init is on its bill
+  bool started = false;     // the sandbox runs
+  bool served = false;      // an invocation was handed over before
+  bool cold = false;        // the running invocation is the first
+  bool bills_init = false;  // and its own init is on its bill
   bool expected = false;
   bool frozen = false;
   bool timed_out = false;
@@ -94,12 +94,15 @@ Outcome throttled() {
   return refusal(Error(ErrorCode::kResourceExhausted, "Rate Exceeded.", "TooManyRequestsException"), "ConcurrentInvocationLimitExceeded");
 }
 
-std::string milliseconds(Duration duration) { return std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(duration).count()) + " ms"; }
+std::string milliseconds(Duration duration) {
+  return std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(duration).count()) + " ms";
+}
 
 Outcome too_late(Duration waited) {
-  return refusal(Error(ErrorCode::kDeadlineExceeded,
-                       "The call's deadline passed after " + milliseconds(waited) + " in the queue, before an environment was free; nothing ran.",
-                       "ServiceException"));
+  return refusal(
+      Error(ErrorCode::kDeadlineExceeded,
+            "The call's deadline passed after " + milliseconds(waited) + " in the queue, before an environment was free; nothing ran.",
+            "ServiceException"));
 }
 
 Error as_service_error(const std::optional<Error>& error) {
@@ -229,7 +232,8 @@ struct Dispatcher::Impl {
     starved.erase(&pool);
     const std::string name = pool.version->function_name;
     pools.erase(std::string(pool.key));
-    const bool used = std::any_of(pools.begin(), pools.end(), [&](const auto& item) { return item.second->version->function_name == name; });
+    const bool used =
+        std::any_of(pools.begin(), pools.end(), [&](const auto& item) { return item.second->version->function_name == name; });
     if (!used) functions.erase(name);
   }
 
@@ -441,8 +445,11 @@ struct Dispatcher::Impl {
     environment.run_deadline = std::min(now + timeout_of(*next->invocation), next->invocation->call_deadline);
     environment.invocation = std::move(next->invocation);
     set_timer(environment, environment.run_deadline);
-    backend.start({.id = environment.id, .version = pool.version, .phase = InitPhase::kInInvocation,
-                   .waiting = environment.invocation, .run_deadline = environment.run_deadline});
+    backend.start({.id = environment.id,
+                   .version = pool.version,
+                   .phase = InitPhase::kInInvocation,
+                   .waiting = environment.invocation,
+                   .run_deadline = environment.run_deadline});
   }
 
   // `environment` failed before it could take work and is kStopping now.
@@ -500,8 +507,10 @@ struct Dispatcher::Impl {
     InitFailure failure;
     failure.platform_fault = !started;
     if (!started) {
-      failure.error = Error(ErrorCode::kUnavailable, "The environment was not made within " + milliseconds(options.start_budget) +
-                                                         "; the machine may be overloaded. Try again.", "ServiceException");
+      failure.error =
+          Error(ErrorCode::kUnavailable,
+                "The environment was not made within " + milliseconds(options.start_budget) + "; the machine may be overloaded. Try again.",
+                "ServiceException");
     }
     init_failed(environment, std::move(failure), now);
   }
@@ -510,8 +519,7 @@ struct Dispatcher::Impl {
     switch (environment.state) {
       case State::kStarting:
         return environment.phase == InitPhase::kOwn ? start_took_too_long(environment, now) : run_out_of_time(environment, now);
-      case State::kBusy:
-        return run_out_of_time(environment, now);
+      case State::kBusy: return run_out_of_time(environment, now);
       case State::kAnswered:
         if (environment.run_deadline > now) {  // later than hoped: it is no longer counted on
           environment.expected = false;
@@ -550,9 +558,10 @@ void Dispatcher::invoke(InvocationPtr invocation, TimePoint now) {
   Impl& d = *impl_;
   ++d.totals.invocations;
   if (d.draining) {
-    d.refuse(std::move(invocation),
-             refusal(Error(ErrorCode::kUnavailable, "The server is shutting down and takes no new invocations; try again.", "ServiceException")),
-             Duration::zero());
+    d.refuse(
+        std::move(invocation),
+        refusal(Error(ErrorCode::kUnavailable, "The server is shutting down and takes no new invocations; try again.", "ServiceException")),
+        Duration::zero());
     return d.flush();
   }
   if (invocation->call_deadline <= now) {
@@ -562,7 +571,8 @@ void Dispatcher::invoke(InvocationPtr invocation, TimePoint now) {
   Pool& pool = d.pool_for(invocation->version);
   if (pool.queue.empty() && !pool.idle.empty() && d.active < d.options.concurrency_max) {
     d.hand_over(d.environments.at(pool.idle.back()), std::move(invocation), now, now);
-  } else if (pool.function->queued >= d.options.queue_max_per_function) {
+  } else if (!d.may_serve(pool) && pool.function->queued >= d.options.queue_max_per_function + Impl::covered(pool)) {
+    // Those an environment is already being made for do not count as waiting in the queue.
     d.refuse(std::move(invocation), throttled(), Duration::zero());
     d.forget_if_empty(pool);
   } else {
@@ -650,7 +660,8 @@ void Dispatcher::on_gone(EnvironmentId id, Outcome if_busy, TimePoint now) {
   impl_->flush();
 }
 
-void Dispatcher::drop_outdated(const std::string& function_name, const std::function<bool(const FunctionVersion&)>& current, TimePoint now) {
+void Dispatcher::drop_outdated(const std::string& function_name, const std::function<bool(const FunctionVersion&)>& current,
+                               TimePoint now) {
   for (auto& [key, pool] : impl_->pools) {
     if (pool->version->function_name != function_name || current(*pool->version)) continue;
     pool->outdated = true;

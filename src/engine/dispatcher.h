@@ -25,9 +25,9 @@ enum class StopReason : std::uint8_t { kIdle, kReplaced, kTimeout, kInitTimeout,
 
 // Why an init ended badly: the document the caller gets when the init was the invocation's own.
 struct InitFailure {
-  std::string error_type;      // "Runtime.ImportModuleError", "Runtime.ExitError" ...
-  std::string payload;         // error document as posted by the runtime, or made by the platform
-  bool platform_fault = false; // the sandbox could not be made: the function is not to blame and nothing is redone
+  std::string error_type;            // "Runtime.ImportModuleError", "Runtime.ExitError" ...
+  std::string payload;               // error document as posted by the runtime, or made by the platform
+  bool platform_fault = false;       // the sandbox could not be made: the function is not to blame and nothing is redone
   std::optional<base::Error> error;  // platform faults
   // kInInvocation only: what the outcome of the waiting invocation also tells.
   std::string log_tail, log_stream;
@@ -62,9 +62,9 @@ class EnvironmentBackend {
 };
 
 struct DispatcherOptions {
-  std::uint32_t concurrency_max = 1000;             // environments that may be busy or starting at once (the account's concurrency)
-  std::uint32_t environments_max = 2000;            // and with the idle ones: older idle ones are ended first
-  std::uint32_t queue_max_per_function = 1000;      // waiting invocations; beyond it 429
+  std::uint32_t concurrency_max = 1000;         // environments that may be busy or starting at once (the account's concurrency)
+  std::uint32_t environments_max = 2000;        // and with the idle ones: older idle ones are ended first
+  std::uint32_t queue_max_per_function = 1000;  // invocations waiting with no environment on its way for them; beyond it 429
   base::Duration idle_timeout = std::chrono::minutes(10);
   base::Duration freeze_after = std::chrono::milliseconds(10);
   base::Duration queue_budget = std::chrono::seconds(10);  // longest wait for a free environment
@@ -72,7 +72,7 @@ struct DispatcherOptions {
   base::Duration init_timeout = Limits::kInitTimeout;      // of an own init, from on_started
   // After an answer the runtime is expected back this soon: until then a waiting invocation does not start another environment.
   base::Duration ready_grace = std::chrono::milliseconds(20);
-  base::Duration stop_grace = std::chrono::seconds(2);     // on_gone is awaited this long before a timed-out caller is answered anyway
+  base::Duration stop_grace = std::chrono::seconds(2);  // on_gone is awaited this long before a timed-out caller is answered anyway
 };
 
 // Run plus init, rounded up to whole milliseconds, at least one: what AWS bills (on-demand inits since August 2025).
@@ -91,13 +91,15 @@ class Dispatcher final {
 
   // Reports of the backend. Reports about environments that are unknown or already stopped are ignored.
   void on_started(EnvironmentId id, base::TimePoint now);  // the sandbox runs; the clock of its init begins
-  void on_initialised(EnvironmentId id, base::Duration start, base::Duration init, base::TimePoint now);  // the runtime asks for its first invocation
-  void on_init_failed(EnvironmentId id, InitFailure failure, base::TimePoint now);                         // on_gone follows
+  void on_initialised(EnvironmentId id, base::Duration start, base::Duration init,
+                      base::TimePoint now);                                         // the runtime asks for its first invocation
+  void on_init_failed(EnvironmentId id, InitFailure failure, base::TimePoint now);  // on_gone follows
   // The answer is complete; the runtime may still work. The backend fills everything but queued, start and init times and
   // `cold_start`; `timings.run` and `billed` are kept when set, so that they equal the REPORT line.
   void on_answered(EnvironmentId id, Outcome outcome, base::TimePoint now);
-  void on_ready(EnvironmentId id, base::TimePoint now);                                                    // the runtime asks for the next invocation
-  void on_gone(EnvironmentId id, Outcome if_busy, base::TimePoint now);                                    // process ended or killed; `if_busy` is what a running invocation gets
+  void on_ready(EnvironmentId id, base::TimePoint now);  // the runtime asks for the next invocation
+  void on_gone(EnvironmentId id, Outcome if_busy,
+               base::TimePoint now);  // process ended or killed; `if_busy` is what a running invocation gets
 
   // Environments of other generations (or of a deleted function) end when idle; busy ones finish first.
   // `current` decides whether an environment of that version may still be used.

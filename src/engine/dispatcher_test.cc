@@ -286,7 +286,8 @@ TEST_F(DispatcherTest, ATimeoutStopsTheEnvironmentAndTheCallerGetsAWSsDocument) 
   dispatcher->on_gone(1, told, now);
   ASSERT_EQ(sink->outcomes.size(), 1U);
   EXPECT_EQ(sink->outcomes[0].error_type, "Sandbox.Timedout");
-  EXPECT_EQ(sink->outcomes[0].payload, R"({"errorType":"Sandbox.Timedout","errorMessage":"RequestId: r1 Error: Task timed out after 3.00 seconds"})");
+  EXPECT_EQ(sink->outcomes[0].payload,
+            R"({"errorType":"Sandbox.Timedout","errorMessage":"RequestId: r1 Error: Task timed out after 3.00 seconds"})");
   EXPECT_EQ(sink->outcomes[0].log_tail, "tail");
   EXPECT_EQ(sink->outcomes[0].timings.run, 3s);
   EXPECT_EQ(dispatcher->counts().timeouts, 1U);

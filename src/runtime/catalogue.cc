@@ -23,7 +23,8 @@ using base::Result;
 
 constexpr std::array kPythons = {8, 9, 10, 11, 12, 13, 14};
 constexpr std::array kNodes = {16, 18, 20, 22, 24};
-constexpr std::array<std::string_view, 11> kUnsupported = {"java8.al2", "java11", "java17", "java21", "java25", "ruby3.2", "ruby3.3", "ruby3.4", "dotnet6", "dotnet8", "dotnet10"};
+constexpr std::array<std::string_view, 11> kUnsupported = {"java8.al2", "java11",  "java17",  "java21",  "java25",  "ruby3.2",
+                                                           "ruby3.3",   "ruby3.4", "dotnet6", "dotnet8", "dotnet10"};
 
 struct Wanted {
   std::string_view family;
@@ -165,7 +166,8 @@ Result<RuntimeCatalogue> RuntimeCatalogue::detect(const CatalogueOptions& option
   catalogue.roots_.push_back({"host", {}});
   for (const auto& [name, path] : options.interpreters) {
     const auto wanted = parse_runtime(name);
-    if (!wanted) return Error(ErrorCode::kInvalidArgument, "cannot give \"" + name + "\" an interpreter: only python3.N and nodejsN.x take one");
+    if (!wanted)
+      return Error(ErrorCode::kInvalidArgument, "cannot give \"" + name + "\" an interpreter: only python3.N and nodejsN.x take one");
     if (!is_executable_file(path)) return Error(ErrorCode::kNotFound, "the interpreter of " + name + " is no executable file: " + path);
     catalogue.add({std::string(wanted->family), wanted->number, resolve(path).string()});
   }
@@ -186,7 +188,8 @@ Result<RuntimeCatalogue> RuntimeCatalogue::detect(const CatalogueOptions& option
 }
 
 const RuntimeCatalogue::Interpreter* RuntimeCatalogue::find(std::string_view family, int number) const {
-  const auto it = std::find_if(interpreters_.begin(), interpreters_.end(), [&](const Interpreter& i) { return i.family == family && i.number == number; });
+  const auto it = std::find_if(interpreters_.begin(), interpreters_.end(),
+                               [&](const Interpreter& i) { return i.family == family && i.number == number; });
   return it == interpreters_.end() ? nullptr : &*it;
 }
 
@@ -218,19 +221,24 @@ std::vector<RuntimeRow> RuntimeCatalogue::rows() const {
   };
   for (const int minor : kPythons) add_row("python", minor);
   for (const int major : kNodes) add_row("nodejs", major);
-  for (const char* name : {"provided.al2", "provided.al2023"}) rows.push_back({name, RuntimeStatus::kAvailable, "the package's own bootstrap"});
-  for (const std::string_view name : kUnsupported) rows.push_back({std::string(name), RuntimeStatus::kMissing, "not supported yet; provided.al2023 runs any executable"});
+  for (const char* name : {"provided.al2", "provided.al2023"})
+    rows.push_back({name, RuntimeStatus::kAvailable, "the package's own bootstrap"});
+  for (const std::string_view name : kUnsupported)
+    rows.push_back({std::string(name), RuntimeStatus::kMissing, "not supported yet; provided.al2023 runs any executable"});
   return rows;
 }
 
 Result<void> RuntimeCatalogue::check(const std::string& runtime) const {
   if (is_provided(runtime)) return {};
   const auto wanted = parse_runtime(runtime);
-  if (!wanted) return not_here("Runtime " + runtime + " is not available on this server: python3.N, nodejsN.x, provided.al2 and provided.al2023 are. See `mayfly runtimes`.");
+  if (!wanted)
+    return not_here("Runtime " + runtime +
+                    " is not available on this server: python3.N, nodejsN.x, provided.al2 and provided.al2023 are. See `mayfly runtimes`.");
   if (find(wanted->family, wanted->number) != nullptr) return {};
   if (stand_in_ && nearest(wanted->family, wanted->number) != nullptr) return {};
   return not_here("Runtime " + runtime + " is not available on this server: no such interpreter was found" +
-                  (stand_in_ ? "" : " and none may stand in (stand-in = off)") + ". Install it, or start the server with --runtimes " + runtime + "=/path/to/interpreter.");
+                  (stand_in_ ? "" : " and none may stand in (stand-in = off)") + ". Install it, or start the server with --runtimes " +
+                  runtime + "=/path/to/interpreter.");
 }
 
 Result<LaunchPlan> RuntimeCatalogue::plan(const engine::FunctionVersion& version, const std::string& code_directory) const {
@@ -238,7 +246,8 @@ Result<LaunchPlan> RuntimeCatalogue::plan(const engine::FunctionVersion& version
   LaunchPlan plan;
   if (is_provided(runtime)) {
     if (!is_executable_file(fs::path(code_directory) / "bootstrap")) {
-      return Error(ErrorCode::kFunctionFailed, "Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]", "Runtime.InvalidEntrypoint");
+      return Error(ErrorCode::kFunctionFailed, "Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]",
+                   "Runtime.InvalidEntrypoint");
     }
     plan.root_id = "host";
     plan.arguments = {"/var/task/bootstrap"};
@@ -258,9 +267,11 @@ Result<LaunchPlan> RuntimeCatalogue::plan(const engine::FunctionVersion& version
     const bool python_clash = wanted.family == "python" && !others.empty();
     const bool node_clash = wanted.family == "nodejs" && !native.node_example.empty();
     if (python_clash || node_clash) {
-      return not_here("Runtime " + runtime + " is not installed here, and " + near + " cannot stand in for it: the package holds native modules built for " +
-                      (python_clash ? "python3." + std::to_string(*others.begin()) : runtime) + " (" + (python_clash ? native.python_example : native.node_example) +
-                      "). Install " + runtime + ", or build the package for " + near + ".");
+      return not_here("Runtime " + runtime + " is not installed here, and " + near +
+                      " cannot stand in for it: the package holds native modules built for " +
+                      (python_clash ? "python3." + std::to_string(*others.begin()) : runtime) + " (" +
+                      (python_clash ? native.python_example : native.node_example) + "). Install " + runtime +
+                      ", or build the package for " + near + ".");
     }
   }
   plan.root_id = chosen->root_id;
@@ -270,15 +281,18 @@ Result<LaunchPlan> RuntimeCatalogue::plan(const engine::FunctionVersion& version
   if (python) {
     plan.variables["PYTHONPATH"] = "/var/runtime";
   } else {
-    plan.variables["NODE_PATH"] = "/opt/nodejs/node" + std::to_string(chosen->number) + "/node_modules:/opt/nodejs/node_modules:/var/runtime/node_modules";
+    plan.variables["NODE_PATH"] =
+        "/opt/nodejs/node" + std::to_string(chosen->number) + "/node_modules:/opt/nodejs/node_modules:/var/runtime/node_modules";
   }
   if (chosen->root_id != "host") {
     const std::string prefix = fs::path(chosen->path).parent_path().parent_path().string();
     plan.variables["PATH"] = prefix + "/bin:/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin";
-    plan.variables["LD_LIBRARY_PATH"] = "/var/lang/lib:" + prefix + "/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib";
+    plan.variables["LD_LIBRARY_PATH"] =
+        "/var/lang/lib:" + prefix + "/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib";
   }
   if (version.config.environment) {
-    if (const auto wrapper = version.config.environment->find("AWS_LAMBDA_EXEC_WRAPPER"); wrapper != version.config.environment->end() && !wrapper->second.empty()) {
+    if (const auto wrapper = version.config.environment->find("AWS_LAMBDA_EXEC_WRAPPER");
+        wrapper != version.config.environment->end() && !wrapper->second.empty()) {
       plan.arguments.insert(plan.arguments.begin(), wrapper->second);
     }
   }

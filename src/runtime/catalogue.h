@@ -17,7 +17,7 @@ enum class RuntimeStatus : std::uint8_t { kAvailable, kStandIn, kMissing };
 
 // One row for people.
 struct RuntimeRow {
-  std::string name;    // "python3.12"
+  std::string name;  // "python3.12"
   RuntimeStatus status = RuntimeStatus::kMissing;
   std::string detail;  // "/usr/bin/python3.11", or why not and what to do
 };
@@ -25,8 +25,8 @@ struct RuntimeRow {
 
 // A directory tree that environments see as their root: the host's /usr and these directories.
 struct RootPlan {
-  std::string id;                         // [a-z0-9._-]{1,64}
-  std::vector<std::string> extra_binds;   // prefixes of interpreters outside /usr
+  std::string id;                        // [a-z0-9._-]{1,64}
+  std::vector<std::string> extra_binds;  // prefixes of interpreters outside /usr
 };
 
 // How the main process of an environment starts.
@@ -55,8 +55,8 @@ class RuntimeCatalogue {
   // Whether functions of `runtime` can run here. kInvalidArgument (InvalidParameterValueException) saying what is missing.
   [[nodiscard]] base::Result<void> check(const std::string& runtime) const;
   // `code_directory` holds the unpacked package. Blocking only where an interpreter stands in (the package is searched for
-  // native modules) and for the look at a bootstrap. Errors: kFunctionFailed with id Runtime.InvalidEntrypoint when the package has no executable bootstrap;
-  // kInvalidArgument with id InvalidParameterValueException when nothing here can run it.
+  // native modules) and for the look at a bootstrap. Errors: kFunctionFailed with id Runtime.InvalidEntrypoint when the package has no
+  // executable bootstrap; kInvalidArgument with id InvalidParameterValueException when nothing here can run it.
   [[nodiscard]] base::Result<LaunchPlan> plan(const engine::FunctionVersion& version, const std::string& code_directory) const;
 
  private:

@@ -33,7 +33,10 @@ class CatalogueTest : public ::testing::Test {
     std::filesystem::permissions(full, std::filesystem::perms(executable ? 0755 : 0644));
   }
   base::Result<RuntimeCatalogue> detect(bool stand_in = true) {
-    return RuntimeCatalogue::detect({.interpreters = named, .search_paths = {(root / "versions").string()}, .stand_in = stand_in, .default_paths = {(root / "bin").string()}});
+    return RuntimeCatalogue::detect({.interpreters = named,
+                                     .search_paths = {(root / "versions").string()},
+                                     .stand_in = stand_in,
+                                     .default_paths = {(root / "bin").string()}});
   }
   std::filesystem::path root = std::filesystem::temp_directory_path() / ("mayfly-catalogue-" + base::random_hex(6));
   std::map<std::string, std::string> named;
@@ -112,7 +115,8 @@ TEST_F(CatalogueTest, NodeAddonsForbidAStandInUnlessTheyAreNodeApi) {
 TEST_F(CatalogueTest, ABootstrapMustBeThereAndExecutable) {
   file("good/bootstrap");
   file("bad/bootstrap", "x", false);
-  EXPECT_EQ(detect()->plan(*make_version("provided.al2023"), (root / "good").string())->arguments, std::vector<std::string>{"/var/task/bootstrap"});
+  EXPECT_EQ(detect()->plan(*make_version("provided.al2023"), (root / "good").string())->arguments,
+            std::vector<std::string>{"/var/task/bootstrap"});
   const auto refused = detect()->plan(*make_version("provided.al2023"), (root / "bad").string());
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.error().id(), "Runtime.InvalidEntrypoint");

@@ -48,8 +48,8 @@ void EnvironmentLog::init_start(const std::string& runtime_version) {
   const std::string arn = "arn:aws:lambda:::runtime:" + runtime_version;
   if (!json()) return write("INIT_START Runtime Version: " + runtime_version + "\tRuntime Version ARN: " + arn + "\n");
   write_event(Level::kInfo, "platform.initStart",
-              member("initializationType", "on-demand") + "," + member("phase", "init") + "," + member("runtimeVersion", runtime_version) + "," +
-                  member("runtimeVersionArn", arn) + "," + member("functionName", version_->function_name) + "," +
+              member("initializationType", "on-demand") + "," + member("phase", "init") + "," + member("runtimeVersion", runtime_version) +
+                  "," + member("runtimeVersionArn", arn) + "," + member("functionName", version_->function_name) + "," +
                   member("functionVersion", version_->version));
 }
 
@@ -77,8 +77,9 @@ void EnvironmentLog::report(const std::string& request_id, const ReportFigures& 
   const std::uint32_t memory_mb = version_->config.memory_mb;
   const bool well = figures.status == "success";
   if (!json()) {
-    std::string line = "REPORT RequestId: " + request_id + "\tDuration: " + ms(figures.run) + " ms\tBilled Duration: " + whole_ms(figures.billed) +
-                       " ms\tMemory Size: " + std::to_string(memory_mb) + " MB\tMax Memory Used: " + megabytes(figures.memory_peak) + " MB\t";
+    std::string line = "REPORT RequestId: " + request_id + "\tDuration: " + ms(figures.run) +
+                       " ms\tBilled Duration: " + whole_ms(figures.billed) + " ms\tMemory Size: " + std::to_string(memory_mb) +
+                       " MB\tMax Memory Used: " + megabytes(figures.memory_peak) + " MB\t";
     if (figures.init) line += "Init Duration: " + ms(*figures.init) + " ms\t";
     if (!well) line += "Status: " + figures.status + "\t";
     if (!well && !figures.error_type.empty()) line += "Error Type: " + figures.error_type + "\t";
@@ -97,14 +98,15 @@ void EnvironmentLog::report(const std::string& request_id, const ReportFigures& 
 
 void EnvironmentLog::timed_out(const std::string& request_id, base::Duration allowed) {
   if (json()) return;  // the status of platform.report says it
-  write(base::format_iso_ms(clock_.wall_now()) + " " + request_id + " Task timed out after " + decimal(base::to_ms(allowed) / 1000.0, 2) + " seconds\n");
+  write(base::format_iso_ms(clock_.wall_now()) + " " + request_id + " Task timed out after " + decimal(base::to_ms(allowed) / 1000.0, 2) +
+        " seconds\n");
 }
 
 void EnvironmentLog::process_ended(const std::string& request_id, std::string_view text, std::string_view error_type) {
   const std::string who = request_id.empty() ? std::string() : "RequestId: " + request_id + " ";
   if (!json()) return write(who + "Error: " + std::string(text) + "\n" + std::string(error_type) + "\n");
-  std::string line = "{" + member("timestamp", base::format_iso_ms(clock_.wall_now())) + ",\"level\":\"ERROR\"," + member("message", text) + "," +
-                     member("errorType", error_type);
+  std::string line = "{" + member("timestamp", base::format_iso_ms(clock_.wall_now())) + ",\"level\":\"ERROR\"," + member("message", text) +
+                     "," + member("errorType", error_type);
   if (!request_id.empty()) line += "," + member("requestId", request_id);
   write(line + "}\n");
 }

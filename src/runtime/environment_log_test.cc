@@ -35,7 +35,9 @@ TEST(EnvironmentLog, WritesAwsLinesInText) {
   log.function_message("hello\n", std::nullopt);
   log.timed_out("r1", 3s);
   log.end("r1");
-  log.report("r1", {.run = 1'234'567ns, .billed = 102ms, .init = 100'500us, .memory_peak = (30U << 20U) + 1, .status = "success", .error_type = ""});
+  log.report(
+      "r1",
+      {.run = 1'234'567ns, .billed = 102ms, .init = 100'500us, .memory_peak = (30U << 20U) + 1, .status = "success", .error_type = ""});
   log.report("r1", {.run = 3s, .billed = 3s, .init = std::nullopt, .memory_peak = 1U << 20U, .status = "timeout", .error_type = ""});
   log.process_ended("r1", "Runtime exited with error: exit status 1", "Runtime.ExitError");
   log.init_report(9999ms, "init", "timeout", "");
@@ -43,8 +45,12 @@ TEST(EnvironmentLog, WritesAwsLinesInText) {
   EXPECT_EQ(writer.lines[1], "hello\n");
   EXPECT_EQ(writer.lines[2], "2026-01-01T00:00:00.000Z r1 Task timed out after 3.00 seconds\n");
   EXPECT_EQ(writer.lines[3], "END RequestId: r1\n");
-  EXPECT_EQ(writer.lines[4], "REPORT RequestId: r1\tDuration: 1.23 ms\tBilled Duration: 102 ms\tMemory Size: 128 MB\tMax Memory Used: 31 MB\tInit Duration: 100.50 ms\t\n");
-  EXPECT_EQ(writer.lines[5], "REPORT RequestId: r1\tDuration: 3000.00 ms\tBilled Duration: 3000 ms\tMemory Size: 128 MB\tMax Memory Used: 1 MB\tStatus: timeout\t\n");
+  EXPECT_EQ(writer.lines[4],
+            "REPORT RequestId: r1\tDuration: 1.23 ms\tBilled Duration: 102 ms\tMemory Size: 128 MB\tMax Memory Used: 31 MB\tInit Duration: "
+            "100.50 ms\t\n");
+  EXPECT_EQ(writer.lines[5],
+            "REPORT RequestId: r1\tDuration: 3000.00 ms\tBilled Duration: 3000 ms\tMemory Size: 128 MB\tMax Memory Used: 1 MB\tStatus: "
+            "timeout\t\n");
   EXPECT_EQ(writer.lines[6], "RequestId: r1 Error: Runtime exited with error: exit status 1\nRuntime.ExitError\n");
   EXPECT_EQ(writer.lines[7], "INIT_REPORT Init Duration: 9999.00 ms\tPhase: init\tStatus: timeout\n");
 }
@@ -57,11 +63,18 @@ TEST(EnvironmentLog, WritesEventsInJsonThatParse) {
   EnvironmentLog log(writer, clock, version, "s");
   log.init_start("python:3.11");
   log.start("r1");
-  log.report("r1", {.run = 1ms, .billed = 2ms, .init = 1ms, .memory_peak = 1U << 20U, .status = "error", .error_type = "Runtime.ExitError"});
+  log.report("r1",
+             {.run = 1ms, .billed = 2ms, .init = 1ms, .memory_peak = 1U << 20U, .status = "error", .error_type = "Runtime.ExitError"});
   log.process_ended("r1", "x", "Runtime.ExitError");
-  for (const std::string& line : writer.lines) EXPECT_TRUE(base::check_json(std::string_view(line).substr(0, line.size() - 1)).ok()) << line;
+  for (const std::string& line : writer.lines)
+    EXPECT_TRUE(base::check_json(std::string_view(line).substr(0, line.size() - 1)).ok()) << line;
   EXPECT_NE(writer.lines[1].find(R"("type":"platform.start","record":{"requestId":"r1","version":"$LATEST"})"), std::string::npos);
-  EXPECT_NE(writer.lines[3].find(R"("billedDurationMs":2,"memorySizeMB":128,"maxMemoryUsedMB":1,"initDurationMs":1.000},"status":"error","errorType":"Runtime.ExitError")"), std::string::npos) << writer.lines[3];
+  EXPECT_NE(
+      writer.lines[3].find(
+          R"("billedDurationMs":2,"memorySizeMB":128,"maxMemoryUsedMB":1,"initDurationMs":1.000},"status":"error",)"
+                                R"("errorType":"Runtime.ExitError")"),
+      std::string::npos)
+      << writer.lines[3];
 }
 
 TEST(EnvironmentLog, KeepsTheLast4096BytesAsTail) {

@@ -26,8 +26,12 @@ std::map<std::string, std::string> as_map(const std::vector<std::string>& variab
 
 TEST(EnvironmentVariables, HoldTheContractAndTheFunctionsOwn) {
   auto version = std::make_shared<engine::FunctionVersion>(*make_version());
-  version->config.environment = std::map<std::string, std::string>{{"COLOUR", "red"}, {"PATH", "/mine"}, {"AWS_LAMBDA_RUNTIME_API", "evil"}};
-  const auto all = as_map(environment_variables(*version, {.region = "eu-west-1", .log_stream = "s", .credentials = {"ASIA1", "k", "t"}, .runtime_variables = {{"PYTHONPATH", "/var/runtime"}}}));
+  version->config.environment =
+      std::map<std::string, std::string>{{"COLOUR", "red"}, {"PATH", "/mine"}, {"AWS_LAMBDA_RUNTIME_API", "evil"}};
+  const auto all = as_map(environment_variables(*version, {.region = "eu-west-1",
+                                                           .log_stream = "s",
+                                                           .credentials = {"ASIA1", "k", "t"},
+                                                           .runtime_variables = {{"PYTHONPATH", "/var/runtime"}}}));
   EXPECT_EQ(all.at("_HANDLER"), "app.handler");
   EXPECT_EQ(all.at("AWS_EXECUTION_ENV"), "AWS_Lambda_python3.11");
   EXPECT_EQ(all.at("AWS_LAMBDA_RUNTIME_API"), "169.254.100.1:9001");

@@ -79,7 +79,8 @@ FunctionFault process_fault(const ProcessEnd& end, const std::string& request_id
 
 FunctionFault response_too_large(std::uint64_t limit) {
   constexpr std::string_view kType = "Function.ResponseSizeTooLarge";
-  return {std::string(kType), document(kType, "Response payload size exceeded maximum allowed payload size (" + std::to_string(limit) + " bytes).")};
+  return {std::string(kType),
+          document(kType, "Response payload size exceeded maximum allowed payload size (" + std::to_string(limit) + " bytes).")};
 }
 
 std::string checked_error_type(std::string_view type) {

@@ -8,8 +8,10 @@ namespace mayfly::runtime {
 namespace {
 
 TEST(Faults, AnExitIsNamedAsAwsNamesIt) {
-  EXPECT_EQ(process_fault({.exit_code = 1}, "r1", 128).payload, R"({"errorType":"Runtime.ExitError","errorMessage":"RequestId: r1 Error: Runtime exited with error: exit status 1"})");
-  EXPECT_EQ(process_fault({.exit_code = 0}, "r1", 128).payload, R"({"errorType":"Runtime.ExitError","errorMessage":"RequestId: r1 Error: Runtime exited without providing a reason"})");
+  EXPECT_EQ(process_fault({.exit_code = 1}, "r1", 128).payload,
+            R"({"errorType":"Runtime.ExitError","errorMessage":"RequestId: r1 Error: Runtime exited with error: exit status 1"})");
+  EXPECT_EQ(process_fault({.exit_code = 0}, "r1", 128).payload,
+            R"({"errorType":"Runtime.ExitError","errorMessage":"RequestId: r1 Error: Runtime exited without providing a reason"})");
   EXPECT_NE(process_fault({.signal = 9}, "r1", 128).payload.find("signal: killed"), std::string::npos);
   EXPECT_NE(process_fault({.signal = 11}, "r1", 128).payload.find("signal: segmentation fault"), std::string::npos);
 }

@@ -76,7 +76,8 @@ bool FramedDecoder::take_one(const OnMessage& on_message) {
     if (buffer_.size() < head_bytes) return false;
     remaining_ = big_endian(head.substr(4, 4));
     frame_time_.reset();
-    if (timed) frame_time_ = base::WallTime(std::chrono::microseconds(static_cast<std::int64_t>(big_endian(head.substr(8, 8)) & INT64_MAX)));
+    if (timed)
+      frame_time_ = base::WallTime(std::chrono::microseconds(static_cast<std::int64_t>(big_endian(head.substr(8, 8)) & INT64_MAX)));
     buffer_.erase(0, head_bytes);
     if (remaining_ == 0) return true;
   }

@@ -16,7 +16,7 @@
 
 namespace mayfly::runtime {
 
-inline constexpr std::size_t kMessageBytesMax = 256U << 10U;      // CloudWatch's limit for one event
+inline constexpr std::size_t kMessageBytesMax = 256U << 10U;  // CloudWatch's limit for one event
 inline constexpr std::uint64_t kBytesPerSecond = 16ULL << 20U;
 inline constexpr std::uint64_t kBurstBytes = 8ULL << 20U;
 

@@ -17,11 +17,11 @@ constexpr std::string_view kPrefix = "/2018-06-01/runtime/";
 constexpr std::size_t kRequestIdMax = 128;
 
 enum class State : std::uint8_t {
-  kInit,        // nothing asked yet
-  kWaiting,     // next() is pending
-  kInvoking,    // handed over
-  kAnswering,   // its answer is arriving
-  kAnswered,    // complete; the runtime has not asked again
+  kInit,       // nothing asked yet
+  kWaiting,    // next() is pending
+  kInvoking,   // handed over
+  kAnswering,  // its answer is arriving
+  kAnswered,   // complete; the runtime has not asked again
   kInitFailed,
 };
 
@@ -112,9 +112,9 @@ struct RuntimeApi::Impl {
   const base::Clock& clock;
   const RuntimeApiLimits limits;
   State state = State::kInit;
-  InvocationPtr current;         // handed over or answered last
+  InvocationPtr current;  // handed over or answered last
   base::Deadline run_deadline = base::kNoDeadline;
-  bool undelivered = false;      // handed over, but no next() has carried it yet
+  bool undelivered = false;  // handed over, but no next() has carried it yet
   std::uint64_t newest_next = 0;
   net::Event offered;
   std::unique_ptr<net::HttpServer> server;
@@ -163,7 +163,9 @@ struct RuntimeCalls {
         pong.body = "pong";
         return pong;
       }
-      case RuntimeCall::kRestore: return problem(403, "InvalidStateTransition", "This environment was not restored from a snapshot; SnapStart is not supported here.");
+      case RuntimeCall::kRestore:
+        return problem(403, "InvalidStateTransition",
+                       "This environment was not restored from a snapshot; SnapStart is not supported here.");
       case RuntimeCall::kExtensions: return problem(501, "Extension.NotSupported", "The Extensions API is not supported yet.");
       case RuntimeCall::kTelemetry: return problem(501, "Telemetry.NotSupported", "The Telemetry and Logs APIs are not supported yet.");
       default: return problem(404, "ResourceNotFound", "The Runtime API has no " + head.method + " " + std::string(head.path()) + ".");
@@ -172,11 +174,13 @@ struct RuntimeCalls {
 
   static Awaitable<void> next(Impl& api, Exchange& exchange) {
     if (api.state == State::kInvoking && !api.undelivered) {
-      (void)co_await exchange.respond(problem(403, "InvalidStateTransition", "The present invocation has no answer yet; send one before asking for the next."));
+      (void)co_await exchange.respond(
+          problem(403, "InvalidStateTransition", "The present invocation has no answer yet; send one before asking for the next."));
       co_return;
     }
     if (api.state == State::kAnswering || api.state == State::kInitFailed) {
-      (void)co_await exchange.respond(problem(403, "InvalidStateTransition", "Not now: an answer is still arriving, or the init was reported as failed."));
+      (void)co_await exchange.respond(
+          problem(403, "InvalidStateTransition", "Not now: an answer is still arriving, or the init was reported as failed."));
       co_return;
     }
     const std::uint64_t ticket = ++api.newest_next;
@@ -248,7 +252,9 @@ struct RuntimeCalls {
     (void)co_await exchange.respond(accepted());
   }
 
-  static void fail(Impl& api, FunctionFault fault) { api.answer({.failed = true, .payload = std::move(fault.payload), .error_type = std::move(fault.error_type)}); }
+  static void fail(Impl& api, FunctionFault fault) {
+    api.answer({.failed = true, .payload = std::move(fault.payload), .error_type = std::move(fault.error_type)});
+  }
 
   static Awaitable<void> response(Impl& api, Exchange& exchange, std::string_view id) {
     if (auto refusal = api.refuse_answer(id)) {
@@ -257,7 +263,8 @@ struct RuntimeCalls {
     }
     const std::string_view mode = exchange.head().headers.get("Lambda-Runtime-Function-Response-Mode");
     if (!mode.empty() && !net::equal_ignoring_case(mode, "streaming") && !net::equal_ignoring_case(mode, "buffered")) {
-      (void)co_await exchange.respond(problem(400, "InvalidFunctionResponseMode", "Lambda-Runtime-Function-Response-Mode must be \"streaming\" or \"buffered\"."));
+      (void)co_await exchange.respond(
+          problem(400, "InvalidFunctionResponseMode", "Lambda-Runtime-Function-Response-Mode must be \"streaming\" or \"buffered\"."));
       co_return;
     }
     const bool streams = net::equal_ignoring_case(mode, "streaming");
@@ -281,13 +288,15 @@ struct RuntimeCalls {
     api.state = State::kAnswering;
     const InvocationPtr invocation = api.current;
     const std::string_view type = exchange.head().headers.get("Content-Type");
-    if (!api.abandoned() && invocation->sink) invocation->sink->on_stream_begin(type.empty() ? "application/octet-stream" : std::string(type));
+    if (!api.abandoned() && invocation->sink)
+      invocation->sink->on_stream_begin(type.empty() ? "application/octet-stream" : std::string(type));
     const auto taken = std::make_shared<Taken>(api.executor);
     std::uint64_t total = 0;
     while (true) {
       auto piece = co_await exchange.read_some();
       if (!piece.ok()) {
-        fail(api, platform_fault("Runtime.TruncatedResponse", invocation->request_id, "Response was truncated: the runtime ended it before it was complete"));
+        fail(api, platform_fault("Runtime.TruncatedResponse", invocation->request_id,
+                                 "Response was truncated: the runtime ended it before it was complete"));
         (void)co_await exchange.respond(broken_body(piece.error(), api.limits.stream_bytes));
         co_return;
       }
@@ -322,10 +331,12 @@ struct RuntimeCalls {
   }
 };
 
-RuntimeApi::RuntimeApi(const net::Executor& executor, base::UniqueFd listener, RuntimeEvents& events, const base::Clock& clock, RuntimeApiLimits limits)
+RuntimeApi::RuntimeApi(const net::Executor& executor, base::UniqueFd listener, RuntimeEvents& events, const base::Clock& clock,
+                       RuntimeApiLimits limits)
     : impl_(std::make_unique<Impl>(executor, events, clock, limits)) {
-  impl_->server = std::make_unique<net::HttpServer>(executor, std::move(listener), server_limits(),
-                                                    [impl = impl_.get()](Exchange& exchange) { return RuntimeCalls::handle(*impl, exchange); });
+  impl_->server =
+      std::make_unique<net::HttpServer>(executor, std::move(listener), server_limits(),
+                                        [impl = impl_.get()](Exchange& exchange) { return RuntimeCalls::handle(*impl, exchange); });
   impl_->server->start();
 }
 

@@ -26,9 +26,9 @@ struct Answer {
 class RuntimeEvents {
  public:
   virtual ~RuntimeEvents() = default;
-  virtual void on_next() = 0;                        // it asks for an invocation; the first time its init has ended
+  virtual void on_next() = 0;  // it asks for an invocation; the first time its init has ended
   virtual void on_init_error(FunctionFault fault) = 0;
-  virtual void on_answer(Answer answer) = 0;         // once for each hand_over(); the runtime is told afterwards
+  virtual void on_answer(Answer answer) = 0;  // once for each hand_over(); the runtime is told afterwards
 };
 
 struct RuntimeApiLimits {
@@ -41,7 +41,8 @@ struct RuntimeApiLimits {
 class RuntimeApi {
  public:
   // Takes the listening socket and serves at once. `events` outlives it.
-  RuntimeApi(const net::Executor& executor, base::UniqueFd listener, RuntimeEvents& events, const base::Clock& clock, RuntimeApiLimits limits = {});
+  RuntimeApi(const net::Executor& executor, base::UniqueFd listener, RuntimeEvents& events, const base::Clock& clock,
+             RuntimeApiLimits limits = {});
   ~RuntimeApi();
   RuntimeApi(const RuntimeApi&) = delete;
   RuntimeApi& operator=(const RuntimeApi&) = delete;

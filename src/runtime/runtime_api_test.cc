@@ -30,7 +30,9 @@ class Peer {
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     EXPECT_EQ(::connect(fd_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
   }
-  void send(const std::string& text) { EXPECT_EQ(::send(fd_.get(), text.data(), text.size(), MSG_NOSIGNAL), static_cast<ssize_t>(text.size())); }
+  void send(const std::string& text) {
+    EXPECT_EQ(::send(fd_.get(), text.data(), text.size(), MSG_NOSIGNAL), static_cast<ssize_t>(text.size()));
+  }
   // The next whole answer; status 0 when the connection ended first or nothing came for five seconds.
   Reply receive() {
     while (true) {
@@ -60,7 +62,8 @@ class Peer {
     return receive();
   }
   Reply post(const std::string& path, const std::string& body, const std::string& headers = {}) {
-    send("POST /2018-06-01/runtime/" + path + " HTTP/1.1\r\nHost: x\r\n" + headers + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+    send("POST /2018-06-01/runtime/" + path + " HTTP/1.1\r\nHost: x\r\n" + headers + "Content-Length: " + std::to_string(body.size()) +
+         "\r\n\r\n" + body);
     return receive();
   }
   void close() { fd_.reset(); }
@@ -171,7 +174,8 @@ TEST_F(RuntimeApiTest, AnInvocationGoesOutWithItsHeadersAndTheAnswerComesBack) {
   EXPECT_EQ(event.status, 200);
   EXPECT_EQ(event.body, "{\"event\":1}");
   EXPECT_NE(event.head.find("Lambda-Runtime-Aws-Request-Id: r1\r\n"), std::string::npos);
-  EXPECT_NE(event.head.find("Lambda-Runtime-Invoked-Function-Arn: arn:aws:lambda:us-east-1:000000000000:function:f\r\n"), std::string::npos);
+  EXPECT_NE(event.head.find("Lambda-Runtime-Invoked-Function-Arn: arn:aws:lambda:us-east-1:000000000000:function:f\r\n"),
+            std::string::npos);
   EXPECT_NE(event.head.find("Lambda-Runtime-Trace-Id: Root=1-2-3\r\n"), std::string::npos);
   EXPECT_EQ(event.head.find("\r\nX-Injected"), std::string::npos) << "no value may add a field";
   const std::size_t at = event.head.find("Lambda-Runtime-Deadline-Ms: ");
@@ -201,7 +205,8 @@ TEST_F(RuntimeApiTest, AnsweringTwiceIsAWrongStateAndAnotherIdIsInvalid) {
 
 TEST_F(RuntimeApiTest, AnErrorCarriesItsDocumentAndAMappedType) {
   Peer peer = running("r1");
-  EXPECT_EQ(peer.post("invocation/r1/error", R"({"errorType":"ValueError"})", "Lambda-Runtime-Function-Error-Type: ValueError\r\n").status, 202);
+  EXPECT_EQ(peer.post("invocation/r1/error", R"({"errorType":"ValueError"})", "Lambda-Runtime-Function-Error-Type: ValueError\r\n").status,
+            202);
   EXPECT_EQ(told->take(), R"(failed Runtime.Unknown {"errorType":"ValueError"})");
 }
 
@@ -210,13 +215,17 @@ TEST_F(RuntimeApiTest, AnAnswerAboveTheLimitFailsTheInvocationWithAwsText) {
   const Reply refused = peer.post("invocation/r1/response", std::string(101, 'a'));
   EXPECT_EQ(refused.status, 413);
   EXPECT_NE(refused.body.find("RequestEntityTooLarge"), std::string::npos);
-  EXPECT_EQ(told->take(),
-            R"(failed Function.ResponseSizeTooLarge {"errorType":"Function.ResponseSizeTooLarge","errorMessage":"Response payload size exceeded maximum allowed payload size (100 bytes)."})");
+  EXPECT_EQ(
+      told->take(),
+      R"(failed Function.ResponseSizeTooLarge {"errorType":"Function.ResponseSizeTooLarge","errorMessage":")"
+            R"(Response payload size exceeded maximum allowed payload size (100 bytes)."})");
 }
 
 TEST_F(RuntimeApiTest, AChunkedBodyWithTrailersIsTaken) {
   Peer peer = running("r1");
-  peer.send("POST /2018-06-01/runtime/invocation/r1/response HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: Lambda-Runtime-Function-Error-Type\r\n\r\n2\r\n42\r\n0\r\n\r\n");
+  peer.send(
+      "POST /2018-06-01/runtime/invocation/r1/response HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: "
+      "Lambda-Runtime-Function-Error-Type\r\n\r\n2\r\n42\r\n0\r\n\r\n");
   EXPECT_EQ(peer.receive().status, 202);
   EXPECT_EQ(told->take(), "answer 42");
 }
@@ -237,11 +246,17 @@ TEST_F(RuntimeApiTest, HalfAnAnswerLeavesTheInvocationAsItWas) {
 TEST_F(RuntimeApiTest, AStreamReachesTheSinkPieceByPieceWithBackpressure) {
   told->holding = true;
   Peer peer = running("r1", engine::ResponseMode::kStreaming);
-  peer.send("POST /2018-06-01/runtime/invocation/r1/response HTTP/1.1\r\nHost: x\r\nLambda-Runtime-Function-Response-Mode: streaming\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
+  peer.send(
+      "POST /2018-06-01/runtime/invocation/r1/response HTTP/1.1\r\nHost: x\r\nLambda-Runtime-Function-Response-Mode: "
+      "streaming\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
   EXPECT_EQ(told->take(), "begin text/plain");
   EXPECT_EQ(told->take(), "piece one");
   peer.send("3\r\ntwo\r\n");
-  on_loop([&] { EXPECT_TRUE(told->lines.empty()) << "the second piece must wait for the first"; told->holding = false; told->held(true); });
+  on_loop([&] {
+    EXPECT_TRUE(told->lines.empty()) << "the second piece must wait for the first";
+    told->holding = false;
+    told->held(true);
+  });
   EXPECT_EQ(told->take(), "piece two");
   peer.send("0\r\n\r\n");
   EXPECT_EQ(told->take(), "answer ");
@@ -250,9 +265,13 @@ TEST_F(RuntimeApiTest, AStreamReachesTheSinkPieceByPieceWithBackpressure) {
 
 TEST_F(RuntimeApiTest, AnErrorAfterTheFirstByteTravelsInTheTrailers) {
   Peer peer = running("r1", engine::ResponseMode::kStreaming);
-  peer.send("POST /2018-06-01/runtime/invocation/r1/response HTTP/1.1\r\nHost: x\r\nLambda-Runtime-Function-Response-Mode: streaming\r\nTransfer-Encoding: chunked\r\n"
-            "Trailer: Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body\r\n\r\n3\r\none\r\n0\r\nLambda-Runtime-Function-Error-Type: Runtime.Late\r\nLambda-Runtime-Function-Error-Body: " +
-            base::base64_encode("{\"m\":1}") + "\r\n\r\n");
+  peer.send(
+      "POST /2018-06-01/runtime/invocation/r1/response HTTP/1.1\r\nHost: x\r\nLambda-Runtime-Function-Response-Mode: "
+      "streaming\r\nTransfer-Encoding: chunked\r\n"
+      "Trailer: Lambda-Runtime-Function-Error-Type, "
+      "Lambda-Runtime-Function-Error-Body\r\n\r\n3\r\none\r\n0\r\nLambda-Runtime-Function-Error-Type: "
+      "Runtime.Late\r\nLambda-Runtime-Function-Error-Body: " +
+      base::base64_encode("{\"m\":1}") + "\r\n\r\n");
   EXPECT_EQ(told->take(), "begin application/octet-stream");
   EXPECT_EQ(told->take(), "piece one");
   EXPECT_EQ(told->take(), "failed Runtime.Late {\"m\":1}");
@@ -260,7 +279,9 @@ TEST_F(RuntimeApiTest, AnErrorAfterTheFirstByteTravelsInTheTrailers) {
 
 TEST_F(RuntimeApiTest, ACutStreamIsTruncated) {
   Peer peer = running("r1", engine::ResponseMode::kStreaming);
-  peer.send("POST /2018-06-01/runtime/invocation/r1/response HTTP/1.1\r\nHost: x\r\nLambda-Runtime-Function-Response-Mode: streaming\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
+  peer.send(
+      "POST /2018-06-01/runtime/invocation/r1/response HTTP/1.1\r\nHost: x\r\nLambda-Runtime-Function-Response-Mode: "
+      "streaming\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
   EXPECT_EQ(told->take(), "begin application/octet-stream");
   EXPECT_EQ(told->take(), "piece one");
   peer.close();
@@ -278,7 +299,9 @@ TEST_F(RuntimeApiTest, AStreamPastItsLimitFails) {
 TEST_F(RuntimeApiTest, AFunctionFinishesItsStreamWhenTheCallerLeft) {
   told->deaf = true;
   Peer peer = running("r1", engine::ResponseMode::kStreaming);
-  peer.send("POST /2018-06-01/runtime/invocation/r1/response HTTP/1.1\r\nHost: x\r\nLambda-Runtime-Function-Response-Mode: streaming\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
+  peer.send(
+      "POST /2018-06-01/runtime/invocation/r1/response HTTP/1.1\r\nHost: x\r\nLambda-Runtime-Function-Response-Mode: "
+      "streaming\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
   EXPECT_EQ(told->take(), "begin application/octet-stream");
   EXPECT_EQ(told->take(), "piece one");
   peer.send("3\r\ntwo\r\n0\r\n\r\n");
@@ -317,7 +340,10 @@ TEST_F(RuntimeApiTest, ALaterNextReplacesTheOneBefore) {
 
 TEST_F(RuntimeApiTest, AnInitErrorIsReportedOnceAndOnlyDuringInit) {
   Peer peer(port);
-  EXPECT_EQ(peer.post("init/error", R"({"errorType":"Runtime.ImportModuleError"})", "Lambda-Runtime-Function-Error-Type: Runtime.ImportModuleError\r\n").status, 202);
+  EXPECT_EQ(peer.post("init/error", R"({"errorType":"Runtime.ImportModuleError"})",
+                      "Lambda-Runtime-Function-Error-Type: Runtime.ImportModuleError\r\n")
+                .status,
+            202);
   EXPECT_EQ(told->take(), R"(init-error Runtime.ImportModuleError {"errorType":"Runtime.ImportModuleError"})");
   EXPECT_EQ(peer.post("init/error", "{}").status, 403);
   EXPECT_EQ(peer.next().status, 403);
@@ -342,7 +368,9 @@ TEST_F(RuntimeApiTest, WhatDoesNotExistYetSaysSo) {
 TEST_F(RuntimeApiTest, AfterAbandonNothingIsReported) {
   Peer peer = running("r1", engine::ResponseMode::kStreaming);
   on_loop([&] { api->abandon(); });
-  peer.send("POST /2018-06-01/runtime/invocation/r1/response HTTP/1.1\r\nHost: x\r\nLambda-Runtime-Function-Response-Mode: streaming\r\nContent-Length: 3\r\n\r\nabc");
+  peer.send(
+      "POST /2018-06-01/runtime/invocation/r1/response HTTP/1.1\r\nHost: x\r\nLambda-Runtime-Function-Response-Mode: "
+      "streaming\r\nContent-Length: 3\r\n\r\nabc");
   peer.receive();
   EXPECT_TRUE(told->lines.empty());
 }

@@ -183,7 +183,8 @@ class World final : public EnvironmentBackend, public InvocationObserver {
     }
     EXPECT_LE(running, counts.busy);
     EXPECT_EQ(live, counts.busy + counts.starting + counts.idle);
-    const std::uint32_t by_function = dispatcher_->concurrency_of("f0") + dispatcher_->concurrency_of("f1") + dispatcher_->concurrency_of("f2");
+    const std::uint32_t by_function =
+        dispatcher_->concurrency_of("f0") + dispatcher_->concurrency_of("f1") + dispatcher_->concurrency_of("f2");
     EXPECT_EQ(by_function, counts.busy + counts.starting);
   }
 

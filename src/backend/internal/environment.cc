@@ -25,7 +25,8 @@ net::ServerLimits data_limits() {
 
 }  // namespace
 
-Environment::Environment(EnvironmentOwner& owner, const base::Clock& clock, engine::StartOrder order, std::shared_ptr<runtime::EnvironmentLog> log)
+Environment::Environment(EnvironmentOwner& owner, const base::Clock& clock, engine::StartOrder order,
+                         std::shared_ptr<runtime::EnvironmentLog> log)
     : owner_(owner), clock_(clock), order_(std::move(order)), log_(std::move(log)), ordered_(clock.now()) {
   if (order_.phase != InitPhase::kInInvocation) return;
   run_began_ = ordered_;
@@ -47,11 +48,16 @@ void Environment::adopt(sandbox::Sandbox sandbox, Listeners listeners) {
   if (stopping_) return;
   if (order_.phase == InitPhase::kOwn) log_->init_start(runtime_version_);
   if (!stand_in_.empty()) log_->note(stand_in_);
-  const auto on_message = [log = log_](std::string message, std::optional<base::WallTime> time) { log->function_message(std::move(message), time); };
-  output_ = std::make_unique<runtime::OutputReader>(executor, std::move(sandbox_->output), std::make_unique<runtime::LineSplitter>(), on_message);
-  framed_ = std::make_unique<runtime::OutputReader>(executor, std::move(sandbox_->framed_log), std::make_unique<runtime::FramedDecoder>(), on_message);
+  const auto on_message = [log = log_](std::string message, std::optional<base::WallTime> time) {
+    log->function_message(std::move(message), time);
+  };
+  output_ =
+      std::make_unique<runtime::OutputReader>(executor, std::move(sandbox_->output), std::make_unique<runtime::LineSplitter>(), on_message);
+  framed_ = std::make_unique<runtime::OutputReader>(executor, std::move(sandbox_->framed_log), std::make_unique<runtime::FramedDecoder>(),
+                                                    on_message);
   if (listeners.data_handler && sandbox_->data_api.valid()) {
-    data_server_ = std::make_unique<net::HttpServer>(executor, std::move(sandbox_->data_api), data_limits(), std::move(listeners.data_handler));
+    data_server_ =
+        std::make_unique<net::HttpServer>(executor, std::move(sandbox_->data_api), data_limits(), std::move(listeners.data_handler));
     data_server_->start();
   }
   sandbox_->data_api.reset();
@@ -61,7 +67,8 @@ void Environment::adopt(sandbox::Sandbox sandbox, Listeners listeners) {
 
 void Environment::serve_dns(Listeners& listeners) {
   if (!sandbox_->dns_udp.valid()) return;
-  auto made = DnsForwarder::create(listeners.executor, std::move(sandbox_->dns_udp), std::move(sandbox_->dns_tcp), listeners.dns, listeners.dns_budget);
+  auto made = DnsForwarder::create(listeners.executor, std::move(sandbox_->dns_udp), std::move(sandbox_->dns_tcp), listeners.dns,
+                                   listeners.dns_budget);
   if (made.ok()) {
     dns_ = std::move(*made);
   } else {
@@ -87,7 +94,8 @@ void Environment::on_next() {
   initialised_ = true;
   (void)measure_memory();
   init_ = clock_.now() - made_;
-  if (const auto done = sandbox_->throttle(); !done.ok()) base::log_warning("an environment runs without its CPU quota", {{"what", done.error().message()}});
+  if (const auto done = sandbox_->throttle(); !done.ok())
+    base::log_warning("an environment runs without its CPU quota", {{"what", done.error().message()}});
   owner_.environment_initialised(order_.id, made_ - ordered_, init_);
 }
 
@@ -114,7 +122,8 @@ void Environment::on_answer(runtime::Answer answer) {
 void Environment::send(engine::InvocationPtr invocation, base::Deadline run_deadline, bool first) {
   if (frozen_) {
     frozen_ = false;
-    if (const auto done = sandbox_->thaw(); !done.ok()) base::log_error("an environment cannot be thawed", {{"what", done.error().message()}});
+    if (const auto done = sandbox_->thaw(); !done.ok())
+      base::log_error("an environment cannot be thawed", {{"what", done.error().message()}});
   }
   invocation_ = std::move(invocation);
   first_ = first;
@@ -173,7 +182,8 @@ void Environment::prepare_stop(StopReason reason) {
   const std::string id = request_id();
   stopping_ = true;
   if (reason == StopReason::kTimeout && !id.empty()) {
-    const Duration allowed = std::chrono::ceil<std::chrono::milliseconds>(run_deadline_ - run_began_);  // our clock began a moment after the dispatcher's
+    const Duration allowed =
+        std::chrono::ceil<std::chrono::milliseconds>(run_deadline_ - run_began_);  // our clock began a moment after the dispatcher's
     if (!initialised_) log_->init_report(clock_.now() - ordered_, "invoke", "timeout", "");
     log_->timed_out(id, allowed);
     Outcome outcome;
@@ -186,7 +196,8 @@ void Environment::prepare_stop(StopReason reason) {
   }
   if (frozen_ && sandbox_ && !sandbox_->cgroup_v2_freezer) {  // a v1 freezer holds even SIGKILL back
     frozen_ = false;
-    if (const auto done = sandbox_->thaw(); !done.ok()) base::log_warning("an environment cannot be thawed to end it", {{"what", done.error().message()}});
+    if (const auto done = sandbox_->thaw(); !done.ok())
+      base::log_warning("an environment cannot be thawed to end it", {{"what", done.error().message()}});
   }
 }
 

@@ -14,7 +14,8 @@ constexpr std::uint64_t kModuleBytesMax = 64ULL << 20U;
 
 bool is_node_api(const std::string& path) {
   const auto bytes = base::read_file(path, kModuleBytesMax);
-  return bytes.ok() && (bytes->find("napi_register_module_v1") != std::string::npos || bytes->find("napi_module_register") != std::string::npos);
+  return bytes.ok() &&
+         (bytes->find("napi_register_module_v1") != std::string::npos || bytes->find("napi_module_register") != std::string::npos);
 }
 
 }  // namespace
