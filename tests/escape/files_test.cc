@@ -18,7 +18,8 @@ namespace fs = std::filesystem;
 
 TEST_F(EscapeTest, e01_files_of_the_host_the_server_and_other_functions_are_absent) {
   const auto other = bench.add_tree({{"secret", "code of another function\n"}});
-  for (const auto& path : {std::string("/etc/shadow"), secret, bench.config.code_directory + "/" + other + "/secret", "/proc/" + std::to_string(getpid()) + "/environ"}) {
+  for (const auto& path : {std::string("/etc/shadow"), secret, bench.config.code_directory + "/" + other + "/secret",
+                           "/proc/" + std::to_string(getpid()) + "/environ"}) {
     expect_contained({"read", path});
   }
 }
@@ -31,8 +32,9 @@ TEST_F(EscapeTest, e02_no_path_walks_out_of_the_root) {
     EXPECT_TRUE(outside({"read", code_path(link)}).reached()) << "control: the link leads somewhere";
     EXPECT_TRUE(inside({"read", std::string("/var/task/") + link}).contained()) << link;
   }
-  EXPECT_TRUE(inside({"read", "/var/task/../../../../etc/shadow", "../../../../../../etc/shadow", "/proc/self/cwd/../../../etc/shadow", "/proc/self/root/etc/shadow",
-                      "/proc/self/root/../../etc/shadow", "/proc/thread-self/root" + secret, "//proc/1/root" + secret})
+  EXPECT_TRUE(inside({"read", "/var/task/../../../../etc/shadow", "../../../../../../etc/shadow", "/proc/self/cwd/../../../etc/shadow",
+                      "/proc/self/root/etc/shadow", "/proc/self/root/../../etc/shadow", "/proc/thread-self/root" + secret,
+                      "//proc/1/root" + secret})
                   .contained());
   EXPECT_TRUE(outside({"link", secret}).reached()) << "control";
   EXPECT_TRUE(inside({"link", secret}).contained());
@@ -58,7 +60,8 @@ TEST_F(EscapeTest, e05_no_descriptor_or_working_directory_leads_up) {
 
 TEST_F(EscapeTest, e06_the_program_the_runtime_and_the_launcher_cannot_be_overwritten) {
   EXPECT_TRUE(outside({"open_write", code_path("data")}).reached()) << "control";
-  const auto held = inside({"open_write", "/var/task/data", "/var/task/probe", "/proc/self/exe", "/proc/1/exe", "/bin/sh", "/usr/bin/env", "/etc/passwd", "/etc/resolv.conf"});
+  const auto held = inside({"open_write", "/var/task/data", "/var/task/probe", "/proc/self/exe", "/proc/1/exe", "/bin/sh", "/usr/bin/env",
+                            "/etc/passwd", "/etc/resolv.conf"});
   EXPECT_TRUE(held.contained()) << held.output;
   EXPECT_EQ(held.output.find("REACHED"), std::string::npos) << held.output;
 }
@@ -102,12 +105,14 @@ TEST_F(EscapeTest, e09_devices_cannot_be_made_or_opened) {
     const auto name = entry.path().filename().string();
     struct stat info{};
     if (lstat(entry.path().c_str(), &info) != 0 || (!S_ISBLK(info.st_mode) && !S_ISCHR(info.st_mode))) continue;
-    if (name != "null" && name != "zero" && name != "full" && name != "random" && name != "urandom") devices.push_back(entry.path().string());
+    if (name != "null" && name != "zero" && name != "full" && name != "random" && name != "urandom")
+      devices.push_back(entry.path().string());
   }
   ASSERT_GT(devices.size(), 5U) << "the host has devices to look for";
   EXPECT_TRUE(outside({"open_write", "/dev/loop-control"}).reached()) << "control";
   for (const char* verb : {"read", "open_write"}) {
-    Words words{verb, "/dev/mem", "/dev/kmem", "/dev/port", "/dev/kvm", "/dev/fuse", "/dev/kmsg", "/dev/net/tun", "/dev/loop-control", "/dev/console", "/dev/tty", "/dev/ptmx"};
+    Words words{verb,        "/dev/mem",     "/dev/kmem",         "/dev/port",    "/dev/kvm", "/dev/fuse",
+                "/dev/kmsg", "/dev/net/tun", "/dev/loop-control", "/dev/console", "/dev/tty", "/dev/ptmx"};
     words.insert(words.end(), devices.begin(), devices.end());
     const auto held = inside(words);
     EXPECT_TRUE(held.contained()) << held.output;

@@ -47,7 +47,8 @@ TEST_F(EscapeTest, e12_to_e20_the_calls_that_lead_out_are_closed) {
   EXPECT_EQ(held.exit_code, 0) << held.output;
   std::printf("closed inside; not offered by this kernel outside either:%s\n", names_of(without_control).c_str());
   EXPECT_LE(without_control.size(), 12U) << "controls:" << names_of(without_control);
-  for (const char* name : {"unshare-user", "clone-user", "setns", "mount-tmpfs", "mount-cgroup2", "open_tree", "chroot", "io_uring_setup", "bpf", "open_by_handle_at"}) {
+  for (const char* name : {"unshare-user", "clone-user", "setns", "mount-tmpfs", "mount-cgroup2", "open_tree", "chroot", "io_uring_setup",
+                           "bpf", "open_by_handle_at"}) {
     EXPECT_FALSE(without_control.contains(name)) << "must have a positive control: " << name;
   }
   auto states = table_of(held.output);
@@ -55,8 +56,14 @@ TEST_F(EscapeTest, e12_to_e20_the_calls_that_lead_out_are_closed) {
 }
 
 TEST_F(EscapeTest, e15_no_control_group_can_be_seen_or_written) {
-  const Words files{"open_write", "/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/memory/cgroup.procs", "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-                    "/sys/fs/cgroup/unified/cgroup.procs", "/sys/fs/cgroup/release_agent", "/sys/fs/cgroup/memory/release_agent", "/sys/fs/cgroup/systemd/notify_on_release"};
+  const Words files{"open_write",
+                    "/sys/fs/cgroup/cgroup.procs",
+                    "/sys/fs/cgroup/memory/cgroup.procs",
+                    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+                    "/sys/fs/cgroup/unified/cgroup.procs",
+                    "/sys/fs/cgroup/release_agent",
+                    "/sys/fs/cgroup/memory/release_agent",
+                    "/sys/fs/cgroup/systemd/notify_on_release"};
   EXPECT_TRUE(outside(files).reached()) << "control";
   const auto held = inside(files);
   EXPECT_TRUE(held.contained()) << held.output;
@@ -102,7 +109,8 @@ TEST_F(EscapeTest, e22_kernel_settings_cannot_be_written) {
   const auto held = inside(files);
   EXPECT_TRUE(held.contained()) << held.output;
   EXPECT_TRUE(outside({"read", "/proc/kallsyms", "/proc/timer_list"}).reached()) << "control";
-  const auto secrets = inside({"read", "/proc/kallsyms", "/proc/timer_list", "/proc/kcore", "/proc/keys", "/proc/modules", "/proc/interrupts", "/proc/slabinfo"});
+  const auto secrets = inside(
+      {"read", "/proc/kallsyms", "/proc/timer_list", "/proc/kcore", "/proc/keys", "/proc/modules", "/proc/interrupts", "/proc/slabinfo"});
   EXPECT_TRUE(secrets.contained()) << secrets.output;
   const auto lowered = bench.run("echo -1000 > /proc/self/oom_score_adj && echo lowered; exit 0");
   EXPECT_EQ(lowered.output.find("lowered\n"), std::string::npos) << "protection from the out-of-memory killer takes a capability";
@@ -114,7 +122,8 @@ TEST_F(EscapeTest, e24_only_ip_local_and_routing_sockets_can_be_made) {
   const auto held = inside({"sockets"});
   const auto without_control = expect_all_closed(free.output, held.output);
   std::printf("closed inside; not offered by this kernel outside either:%s\n", names_of(without_control).c_str());
-  for (const char* name : {"packet", "raw-icmp", "netfilter"}) EXPECT_FALSE(without_control.contains(name)) << "must have a positive control: " << name;
+  for (const char* name : {"packet", "raw-icmp", "netfilter"})
+    EXPECT_FALSE(without_control.contains(name)) << "must have a positive control: " << name;
 }
 
 }  // namespace

@@ -20,8 +20,10 @@ UniqueFd unix_listener(const std::string& name) {
   address.sun_family = AF_UNIX;
   name.copy(address.sun_path, sizeof address.sun_path - 1);
   socklen_t size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + name.size());
-  if (name[0] == '@') address.sun_path[0] = '\0';
-  else ++size;
+  if (name[0] == '@')
+    address.sun_path[0] = '\0';
+  else
+    ++size;
   EXPECT_EQ(bind(socket.get(), reinterpret_cast<sockaddr*>(&address), size), 0) << name;
   EXPECT_EQ(listen(socket.get(), 8), 0);
   return socket;
@@ -66,7 +68,8 @@ TEST_F(NetworkEscapeTest, e35_no_address_or_socket_of_the_host_is_reached) {
   char text[INET_ADDRSTRLEN];
   const std::string gateway_address = inet_ntop(AF_INET, &gateway, text, sizeof text);
   // The sandbox that shares the gateway ends first: each has its own, next to its own address.
-  for (const std::string& address : {std::string("127.0.0.1"), std::string(kHostAddress), std::string("::1"), std::string(kHostAddress6), gateway_address}) {
+  for (const std::string& address :
+       {std::string("127.0.0.1"), std::string(kHostAddress), std::string("::1"), std::string(kHostAddress6), gateway_address}) {
     EXPECT_TRUE(outside({"connect", address, "9000"}).reached()) << "control: " << address;
     const auto held = run(outside_spec({"connect", address, "9000"}));
     EXPECT_TRUE(held.contained()) << held.output;
@@ -76,7 +79,8 @@ TEST_F(NetworkEscapeTest, e35_no_address_or_socket_of_the_host_is_reached) {
     const auto held = run(outside_spec({"unix_connect", name}));
     EXPECT_TRUE(held.contained()) << held.output;
   }
-  EXPECT_TRUE(run(outside_spec({"connect", "0.0.0.0", "9000", "127.0.0.2", "9000", "127.1.2.3", "9000", "255.255.255.255", "9000"})).contained());
+  EXPECT_TRUE(
+      run(outside_spec({"connect", "0.0.0.0", "9000", "127.0.0.2", "9000", "127.1.2.3", "9000", "255.255.255.255", "9000"})).contained());
 }
 
 TEST_F(NetworkEscapeTest, e35_the_own_gateway_address_does_not_answer) {
@@ -85,7 +89,8 @@ TEST_F(NetworkEscapeTest, e35_the_own_gateway_address_does_not_answer) {
   auto wanted = outside_spec({});
   wanted.arguments = {"/bin/sh", "-c",
                       "set -- $(grep -E '^eth0[[:space:]]00000000' /proc/net/route | head -1); g=$3; "
-                      "exec /var/task/probe connect $((0x${g#??????})).$((0x$(echo $g | cut -c5-6))).$((0x$(echo $g | cut -c3-4))).$((0x$(echo $g | cut -c1-2))) 9000"};
+                      "exec /var/task/probe connect $((0x${g#??????})).$((0x$(echo $g | cut -c5-6))).$((0x$(echo $g | cut "
+                      "-c3-4))).$((0x$(echo $g | cut -c1-2))) 9000"};
   const auto held = run(wanted);
   EXPECT_EQ(held.exit_code, 0) << held.output;
   EXPECT_NE(held.output.find("contained: 100.89."), std::string::npos) << "control: it found its gateway\n" << held.output;
@@ -96,7 +101,8 @@ TEST_F(NetworkEscapeTest, e36_another_sandbox_is_not_reached) {
   ASSERT_NE(listener.address, "none");
   const auto held = run(outside_spec({"connect", listener.address, "7777"}));
   EXPECT_TRUE(held.contained()) << held.output;
-  in_namespace(namespace_of(listener.started->runtime_api.get()), [&] { EXPECT_TRUE(connects(listener.address, 7777)) << "control: it listens"; });
+  in_namespace(namespace_of(listener.started->runtime_api.get()),
+               [&] { EXPECT_TRUE(connects(listener.address, 7777)) << "control: it listens"; });
   const auto exited = bench.wait_exit(listener.id);
   ASSERT_TRUE(exited.has_value());
   EXPECT_EQ(exited->exit_code, 10) << "control: the listener saw exactly our own connection";

@@ -65,8 +65,10 @@ static int do_read(int count, char** paths) {
     char byte;
     errno = 0;
     int fd = open(paths[i], O_RDONLY | O_NONBLOCK);
-    if (fd >= 0 && read(fd, &byte, 1) == 1) outcome = worse(outcome, reached(paths[i]));
-    else contained(paths[i]);
+    if (fd >= 0 && read(fd, &byte, 1) == 1)
+      outcome = worse(outcome, reached(paths[i]));
+    else
+      contained(paths[i]);
     if (fd >= 0) close(fd);
   }
   return outcome;
@@ -78,8 +80,10 @@ static int do_open_write(int count, char** paths) {
   for (int i = 0; i < count; ++i) {
     errno = 0;
     int fd = open(paths[i], O_WRONLY | O_NONBLOCK);
-    if (fd >= 0) outcome = worse(outcome, reached(paths[i]));
-    else contained(paths[i]);
+    if (fd >= 0)
+      outcome = worse(outcome, reached(paths[i]));
+    else
+      contained(paths[i]);
     if (fd >= 0) close(fd);
   }
   return outcome;
@@ -92,8 +96,10 @@ static int do_link(int count, char** paths) {
   unlink("/tmp/probe-soft");
   if (symlink(paths[0], "/tmp/probe-soft") != 0) return cannot("symlink in /tmp");
   int outcome = kContained;
-  if (link(paths[0], "/tmp/probe-hard") == 0) outcome = reached("hard link");
-  else contained("hard link");
+  if (link(paths[0], "/tmp/probe-hard") == 0)
+    outcome = reached("hard link");
+  else
+    contained("hard link");
   char* soft[] = {(char*)"/tmp/probe-soft"};
   outcome = worse(outcome, do_read(1, soft));
   unlink("/tmp/probe-hard");
@@ -105,7 +111,8 @@ static int write_outcome;
 static int visited;
 static int whole_root;
 static int is_volatile(const char* path) {
-  static const char* const kAllowed[] = {"/tmp", "/proc", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/fd", "/dev/std"};
+  static const char* const kAllowed[] = {"/tmp",        "/proc",        "/dev/null", "/dev/zero", "/dev/full",
+                                         "/dev/random", "/dev/urandom", "/dev/fd",   "/dev/std"};
   for (size_t i = 0; i < sizeof kAllowed / sizeof *kAllowed; ++i) {
     if (strncmp(path, kAllowed[i], strlen(kAllowed[i])) == 0) return 1;
   }
@@ -161,7 +168,8 @@ static int do_fds(int count, char** args) {
     if (readlink(link, target, sizeof target - 1) < 0) strcpy(target, "?");
     printf("fd %d -> %s\n", fd, target);
     if (fd > 3) outcome = reached("a descriptor that was not given");
-    if (fd <= 3 && strncmp(target, "pipe:", 5) != 0 && strcmp(target, "/dev/null") != 0) outcome = reached("a descriptor that is neither pipe nor /dev/null");
+    if (fd <= 3 && strncmp(target, "pipe:", 5) != 0 && strcmp(target, "/dev/null") != 0)
+      outcome = reached("a descriptor that is neither pipe nor /dev/null");
     if (isatty(fd)) outcome = reached("a terminal");
   }
   if (outcome == kContained) contained("only 0 to 3");
@@ -228,7 +236,8 @@ static int do_caps(int count, char** args) {
     }
     if (sscanf(line, "NoNewPrivs: %d", &value) == 1 && (++seen, value != 1)) outcome = reached("no no_new_privs");
     if (sscanf(line, "Seccomp: %d", &value) == 1 && (++seen, value != 2)) outcome = reached("no seccomp filter");
-    if (strncmp(line, "Groups:", 7) == 0 && (++seen, strspn(line + 7, " \t\n") != strlen(line + 7))) outcome = reached("supplementary groups");
+    if (strncmp(line, "Groups:", 7) == 0 && (++seen, strspn(line + 7, " \t\n") != strlen(line + 7)))
+      outcome = reached("supplementary groups");
   }
   fclose(status);
   if (seen < 8) return cannot("read all of /proc/self/status");
@@ -270,7 +279,8 @@ static int do_processes(int count, char** args) {
 
 // spy PID...: memory, descriptors, root, environment and tracing of each process.
 static int do_spy(int count, char** args) {
-  static const char* const kFiles[] = {"environ", "mem", "maps", "exe", "cwd", "root/etc/shadow", "stack", "syscall", "auxv", "fdinfo/0", "fd/0"};
+  static const char* const kFiles[] = {"environ", "mem",     "maps", "exe",      "cwd", "root/etc/shadow",
+                                       "stack",   "syscall", "auxv", "fdinfo/0", "fd/0"};
   int outcome = kContained;
   for (int i = 0; i < count; ++i) {
     int pid = atoi(args[i]);
@@ -279,22 +289,32 @@ static int do_spy(int count, char** args) {
       snprintf(path, sizeof path, "/proc/%d/%s", pid, kFiles[f]);
       errno = 0;
       int fd = open(path, O_RDONLY | O_NONBLOCK);
-      if (fd >= 0) outcome = worse(outcome, reached(path)), close(fd);
-      else contained(path);
+      if (fd >= 0)
+        outcome = worse(outcome, reached(path)), close(fd);
+      else
+        contained(path);
     }
     errno = 0;
-    if (ptrace(PTRACE_ATTACH, pid, 0, 0) == 0) outcome = worse(outcome, reached("ptrace")), waitpid(pid, NULL, __WALL), ptrace(PTRACE_DETACH, pid, 0, 0);
-    else contained("ptrace");
+    if (ptrace(PTRACE_ATTACH, pid, 0, 0) == 0)
+      outcome = worse(outcome, reached("ptrace")), waitpid(pid, NULL, __WALL), ptrace(PTRACE_DETACH, pid, 0, 0);
+    else
+      contained("ptrace");
     char byte;
     struct iovec to = {&byte, 1}, from = {(void*)do_spy, 1};
-    if (process_vm_readv(pid, &to, 1, &from, 1, 0) == 1) outcome = worse(outcome, reached("process_vm_readv"));
-    else contained("process_vm_readv");
+    if (process_vm_readv(pid, &to, 1, &from, 1, 0) == 1)
+      outcome = worse(outcome, reached("process_vm_readv"));
+    else
+      contained("process_vm_readv");
     int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     int stolen = pidfd < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, pidfd, 0, 0);
-    if (stolen >= 0) outcome = worse(outcome, reached("pidfd_getfd"));
-    else contained("pidfd_getfd");
-    if (kill(pid, 0) == 0 && pid != 1) outcome = worse(outcome, reached("a signal"));
-    else contained("signal");
+    if (stolen >= 0)
+      outcome = worse(outcome, reached("pidfd_getfd"));
+    else
+      contained("pidfd_getfd");
+    if (kill(pid, 0) == 0 && pid != 1)
+      outcome = worse(outcome, reached("a signal"));
+    else
+      contained("signal");
   }
   return outcome;
 }
@@ -311,18 +331,26 @@ static int do_spy_child(int count, char** args) {
   char byte;
   struct iovec to = {&byte, 1}, from = {(void*)do_spy_child, 1};
   errno = 0;
-  if (process_vm_readv(child, &to, 1, &from, 1, 0) == 1) outcome = reached("process_vm_readv");
-  else contained("process_vm_readv");
+  if (process_vm_readv(child, &to, 1, &from, 1, 0) == 1)
+    outcome = reached("process_vm_readv");
+  else
+    contained("process_vm_readv");
   errno = 0;
-  if (process_vm_writev(child, &to, 1, &to, 1, 0) == 1) outcome = reached("process_vm_writev");
-  else contained("process_vm_writev");
+  if (process_vm_writev(child, &to, 1, &to, 1, 0) == 1)
+    outcome = reached("process_vm_writev");
+  else
+    contained("process_vm_writev");
   int pidfd = (int)syscall(SYS_pidfd_open, child, 0);
   errno = 0;
-  if (pidfd >= 0 && syscall(SYS_pidfd_getfd, pidfd, 0, 0) >= 0) outcome = reached("pidfd_getfd");
-  else contained("pidfd_getfd");
+  if (pidfd >= 0 && syscall(SYS_pidfd_getfd, pidfd, 0, 0) >= 0)
+    outcome = reached("pidfd_getfd");
+  else
+    contained("pidfd_getfd");
   errno = 0;
-  if (ptrace(PTRACE_ATTACH, child, 0, 0) == 0) outcome = reached("ptrace"), waitpid(child, NULL, __WALL), ptrace(PTRACE_DETACH, child, 0, 0);
-  else contained("ptrace");
+  if (ptrace(PTRACE_ATTACH, child, 0, 0) == 0)
+    outcome = reached("ptrace"), waitpid(child, NULL, __WALL), ptrace(PTRACE_DETACH, child, 0, 0);
+  else
+    contained("ptrace");
   kill(child, SIGKILL);
   waitpid(child, NULL, 0);
   return outcome;
@@ -356,7 +384,8 @@ static int do_grep_proc(int count, char** args) {
 static int do_kill_all(int count, char** args) {
   (void)count, (void)args;
   pid_t child = fork();
-  if (child == 0) for (;;) pause();
+  if (child == 0)
+    for (;;) pause();
   kill(-1, SIGKILL);  // everything but itself and the first process
   int status = 0;
   waitpid(child, &status, 0);
@@ -367,8 +396,10 @@ static int do_kill_pid(int count, char** args) {
   int outcome = kContained;
   for (int i = 0; i < count; ++i) {
     errno = 0;
-    if (kill(atoi(args[i]), SIGTERM) == 0) outcome = worse(outcome, reached(args[i]));
-    else contained(args[i]);
+    if (kill(atoi(args[i]), SIGTERM) == 0)
+      outcome = worse(outcome, reached(args[i]));
+    else
+      contained(args[i]);
   }
   return outcome;
 }
@@ -381,18 +412,30 @@ static int do_privileged_self(int count, char** args) {
   struct rlimit more = {RLIM_INFINITY, RLIM_INFINITY};
   void* page = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   errno = 0;
-  if (setpriority(PRIO_PROCESS, 0, -20) == 0) outcome = reached("setpriority(-20)");
-  else contained("setpriority(-20)");
-  if (sched_setscheduler(0, SCHED_FIFO, &realtime) == 0) outcome = reached("real-time scheduling");
-  else contained("real-time scheduling");
-  if (setrlimit(RLIMIT_NOFILE, &more) == 0 || setrlimit(RLIMIT_CORE, &more) == 0) outcome = reached("raised a limit");
-  else contained("raise a limit");
-  if (mlock(page, 1 << 20) == 0) outcome = reached("locked a MiB of memory");
-  else contained("lock a MiB of memory");
-  if (sethostname("probe", 5) == 0) outcome = reached("sethostname");
-  else contained("sethostname");
-  if (setuid(0) == 0 || setgid(0) == 0) outcome = reached("setuid(0)");
-  else contained("setuid(0)");
+  if (setpriority(PRIO_PROCESS, 0, -20) == 0)
+    outcome = reached("setpriority(-20)");
+  else
+    contained("setpriority(-20)");
+  if (sched_setscheduler(0, SCHED_FIFO, &realtime) == 0)
+    outcome = reached("real-time scheduling");
+  else
+    contained("real-time scheduling");
+  if (setrlimit(RLIMIT_NOFILE, &more) == 0 || setrlimit(RLIMIT_CORE, &more) == 0)
+    outcome = reached("raised a limit");
+  else
+    contained("raise a limit");
+  if (mlock(page, 1 << 20) == 0)
+    outcome = reached("locked a MiB of memory");
+  else
+    contained("lock a MiB of memory");
+  if (sethostname("probe", 5) == 0)
+    outcome = reached("sethostname");
+  else
+    contained("sethostname");
+  if (setuid(0) == 0 || setgid(0) == 0)
+    outcome = reached("setuid(0)");
+  else
+    contained("setuid(0)");
   return outcome;
 }
 
@@ -465,11 +508,15 @@ static long unshare_in_child(int flags) {
   errno = WIFEXITED(status) ? WEXITSTATUS(status) : EINTR;
   return errno == 0 ? 0 : -1;
 }
-#define UNSHARE(name, flag) static long unshare_##name(void) { return unshare_in_child(flag); } static long clone_##name(void) { return try_clone(flag); }
-UNSHARE(user, CLONE_NEWUSER) UNSHARE(mount, CLONE_NEWNS) UNSHARE(net, CLONE_NEWNET) UNSHARE(pid, CLONE_NEWPID) UNSHARE(ipc, CLONE_NEWIPC)
-UNSHARE(uts, CLONE_NEWUTS) UNSHARE(cgroup, CLONE_NEWCGROUP)
-static long t_clone3(void) {
-  struct { uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls; } how = {.exit_signal = SIGCHLD};
+#define UNSHARE(name, flag)                                           \
+  static long unshare_##name(void) { return unshare_in_child(flag); } \
+  static long clone_##name(void) { return try_clone(flag); }
+UNSHARE(user, CLONE_NEWUSER)
+UNSHARE(mount, CLONE_NEWNS) UNSHARE(net, CLONE_NEWNET) UNSHARE(pid, CLONE_NEWPID) UNSHARE(ipc, CLONE_NEWIPC) UNSHARE(uts, CLONE_NEWUTS)
+    UNSHARE(cgroup, CLONE_NEWCGROUP) static long t_clone3(void) {
+  struct {
+    uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls;
+  } how = {.exit_signal = SIGCHLD};
   long pid = syscall(SYS_clone3, &how, sizeof how);
   if (pid == 0) _exit(0);
   if (pid > 0) waitpid((int)pid, NULL, 0);
@@ -507,7 +554,10 @@ static long t_io_uring(void) {
   return syscall(SYS_io_uring_setup, 4, parameters);
 }
 static long t_bpf(void) {
-  struct { uint32_t type, key, value, entries; char rest[112]; } map = {.type = 2, .key = 4, .value = 4, .entries = 1};
+  struct {
+    uint32_t type, key, value, entries;
+    char rest[112];
+  } map = {.type = 2, .key = 4, .value = 4, .entries = 1};
   return syscall(SYS_bpf, 0, &map, sizeof map);
 }
 static long t_perf(void) {
@@ -529,7 +579,10 @@ static long t_init_module(void) { return syscall(SYS_init_module, NULL, 0, ""); 
 static long t_finit_module(void) { return syscall(SYS_finit_module, -1, "", 0); }
 static long t_delete_module(void) { return syscall(SYS_delete_module, "mayfly_probe_no_such_module", O_NONBLOCK); }
 static long t_by_handle(void) {
-  struct { struct file_handle head; char room[128]; } handle = {.head = {.handle_bytes = 128}};
+  struct {
+    struct file_handle head;
+    char room[128];
+  } handle = {.head = {.handle_bytes = 128}};
   int mount_id;
   if (name_to_handle_at(AT_FDCWD, "/tmp", &handle.head, &mount_id, 0) != 0) handle.head.handle_bytes = 8;
   int at = open("/tmp", O_RDONLY | O_DIRECTORY);
@@ -556,7 +609,7 @@ static long t_reboot(void) { return syscall(SYS_reboot, 0xfee1dead, 672274793, 0
 static long t_settime(void) {
   struct timespec now;
   clock_gettime(CLOCK_REALTIME, &now);
-  now.tv_nsec = -1;  // refused as wrong where it is not refused as forbidden
+  now.tv_nsec = -1;                                         // refused as wrong where it is not refused as forbidden
   return syscall(SYS_clock_settime, CLOCK_REALTIME, &now);  // libc checks by itself
 }
 static long t_acct(void) { return syscall(SYS_acct, "/tmp/probe-no-accounting"); }
@@ -570,21 +623,64 @@ static long t_nfs(void) { return syscall(180 /* nfsservctl */, 0, NULL, NULL); }
 static long t_unknown(void) { return syscall(470, 0, 0, 0); }
 
 static const struct attempt kCalls[] = {
-    {"unshare-user", unshare_user}, {"unshare-mount", unshare_mount}, {"unshare-net", unshare_net}, {"unshare-pid", unshare_pid},
-    {"unshare-ipc", unshare_ipc}, {"unshare-uts", unshare_uts}, {"unshare-cgroup", unshare_cgroup},
-    {"clone-user", clone_user}, {"clone-mount", clone_mount}, {"clone-net", clone_net}, {"clone-pid", clone_pid},
-    {"clone-ipc", clone_ipc}, {"clone-uts", clone_uts}, {"clone-cgroup", clone_cgroup},
-    {"clone3", t_clone3}, {"setns", t_setns},
-    {"mount-tmpfs", t_mount_tmpfs}, {"mount-bind", t_mount_bind}, {"mount-proc", t_mount_proc}, {"mount-cgroup2", t_mount_cgroup2},
-    {"mount-cgroup1", t_mount_cgroup1}, {"remount", t_remount}, {"umount", t_umount}, {"fsopen", t_fsopen}, {"open_tree", t_open_tree},
-    {"move_mount", t_move_mount}, {"mount_setattr", t_mount_setattr}, {"pivot_root", t_pivot_root}, {"chroot", t_chroot},
-    {"io_uring_setup", t_io_uring}, {"bpf", t_bpf}, {"perf_event_open", t_perf}, {"userfaultfd", t_userfaultfd}, {"add_key", t_add_key},
-    {"keyctl", t_keyctl}, {"request_key", t_request_key}, {"kexec_load", t_kexec}, {"kexec_file_load", t_kexec_file},
-    {"init_module", t_init_module}, {"finit_module", t_finit_module}, {"delete_module", t_delete_module},
-    {"open_by_handle_at", t_by_handle}, {"personality-no-randomize", t_personality}, {"personality-read-implies-exec", t_read_implies_exec},
-    {"modify_ldt", t_modify_ldt}, {"syslog", t_syslog}, {"swapon", t_swapon}, {"reboot", t_reboot}, {"clock_settime", t_settime},
-    {"acct", t_acct}, {"quotactl", t_quotactl}, {"iopl", t_iopl}, {"ioperm", t_ioperm}, {"fanotify_init", t_fanotify}, {"kcmp", t_kcmp},
-    {"get_mempolicy", t_mbind}, {"nfsservctl", t_nfs}, {"unknown-470", t_unknown},
+    {"unshare-user", unshare_user},
+    {"unshare-mount", unshare_mount},
+    {"unshare-net", unshare_net},
+    {"unshare-pid", unshare_pid},
+    {"unshare-ipc", unshare_ipc},
+    {"unshare-uts", unshare_uts},
+    {"unshare-cgroup", unshare_cgroup},
+    {"clone-user", clone_user},
+    {"clone-mount", clone_mount},
+    {"clone-net", clone_net},
+    {"clone-pid", clone_pid},
+    {"clone-ipc", clone_ipc},
+    {"clone-uts", clone_uts},
+    {"clone-cgroup", clone_cgroup},
+    {"clone3", t_clone3},
+    {"setns", t_setns},
+    {"mount-tmpfs", t_mount_tmpfs},
+    {"mount-bind", t_mount_bind},
+    {"mount-proc", t_mount_proc},
+    {"mount-cgroup2", t_mount_cgroup2},
+    {"mount-cgroup1", t_mount_cgroup1},
+    {"remount", t_remount},
+    {"umount", t_umount},
+    {"fsopen", t_fsopen},
+    {"open_tree", t_open_tree},
+    {"move_mount", t_move_mount},
+    {"mount_setattr", t_mount_setattr},
+    {"pivot_root", t_pivot_root},
+    {"chroot", t_chroot},
+    {"io_uring_setup", t_io_uring},
+    {"bpf", t_bpf},
+    {"perf_event_open", t_perf},
+    {"userfaultfd", t_userfaultfd},
+    {"add_key", t_add_key},
+    {"keyctl", t_keyctl},
+    {"request_key", t_request_key},
+    {"kexec_load", t_kexec},
+    {"kexec_file_load", t_kexec_file},
+    {"init_module", t_init_module},
+    {"finit_module", t_finit_module},
+    {"delete_module", t_delete_module},
+    {"open_by_handle_at", t_by_handle},
+    {"personality-no-randomize", t_personality},
+    {"personality-read-implies-exec", t_read_implies_exec},
+    {"modify_ldt", t_modify_ldt},
+    {"syslog", t_syslog},
+    {"swapon", t_swapon},
+    {"reboot", t_reboot},
+    {"clock_settime", t_settime},
+    {"acct", t_acct},
+    {"quotactl", t_quotactl},
+    {"iopl", t_iopl},
+    {"ioperm", t_ioperm},
+    {"fanotify_init", t_fanotify},
+    {"kcmp", t_kcmp},
+    {"get_mempolicy", t_mbind},
+    {"nfsservctl", t_nfs},
+    {"unknown-470", t_unknown},
 };
 
 // calls NAME...: makes each call (all without names). One line per call: "NAME open" when the kernel looked at it, "NAME closed
@@ -641,12 +737,29 @@ static int do_foreign_abi(int count, char** args) {
 // sockets: families and types a function has no use for. As do_calls().
 static int do_sockets(int count, char** args) {
   (void)count, (void)args;
-  static const struct { const char* name; int family, type, protocol; } kSockets[] = {
-      {"packet", AF_PACKET, SOCK_RAW, 0x0300}, {"packet-dgram", AF_PACKET, SOCK_DGRAM, 0}, {"vsock", 40, SOCK_STREAM, 0}, {"alg", 38, SOCK_SEQPACKET, 0},
-      {"raw-icmp", AF_INET, SOCK_RAW, IPPROTO_ICMP}, {"raw-tcp", AF_INET, SOCK_RAW, IPPROTO_TCP}, {"raw-raw", AF_INET, SOCK_RAW, IPPROTO_RAW},
-      {"raw6", AF_INET6, SOCK_RAW, IPPROTO_ICMPV6}, {"netfilter", AF_NETLINK, SOCK_RAW, 12}, {"audit", AF_NETLINK, SOCK_RAW, 9}, {"uevent", AF_NETLINK, SOCK_RAW, 15},
-      {"xfrm", AF_NETLINK, SOCK_RAW, 6}, {"generic-netlink", AF_NETLINK, SOCK_RAW, 16}, {"sock-diag", AF_NETLINK, SOCK_RAW, 4}, {"key", 15, SOCK_RAW, 2},
-      {"bluetooth", 31, SOCK_RAW, 1}, {"can", 29, SOCK_RAW, 1}, {"tipc", 30, SOCK_SEQPACKET, 0}, {"rds", 21, SOCK_SEQPACKET, 0}, {"xdp", 44, SOCK_RAW, 0}};
+  static const struct {
+    const char* name;
+    int family, type, protocol;
+  } kSockets[] = {{"packet", AF_PACKET, SOCK_RAW, 0x0300},
+                  {"packet-dgram", AF_PACKET, SOCK_DGRAM, 0},
+                  {"vsock", 40, SOCK_STREAM, 0},
+                  {"alg", 38, SOCK_SEQPACKET, 0},
+                  {"raw-icmp", AF_INET, SOCK_RAW, IPPROTO_ICMP},
+                  {"raw-tcp", AF_INET, SOCK_RAW, IPPROTO_TCP},
+                  {"raw-raw", AF_INET, SOCK_RAW, IPPROTO_RAW},
+                  {"raw6", AF_INET6, SOCK_RAW, IPPROTO_ICMPV6},
+                  {"netfilter", AF_NETLINK, SOCK_RAW, 12},
+                  {"audit", AF_NETLINK, SOCK_RAW, 9},
+                  {"uevent", AF_NETLINK, SOCK_RAW, 15},
+                  {"xfrm", AF_NETLINK, SOCK_RAW, 6},
+                  {"generic-netlink", AF_NETLINK, SOCK_RAW, 16},
+                  {"sock-diag", AF_NETLINK, SOCK_RAW, 4},
+                  {"key", 15, SOCK_RAW, 2},
+                  {"bluetooth", 31, SOCK_RAW, 1},
+                  {"can", 29, SOCK_RAW, 1},
+                  {"tipc", 30, SOCK_SEQPACKET, 0},
+                  {"rds", 21, SOCK_SEQPACKET, 0},
+                  {"xdp", 44, SOCK_RAW, 0}};
   int outcome = kContained;
   for (size_t i = 0; i < sizeof kSockets / sizeof *kSockets; ++i) {
     errno = 0;
@@ -667,8 +780,10 @@ static int do_tiocsti(int count, char** args) {
   (void)count, (void)args;
   int outcome = kContained;
   int tty = open("/dev/tty", O_RDWR);
-  if (tty >= 0) outcome = reached("/dev/tty");
-  else contained("/dev/tty");
+  if (tty >= 0)
+    outcome = reached("/dev/tty");
+  else
+    contained("/dev/tty");
   for (int fd = 0; fd < 64; ++fd) {
     char key = '\n';
     if (!isatty(fd)) continue;
@@ -769,9 +884,12 @@ static int do_eat(int count, char** args) {
     while (held < size) {
       int ends[2];
       int wide = 1 << 20;
-      if (kind[0] == 'p' ? pipe2(ends, O_NONBLOCK) : socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends)) return contained("more descriptors");
-      if (kind[0] == 'p') fcntl(ends[1], F_SETPIPE_SZ, wide);
-      else setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &wide, sizeof wide);
+      if (kind[0] == 'p' ? pipe2(ends, O_NONBLOCK) : socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends))
+        return contained("more descriptors");
+      if (kind[0] == 'p')
+        fcntl(ends[1], F_SETPIPE_SZ, wide);
+      else
+        setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &wide, sizeof wide);
       ssize_t put;
       while ((put = write(ends[1], block, sizeof block)) > 0) held += (size_t)put;
     }
@@ -849,8 +967,10 @@ static int do_connect(int count, char** args) {
     int fd = socket(is_v4 ? AF_INET : AF_INET6, SOCK_STREAM, 0);
     if (fd < 0) return cannot("socket");
     errno = 0;
-    if (connect_within(fd, is_v4 ? (void*)&v4 : (void*)&v6, is_v4 ? sizeof v4 : sizeof v6) == 0) outcome = worse(outcome, reached(args[i]));
-    else contained(args[i]);
+    if (connect_within(fd, is_v4 ? (void*)&v4 : (void*)&v6, is_v4 ? sizeof v4 : sizeof v6) == 0)
+      outcome = worse(outcome, reached(args[i]));
+    else
+      contained(args[i]);
     close(fd);
   }
   return outcome;
@@ -862,12 +982,16 @@ static int do_unix_connect(int count, char** args) {
     struct sockaddr_un name = {.sun_family = AF_UNIX};
     strncpy(name.sun_path, args[i], sizeof name.sun_path - 1);
     socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(args[i]));
-    if (args[i][0] == '@') name.sun_path[0] = 0;
-    else ++size;
+    if (args[i][0] == '@')
+      name.sun_path[0] = 0;
+    else
+      ++size;
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
     errno = 0;
-    if (connect(fd, (struct sockaddr*)&name, size) == 0) outcome = worse(outcome, reached(args[i]));
-    else contained(args[i]);
+    if (connect(fd, (struct sockaddr*)&name, size) == 0)
+      outcome = worse(outcome, reached(args[i]));
+    else
+      contained(args[i]);
     close(fd);
   }
   return outcome;
@@ -910,12 +1034,40 @@ static const struct {
   const char* name;
   int (*run)(int, char**);
 } kCommands[] = {
-    {"read", do_read}, {"open_write", do_open_write}, {"link", do_link}, {"write_anywhere", do_write_anywhere}, {"fds", do_fds}, {"fd_walk", do_fd_walk},
-    {"euid", do_euid}, {"exec_euid", do_exec_euid}, {"caps", do_caps}, {"mknod", do_mknod}, {"processes", do_processes}, {"spy", do_spy},
-    {"spy_child", do_spy_child}, {"grep_proc", do_grep_proc}, {"kill_all", do_kill_all}, {"kill_pid", do_kill_pid}, {"privileged_self", do_privileged_self},
-    {"daemonize", do_daemonize}, {"hang", do_hang}, {"churn", do_churn}, {"calls", do_calls}, {"foreign_abi", do_foreign_abi}, {"sockets", do_sockets},
-    {"tiocsti", do_tiocsti}, {"fork_bomb", do_fork_bomb}, {"thread_bomb", do_thread_bomb}, {"eat", do_eat}, {"open_files", do_open_files}, {"ptys", do_ptys},
-    {"fill", do_fill}, {"connect", do_connect}, {"unix_connect", do_unix_connect}, {"listen", do_listen}, {"spoof", do_spoof},
+    {"read", do_read},
+    {"open_write", do_open_write},
+    {"link", do_link},
+    {"write_anywhere", do_write_anywhere},
+    {"fds", do_fds},
+    {"fd_walk", do_fd_walk},
+    {"euid", do_euid},
+    {"exec_euid", do_exec_euid},
+    {"caps", do_caps},
+    {"mknod", do_mknod},
+    {"processes", do_processes},
+    {"spy", do_spy},
+    {"spy_child", do_spy_child},
+    {"grep_proc", do_grep_proc},
+    {"kill_all", do_kill_all},
+    {"kill_pid", do_kill_pid},
+    {"privileged_self", do_privileged_self},
+    {"daemonize", do_daemonize},
+    {"hang", do_hang},
+    {"churn", do_churn},
+    {"calls", do_calls},
+    {"foreign_abi", do_foreign_abi},
+    {"sockets", do_sockets},
+    {"tiocsti", do_tiocsti},
+    {"fork_bomb", do_fork_bomb},
+    {"thread_bomb", do_thread_bomb},
+    {"eat", do_eat},
+    {"open_files", do_open_files},
+    {"ptys", do_ptys},
+    {"fill", do_fill},
+    {"connect", do_connect},
+    {"unix_connect", do_unix_connect},
+    {"listen", do_listen},
+    {"spoof", do_spoof},
 };
 
 int main(int argc, char** argv) {

@@ -87,7 +87,8 @@ TEST_F(EscapeTest, e25_signals_reach_nobody_else) {
   EXPECT_TRUE(other.lives());
   EXPECT_EQ(kill(bystander, 0), 0);
   EXPECT_EQ(kill(bench.launcher_pid(), 0), 0);
-  const Words pids{"kill_pid", std::to_string(bystander), std::to_string(bench.launcher_pid()), std::to_string(other.pid()), std::to_string(getpid())};
+  const Words pids{"kill_pid", std::to_string(bystander), std::to_string(bench.launcher_pid()), std::to_string(other.pid()),
+                   std::to_string(getpid())};
   const auto held = inside(pids);
   EXPECT_TRUE(held.contained()) << held.output;
   EXPECT_TRUE(other.lives());

@@ -66,7 +66,9 @@ constexpr unsigned kOwnNamespaces = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | 
   dup2(output, 2);
   const rlimit files{20'000, 20'000};
   setrlimit(RLIMIT_NOFILE, &files);
-  if (options.user != 0 && (setresgid(options.user, options.user, options.user) != 0 || setresuid(options.user, options.user, options.user) != 0)) _exit(96);
+  if (options.user != 0 &&
+      (setresgid(options.user, options.user, options.user) != 0 || setresuid(options.user, options.user, options.user) != 0))
+    _exit(96);
   std::vector<char*> argv{const_cast<char*>(program.c_str())};
   for (const auto& word : words) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
@@ -102,7 +104,9 @@ void add_address(const char* device, const char* address, unsigned prefix) {
   header.ifa_index = if_nametoindex(device);
   const auto bytes = std::as_bytes(std::span(value, is_v4 ? 4U : 16U));
   NetlinkBatch batch;
-  batch.begin(std::string("address ") + address, RTM_NEWADDR, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE, header).attribute(IFA_LOCAL, bytes).attribute(IFA_ADDRESS, bytes);
+  batch.begin(std::string("address ") + address, RTM_NEWADDR, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE, header)
+      .attribute(IFA_LOCAL, bytes)
+      .attribute(IFA_ADDRESS, bytes);
   apply(batch);
 }
 
@@ -144,7 +148,10 @@ sandbox::SandboxSpec EscapeTest::spec(const Words& words) {
 
 Attempt EscapeTest::run(const sandbox::SandboxSpec& wanted) {
   auto ending = bench.run(wanted);
-  return {.exit_code = ending.exited.exit_code, .signal = ending.exited.signal, .out_of_memory = ending.exited.out_of_memory, .output = ending.output};
+  return {.exit_code = ending.exited.exit_code,
+          .signal = ending.exited.signal,
+          .out_of_memory = ending.exited.out_of_memory,
+          .output = ending.output};
 }
 
 Attempt EscapeTest::outside(const Words& words, const OutsideOptions& options) {
@@ -174,7 +181,9 @@ Attempt EscapeTest::outside(const Words& words, const OutsideOptions& options) {
 
 void EscapeTest::expect_contained(const Words& words, const OutsideOptions& control) {
   const auto free = outside(words, control);
-  EXPECT_TRUE(free.reached()) << "positive control: the attack must work outside (exit " << free.exit_code << ", signal " << free.signal << ")\n" << free.output;
+  EXPECT_TRUE(free.reached()) << "positive control: the attack must work outside (exit " << free.exit_code << ", signal " << free.signal
+                              << ")\n"
+                              << free.output;
   const auto held = inside(words);
   EXPECT_TRUE(held.contained()) << "exit " << held.exit_code << ", signal " << held.signal << "\n" << held.output;
 }

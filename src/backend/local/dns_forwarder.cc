@@ -33,10 +33,10 @@ namespace {
 
 constexpr std::size_t kHeaderBytes = 12;
 constexpr std::size_t kMessageBytesMax = 65535;
-constexpr std::size_t kNameBytesMax = 255;   // RFC 1035 section 2.3.4
+constexpr std::size_t kNameBytesMax = 255;  // RFC 1035 section 2.3.4
 constexpr std::size_t kLabelBytesMax = 63;
-constexpr std::size_t kNameserversMax = 3;   // MAXNS of glibc
-constexpr int kForgedMax = 64;               // wrong datagrams for one question before giving up on the resolver
+constexpr std::size_t kNameserversMax = 3;  // MAXNS of glibc
+constexpr int kForgedMax = 64;              // wrong datagrams for one question before giving up on the resolver
 constexpr std::chrono::seconds kIdleConnection{10};
 constexpr std::uint8_t kServerFailure = 2;
 constexpr std::uint8_t kNotImplemented = 4;
@@ -75,9 +75,9 @@ std::string random_id() {
 // An answer to `query` that says the server failed.
 std::string server_failure(std::string_view query, std::size_t end) {
   std::string answer(query.substr(0, end));
-  answer[2] = static_cast<char>((byte_at(answer, 2) & 0x79U) | 0x80U);   // an answer; keep opcode and "recursion desired"
-  answer[3] = static_cast<char>(0x80U | kServerFailure);                 // recursion available
-  answer.replace(6, 6, 6, '\0');                                         // no other records
+  answer[2] = static_cast<char>((byte_at(answer, 2) & 0x79U) | 0x80U);  // an answer; keep opcode and "recursion desired"
+  answer[3] = static_cast<char>(0x80U | kServerFailure);                // recursion available
+  answer.replace(6, 6, 6, '\0');                                        // no other records
   return answer;
 }
 
@@ -145,8 +145,8 @@ bool dns_answers(std::string_view query, std::string_view answer) {
 
 Result<DnsResolver> parse_resolver(std::string_view text) {
   const auto wrong = [&] {
-    return Error(ErrorCode::kInvalidArgument,
-                 "\"" + std::string(text.substr(0, 80)) + "\" is not a DNS server: write an IP address, or ADDRESS:PORT with IPv6 in brackets.");
+    return Error(ErrorCode::kInvalidArgument, "\"" + std::string(text.substr(0, 80)) +
+                                                  "\" is not a DNS server: write an IP address, or ADDRESS:PORT with IPv6 in brackets.");
   };
   std::string_view address = text;
   std::string_view port;
@@ -227,7 +227,9 @@ struct DnsForwarder::Impl {
   net::TaskScope tasks;  // last: its end comes first
 
   Result<void> open(base::UniqueFd udp_fd, base::UniqueFd tcp_fd);
-  [[nodiscard]] bool admit() const { return load->in_flight < options.in_flight_max && load->budget->in_flight < load->budget->in_flight_max; }
+  [[nodiscard]] bool admit() const {
+    return load->in_flight < options.in_flight_max && load->budget->in_flight < load->budget->in_flight_max;
+  }
   Awaitable<void> serve_udp();
   Awaitable<void> answer_datagram(std::string query, udp::endpoint client);
   Awaitable<void> serve_tcp();
@@ -264,7 +266,8 @@ Awaitable<void> DnsForwarder::Impl::serve_udp() {
   for (;;) {
     udp::endpoint client;
     error_code error;
-    const std::size_t size = co_await udp_server.async_receive_from(asio::buffer(buffer), client, asio::redirect_error(asio::use_awaitable, error));
+    const std::size_t size =
+        co_await udp_server.async_receive_from(asio::buffer(buffer), client, asio::redirect_error(asio::use_awaitable, error));
     if (error == asio::error::operation_aborted || error == asio::error::bad_descriptor) co_return;
     if (error) continue;  // an ICMP error for an answer sent earlier
     std::string query = buffer.substr(0, size);
@@ -373,7 +376,8 @@ Awaitable<DnsForwarder::Impl::Answer> DnsForwarder::Impl::ask_udp(std::string qu
   co_await upstream->socket.async_send(asio::buffer(query), asio::redirect_error(asio::use_awaitable, error));
   std::string buffer(kMessageBytesMax, '\0');
   for (int wrong = 0; !error && wrong < kForgedMax; ++wrong) {
-    const std::size_t size = co_await upstream->socket.async_receive(asio::buffer(buffer), asio::redirect_error(asio::use_awaitable, error));
+    const std::size_t size =
+        co_await upstream->socket.async_receive(asio::buffer(buffer), asio::redirect_error(asio::use_awaitable, error));
     if (error) break;
     const std::string_view message(buffer.data(), size);
     if (dns_answers(query, message)) co_return Answer{std::string(message)};

@@ -39,11 +39,11 @@ struct DnsBudget {
 };
 
 struct DnsOptions {
-  std::vector<DnsResolver> resolvers;  // asked in order, at least one
+  std::vector<DnsResolver> resolvers;                // asked in order, at least one
   base::Duration timeout = std::chrono::seconds(2);  // for each question to one resolver
-  int rounds = 2;                       // how often the whole list is gone through
-  std::size_t in_flight_max = 64;       // of this sandbox; further queries are dropped, as by a busy network
-  std::size_t connections_max = 16;     // TCP connections of this sandbox; further ones are closed
+  int rounds = 2;                                    // how often the whole list is gone through
+  std::size_t in_flight_max = 64;                    // of this sandbox; further queries are dropped, as by a busy network
+  std::size_t connections_max = 16;                  // TCP connections of this sandbox; further ones are closed
 };
 
 struct DnsCounters {
@@ -59,8 +59,9 @@ class DnsForwarder {
  public:
   // `udp` is bound, `tcp` is listening; both non-blocking, inside the sandbox's network namespace.
   // kInvalidArgument when a resolver is malformed or there is none.
-  [[nodiscard]] static base::Result<std::unique_ptr<DnsForwarder>> create(boost::asio::any_io_executor loop, base::UniqueFd udp, base::UniqueFd tcp,
-                                                                          const DnsOptions& options, std::shared_ptr<DnsBudget> budget);
+  [[nodiscard]] static base::Result<std::unique_ptr<DnsForwarder>> create(boost::asio::any_io_executor loop, base::UniqueFd udp,
+                                                                          base::UniqueFd tcp, const DnsOptions& options,
+                                                                          std::shared_ptr<DnsBudget> budget);
   ~DnsForwarder();
   DnsForwarder(const DnsForwarder&) = delete;
   DnsForwarder& operator=(const DnsForwarder&) = delete;

@@ -115,7 +115,7 @@ class FakeDns {
   [[nodiscard]] DnsResolver resolver() const { return {"127.0.0.1", port_}; }
   std::atomic<int> udp_queries{0};
   std::atomic<int> tcp_queries{0};
-  std::set<std::string> ids;              // read when the server is idle
+  std::set<std::string> ids;  // read when the server is idle
   std::set<std::uint16_t> client_ports;
 
  private:
@@ -130,7 +130,8 @@ class FakeDns {
       ids.insert(query.substr(0, 2));
       client_ports.insert(client.sin_port);
       ++udp_queries;
-      for (const auto& answer : behave_(query)) ::sendto(udp_.get(), answer.data(), answer.size(), 0, reinterpret_cast<sockaddr*>(&client), size);
+      for (const auto& answer : behave_(query))
+        ::sendto(udp_.get(), answer.data(), answer.size(), 0, reinterpret_cast<sockaddr*>(&client), size);
     }
   }
   void serve_tcp() {
@@ -348,8 +349,14 @@ TEST_F(DnsForwarderTest, malformed_packets_are_dropped_and_the_next_query_works)
   update[2] = '\x28';
   std::string pointer = query_for("www");
   pointer[12] = '\xc0';
-  const std::vector<std::string> bad{"x", std::string(12, '\0'), two_questions, update, pointer, answer_to(query_for("www")),
-                                     query_for("www").substr(0, 20), std::string(2000, '\x3f')};
+  const std::vector<std::string> bad{"x",
+                                     std::string(12, '\0'),
+                                     two_questions,
+                                     update,
+                                     pointer,
+                                     answer_to(query_for("www")),
+                                     query_for("www").substr(0, 20),
+                                     std::string(2000, '\x3f')};
   for (const auto& packet : bad) (void)!::send(socket.get(), packet.data(), packet.size(), 0);
   const std::string query = query_for("www");
   ASSERT_EQ(::send(socket.get(), query.data(), query.size(), 0), static_cast<ssize_t>(query.size()));
@@ -452,7 +459,8 @@ TEST(ResolverTest, addresses_and_ports_are_read_strictly) {
   EXPECT_EQ(parse_resolver("fd00::1").value(), (DnsResolver{"fd00::1", 53}));
   EXPECT_EQ(parse_resolver("[fd00::1]:5353").value(), (DnsResolver{"fd00::1", 5353}));
   EXPECT_EQ(parse_resolver("[fd00::1]").value(), (DnsResolver{"fd00::1", 53}));
-  for (const char* bad : {"", "dns.example", "192.0.2.1:", "192.0.2.1:0", "192.0.2.1:65536", "192.0.2.1:x", "[192.0.2.1]:53", "[fd00::1", "[fd00::1]x"}) {
+  for (const char* bad :
+       {"", "dns.example", "192.0.2.1:", "192.0.2.1:0", "192.0.2.1:65536", "192.0.2.1:x", "[192.0.2.1]:53", "[fd00::1", "[fd00::1]x"}) {
     EXPECT_FALSE(parse_resolver(bad).ok()) << bad;
   }
 }

@@ -22,8 +22,8 @@
 
 namespace mayfly::sandbox::internal {
 
-using base::Error;
 using base::errno_error;
+using base::Error;
 using base::ErrorCode;
 using base::Result;
 using base::UniqueFd;
@@ -34,8 +34,8 @@ constexpr int kNftMilliseconds = 10'000;
 
 // Denied whatever the configuration says. Metadata addresses outside 169.254.0.0/16 belong to clouds whose hosts answer them:
 // 100.100.100.200 (Alibaba), 192.0.0.192 (Oracle), 168.63.129.16 (Azure). IPv6 is dropped whole, so fd00:ec2::254 too.
-constexpr std::array<std::string_view, 8> kAlwaysDenied = {
-    "0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4", "100.100.100.200/32", "192.0.0.192/32", "168.63.129.16/32"};
+constexpr std::array<std::string_view, 8> kAlwaysDenied = {"0.0.0.0/8",   "127.0.0.0/8",        "169.254.0.0/16", "224.0.0.0/4",
+                                                           "240.0.0.0/4", "100.100.100.200/32", "192.0.0.192/32", "168.63.129.16/32"};
 
 Result<UniqueFd> memory_file(const char* name, std::string_view content) {
   UniqueFd file(::memfd_create(name, MFD_CLOEXEC));

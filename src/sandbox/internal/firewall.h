@@ -23,9 +23,9 @@ struct Ipv4Range {
 [[nodiscard]] std::string ipv4_text(std::uint32_t address);
 
 struct FirewallOptions {
-  std::string table;             // "mayfly_0123abcd"
-  std::string device_prefix;     // "mf0123abcd": devices so named lead to sandboxes
-  std::vector<Ipv4Range> denied; // besides what is always denied
+  std::string table;              // "mayfly_0123abcd"
+  std::string device_prefix;      // "mf0123abcd": devices so named lead to sandboxes
+  std::vector<Ipv4Range> denied;  // besides what is always denied
 };
 
 // The rules as nft reads them; replaces the table whole if it exists.

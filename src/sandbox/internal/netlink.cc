@@ -96,7 +96,8 @@ Result<NetlinkSocket> NetlinkSocket::open(int protocol) {
   base::UniqueFd socket(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol));
   if (!socket) return errno_error("open a netlink socket", errno);
   const timeval patience{.tv_sec = 10, .tv_usec = 0};  // the kernel answers at once; a lost answer must not hang the launcher
-  if (::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) != 0) return errno_error("set a netlink timeout", errno);
+  if (::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) != 0)
+    return errno_error("set a netlink timeout", errno);
   return NetlinkSocket(std::move(socket));
 }
 
@@ -108,7 +109,8 @@ Result<void> NetlinkSocket::send(NetlinkBatch& batch, std::uint32_t first_sequen
   batch.grow_to_alignment();
   sockaddr_nl kernel{};
   kernel.nl_family = AF_NETLINK;
-  const auto sent = ::sendto(socket_.get(), batch.bytes_.data(), batch.bytes_.size(), 0, reinterpret_cast<sockaddr*>(&kernel), sizeof kernel);
+  const auto sent =
+      ::sendto(socket_.get(), batch.bytes_.data(), batch.bytes_.size(), 0, reinterpret_cast<sockaddr*>(&kernel), sizeof kernel);
   if (sent < 0) return errno_error("send to netlink", errno);
   return {};
 }

@@ -29,7 +29,7 @@ class NetlinkBatch {
   }
   NetlinkBatch& attribute(std::uint16_t type, std::span<const std::byte> value);
   NetlinkBatch& u8(std::uint16_t type, std::uint8_t value);
-  NetlinkBatch& u32(std::uint16_t type, std::uint32_t value);  // host byte order
+  NetlinkBatch& u32(std::uint16_t type, std::uint32_t value);      // host byte order
   NetlinkBatch& text(std::uint16_t type, std::string_view value);  // with its terminating NUL
   // An attribute that holds what follows until close().
   NetlinkBatch& open(std::uint16_t type);

@@ -33,8 +33,8 @@
 
 namespace mayfly::sandbox::internal {
 
-using base::Error;
 using base::errno_error;
+using base::Error;
 using base::ErrorCode;
 using base::Result;
 using base::UniqueFd;
@@ -46,7 +46,7 @@ constexpr std::uint16_t kRuntimeApiPort = 9001;
 constexpr std::uint16_t kDataApiPort = 9002;
 constexpr std::uint16_t kDnsPort = 53;
 constexpr int kBacklog = 64;
-constexpr int kSlotTries = 256;       // occupied slots passed over before giving up
+constexpr int kSlotTries = 256;  // occupied slots passed over before giving up
 constexpr std::size_t kDenyMax = 1024;
 constexpr std::size_t kNotesMax = 8;
 constexpr std::chrono::seconds kGrace{30};  // for the kernel and the server to let go of a removed sandbox's namespace
@@ -184,7 +184,8 @@ Result<SandboxNetwork> receive_report(int channel) {
   do {
     got = ::recvmsg(channel, &message, MSG_CMSG_CLOEXEC);
   } while (got < 0 && errno == EINTR);
-  if (got != static_cast<ssize_t>(sizeof report)) return Error(ErrorCode::kInternal, "the helper that makes network namespaces ended early");
+  if (got != static_cast<ssize_t>(sizeof report))
+    return Error(ErrorCode::kInternal, "the helper that makes network namespaces ended early");
   std::vector<UniqueFd> fds;
   if (cmsghdr* head = CMSG_FIRSTHDR(&message); head != nullptr && head->cmsg_type == SCM_RIGHTS) {
     for (std::size_t i = 0; i < (head->cmsg_len - CMSG_LEN(0)) / sizeof(int); ++i) {
@@ -194,7 +195,8 @@ Result<SandboxNetwork> receive_report(int channel) {
     }
   }
   if (report.failed != 0) return Error(static_cast<ErrorCode>(report.code), report.message);
-  if (fds.size() != report.sockets || fds.size() < 3) return Error(ErrorCode::kInternal, "descriptors of a new network namespace were lost");
+  if (fds.size() != report.sockets || fds.size() < 3)
+    return Error(ErrorCode::kInternal, "descriptors of a new network namespace were lost");
   SandboxNetwork network{std::move(fds[0]), std::move(fds[1]), std::move(fds[2]), {}, {}};
   if (fds.size() == kSockets) {
     network.dns_udp = std::move(fds[3]);
@@ -256,9 +258,9 @@ struct NetworkBuilder::Impl {
   std::string device_prefix;
   FirewallOptions firewall;
   std::string nft;
-  UniqueFd host_netns;    // invalid when the caller may not enter it again: then a helper makes the namespaces
-  UniqueFd host_mounts;   // where nft lives, should the launcher move to another root
-  UniqueFd sysctl;        // /proc/sys
+  UniqueFd host_netns;   // invalid when the caller may not enter it again: then a helper makes the namespaces
+  UniqueFd host_mounts;  // where nft lives, should the launcher move to another root
+  UniqueFd sysctl;       // /proc/sys
   std::optional<NetlinkSocket> host;
   std::unordered_map<std::uint64_t, Pair> pairs;
   std::deque<Condemned> condemned;  // removed, waiting for the kernel to delete the device with its namespace
@@ -293,10 +295,12 @@ struct NetworkBuilder::Impl {
 };
 
 Result<void> NetworkBuilder::Impl::prepare() {
-  if (!is_hex8(options.instance)) return Error(ErrorCode::kInvalidArgument, "the instance \"" + options.instance + "\" is not 8 hex digits");
+  if (!is_hex8(options.instance))
+    return Error(ErrorCode::kInvalidArgument, "the instance \"" + options.instance + "\" is not 8 hex digits");
   MAYFLY_ASSIGN(cidr, parse_ipv4_range(options.cidr));
   if (cidr.prefix < 10 || cidr.prefix > 28) {
-    return Error(ErrorCode::kInvalidArgument, "the sandbox network " + options.cidr + " must be a /10 to /28: each sandbox takes a /30 of it");
+    return Error(ErrorCode::kInvalidArgument,
+                 "the sandbox network " + options.cidr + " must be a /10 to /28: each sandbox takes a /30 of it");
   }
   if (options.deny.size() > kDenyMax) return Error(ErrorCode::kInvalidArgument, "more than 1024 denied networks");
   device_prefix = "mf" + options.instance;
@@ -461,9 +465,11 @@ Result<void> NetworkBuilder::Impl::install_firewall() {
   if (present && firewall_was_installed) return {};
   auto installed = run_nft(nft, {"-f", "-"}, firewall_rules(firewall), host_mounts);
   if (!installed.ok()) return std::move(installed).error().with_context("install the firewall of the sandboxes");
-  if (std::exchange(firewall_was_installed, true)) base::log_warning("the sandboxes' firewall table was deleted by somebody; it is back", {{"table", firewall.table}});
+  if (firewall_was_installed)
+    base::log_warning("the sandboxes' firewall table was deleted by somebody; it is back", {{"table", firewall.table}});
   MAYFLY_TRY(enable_forwarding());
   if (notes.size() < kNotesMax) note_other_firewalls();
+  firewall_was_installed = true;
   return {};
 }
 
@@ -483,8 +489,9 @@ void NetworkBuilder::Impl::note_other_firewalls() {
   const auto listed = run_nft(nft, {"list", "chains"}, {}, host_mounts);
   if (!listed.ok()) return;  // only a hint was lost
   for (const auto& chain : dropping_forward_chains(*listed)) {
-    notes.push_back("The host's firewall chain \"" + chain + "\" drops forwarded packets by default; if functions reach no outside network, accept devices \"" +
-                    device_prefix + "*\" there (with Docker: iptables -I DOCKER-USER -i " + device_prefix + "+ -j ACCEPT; iptables -I DOCKER-USER -o " +
+    notes.push_back("The host's firewall chain \"" + chain +
+                    "\" drops forwarded packets by default; if functions reach no outside network, accept devices \"" + device_prefix +
+                    "*\" there (with Docker: iptables -I DOCKER-USER -i " + device_prefix + "+ -j ACCEPT; iptables -I DOCKER-USER -o " +
                     device_prefix + "+ -j ACCEPT).");
   }
 }

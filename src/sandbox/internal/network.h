@@ -20,10 +20,10 @@
 namespace mayfly::sandbox::internal {
 
 struct NetworkOptions {
-  std::string instance;                 // 8 hex digits
-  std::string cidr = "100.88.0.0/16";   // IPv4, /10 to /28; cut into a /30 for each sandbox
-  std::vector<std::string> deny;        // further CIDRs or addresses; IPv6 ones are accepted and need no rule; at most 1024
-  bool privileged = true;               // runs as root of the host: device pairs and firewall are possible
+  std::string instance;                // 8 hex digits
+  std::string cidr = "100.88.0.0/16";  // IPv4, /10 to /28; cut into a /30 for each sandbox
+  std::vector<std::string> deny;       // further CIDRs or addresses; IPv6 ones are accepted and need no rule; at most 1024
+  bool privileged = true;              // runs as root of the host: device pairs and firewall are possible
 };
 
 // The server's view of a sandbox's network. Sockets are non-blocking; all descriptors are close-on-exec.

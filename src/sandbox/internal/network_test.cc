@@ -475,7 +475,9 @@ TEST_F(SandboxNetworkTest, a_flushed_firewall_is_back_before_the_next_sandbox_st
 }
 
 TEST_F(SandboxNetworkTest, the_host_is_told_what_was_changed_and_what_stands_in_the_way) {
-  ASSERT_TRUE(run_nft(find_nft(), {"-f", "-"}, "table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}\n", {}).ok());
+  ASSERT_TRUE(run_nft(find_nft(), {"-f", "-"},
+                      "table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}\n", {})
+                  .ok());
   {
     // A new namespace takes this setting from the machine's first one.
     const UniqueFd forwarding(::open("/proc/sys/net/ipv4/ip_forward", O_WRONLY | O_CLOEXEC));
@@ -553,8 +555,8 @@ TEST_F(SandboxNetworkTest, making_and_removing_stays_quick) {
     std::ranges::sort(made);
     std::ranges::sort(removed);
     RecordProperty(mode == Network::kNone ? "make_none_us" : "make_outside_us", static_cast<int>(made[20] * 1000));
-    std::printf("%s: make %.2f ms (worst %.2f), remove %.2f ms (worst %.2f), medians of 40; %.2f ms for each in all\n", mode == Network::kNone ? "none" : "outside", made[20],
-                made.back(), removed[20], removed.back(), each);
+    std::printf("%s: make %.2f ms (worst %.2f), remove %.2f ms (worst %.2f), medians of 40; %.2f ms for each in all\n",
+                mode == Network::kNone ? "none" : "outside", made[20], made.back(), removed[20], removed.back(), each);
     EXPECT_LT(made[20], 100.0);
   }
 }
@@ -577,7 +579,8 @@ TEST(FirewallTest, ranges_are_read_strictly) {
   EXPECT_EQ(parse_ipv4_range("10.0.0.0/8").value().to_string(), "10.0.0.0/8");
   EXPECT_EQ(parse_ipv4_range("192.0.2.1").value().to_string(), "192.0.2.1/32");
   EXPECT_EQ(parse_ipv4_range("0.0.0.0/0").value().to_string(), "0.0.0.0/0");
-  for (const char* bad : {"", "10", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/8x", "10.0.0.0/-1", "010.0.0.0/8", "10.1.0.0/8", " 10.0.0.0/8", "::1"}) {
+  for (const char* bad :
+       {"", "10", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/8x", "10.0.0.0/-1", "010.0.0.0/8", "10.1.0.0/8", " 10.0.0.0/8", "::1"}) {
     EXPECT_FALSE(parse_ipv4_range(bad).ok()) << bad;
   }
   EXPECT_TRUE(is_ipv6_range("fd00::/8"));
@@ -586,8 +589,10 @@ TEST(FirewallTest, ranges_are_read_strictly) {
 
 TEST(FirewallTest, chains_that_drop_what_is_forwarded_are_found) {
   const auto found = dropping_forward_chains(
-      "table ip filter {\n\tchain INPUT {\n\t\ttype filter hook input priority filter; policy drop;\n\t}\n\tchain FORWARD {\n\t\ttype filter hook forward "
-      "priority filter; policy drop;\n\t}\n}\ntable inet mayfly_0123abcd {\n\tchain through {\n\t\ttype filter hook forward priority mangle; policy "
+      "table ip filter {\n\tchain INPUT {\n\t\ttype filter hook input priority filter; policy drop;\n\t}\n\tchain FORWARD {\n\t\ttype "
+      "filter hook forward "
+      "priority filter; policy drop;\n\t}\n}\ntable inet mayfly_0123abcd {\n\tchain through {\n\t\ttype filter hook forward priority "
+      "mangle; policy "
       "accept;\n\t}\n}\n");
   EXPECT_EQ(found, std::vector<std::string>{"ip filter FORWARD"});
 }
