@@ -69,9 +69,8 @@ int drop_capabilities() {
   return static_cast<int>(syscall(SYS_capset, &head, none));
 }
 
-// The bounding set goes first: emptying it takes a capability. Straight system calls: libc's would try to tell other threads.
+// Straight system calls: libc's would try to tell other threads.
 int change_user(const ChildPlan& plan, uid_t user, gid_t group) {
-  if (empty_bounding_set() != 0) return -1;
   if (!plan.switch_identity) return 0;
   if (syscall(SYS_setgroups, 0, nullptr) != 0 || syscall(SYS_setresgid, group, group, group) != 0) return -1;
   return static_cast<int>(syscall(SYS_setresuid, user, user, user));
@@ -208,6 +207,7 @@ void run_child(const ChildPlan& plan) {
   offer_to_oom_killer();
   // Prevents reading init's memory (a copy of the launcher's) already while the main process starts.
   steps.check(Step::kInitCapabilities, prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));
+  steps.check(Step::kInitCapabilities, empty_bounding_set());  // for both; while the capability to do so is there
   const auto main = static_cast<pid_t>(syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));  // fork without libc's locks
   if (main == 0) run_main(plan, steps);
   steps.check(Step::kStartMain, main);

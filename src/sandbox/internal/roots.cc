@@ -53,7 +53,7 @@ constexpr std::array<std::pair<const char*, const char*>, 4> kDeviceLinks = {
 constexpr std::array<const char*, 5> kProcReadOnly = {"bus", "fs", "irq", "sys", "sysrq-trigger"};
 constexpr std::array<const char*, 18> kProcHidden = {"acpi",       "asound",      "kcore",      "keys",        "latency_stats", "timer_list",
                                                      "timer_stats", "sched_debug", "scsi",       "interrupts",  "kallsyms",      "kpagecount",
-                                                     "kpageflags", "kpagecgroup", "slabinfo",   "vmallocinfo", "modules",       "config.gz"};
+                                                     "kpageflags", "kpagecgroup", "slabinfo",   "vmallocinfo", "modules",       "cmdline"};
 
 Result<void> make_directory(int at, const std::string& path) {
   if (mkdirat(at, path.c_str(), kPrivateMode) == 0 || errno == EEXIST) return {};

@@ -4,9 +4,11 @@
 #include <linux/fs.h>
 #include <linux/loop.h>
 #include <linux/magic.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
@@ -18,10 +20,13 @@
 #include <array>
 #include <cerrno>
 #include <filesystem>
+#include <cstring>
 #include <map>
+#include <set>
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "sandbox/internal/protocol.h"
 
 namespace mayfly::sandbox::internal {
 
@@ -41,10 +46,12 @@ constexpr std::uint32_t kWithoutFlush = 2;                          // EXT4_GOIN
 constexpr int kLoopTries = 64;                                      // others may take the free device we were told of
 constexpr const char* kDirtyBytes = "33554432";                     // unwritten bytes of one /tmp: the rest of the memory limit stays usable
 
-// ext4's own tables come on top of what the function may fill: inode table, bitmaps, group descriptors.
+// ext4's own needs come on top of what the function may fill: inode table, bitmaps, group descriptors, and the blocks (2 %, at most
+// 16 MiB) it keeps back for its own metadata.
 std::uint64_t inodes_for(std::uint64_t bytes) { return std::clamp(bytes / kBytesPerInode, std::uint64_t{4096}, std::uint64_t{262'144}); }
 std::uint64_t image_size(std::uint64_t bytes) {
-  const std::uint64_t tables = inodes_for(bytes) * kInodeSize + bytes / 512 + 2 * kMiB;
+  const std::uint64_t kept_back = std::min(bytes / 40, 17 * kMiB);
+  const std::uint64_t tables = inodes_for(bytes) * kInodeSize + bytes / 512 + 2 * kMiB + kept_back;
   return (bytes + tables + kMiB - 1) / kMiB * kMiB;
 }
 
@@ -153,65 +160,57 @@ Result<UniqueFd> mount_file_system(const char* type, std::initializer_list<std::
   return mount;
 }
 
-}  // namespace
+// Makes images and mounts them: the work of the first helper.
+class Maker {
+ public:
+  Maker(int directory, std::string place, std::string mkfs) : directory_(directory), place_(std::move(place)), mkfs_(std::move(mkfs)) {}
+  Result<ScratchMount> make(std::uint64_t bytes) {
+    MAYFLY_ASSIGN(const int original, prototype(bytes));
+    MAYFLY_ASSIGN(const UniqueFd image, new_image());
+    MAYFLY_TRY(copy_sparse(original, image.get(), static_cast<off_t>(image_size(bytes))));
+    return mount_image(image.get());
+  }
 
-struct Scratch::Impl {
-  ScratchOptions options;
-  UniqueFd directory;
-  std::string mkfs;
-  std::string why_not;
-  std::map<std::uint64_t, UniqueFd> prototypes;  // by the size asked for; each a deleted file
-  std::uint64_t last_bytes = 0;
-  std::map<std::uint64_t, ScratchMount> ready;   // at most one of each size, at most kReadyMax in all
-  static constexpr std::size_t kReadyMax = 4;
+ private:
   static constexpr std::size_t kPrototypesMax = 16;
-
-  void judge();
-  Result<UniqueFd> new_image();
+  Result<UniqueFd> new_image() const;
   Result<int> prototype(std::uint64_t bytes);
-  Result<ScratchMount> mount_image(int image);
-  Result<ScratchMount> make_disk(std::uint64_t bytes);
-  static Result<ScratchMount> make_tmpfs(std::uint64_t bytes, std::uint32_t user, std::uint32_t group);
+  static Result<ScratchMount> mount_image(int image);
+
+  int directory_;
+  std::string place_;
+  std::string mkfs_;
+  std::map<std::uint64_t, UniqueFd> prototypes_;  // by the size asked for; each a deleted file
 };
 
-void Scratch::Impl::judge() {
-  struct statfs where{};
-  if (!options.privileged) why_not = "/tmp of functions is kept in memory: loop devices take root. Start Mayfly as root.";
-  else if (access("/dev/loop-control", R_OK | W_OK) != 0) why_not = "/tmp of functions is kept in memory: there is no /dev/loop-control. Load the kernel module loop.";
-  else if (mkfs.empty()) why_not = "/tmp of functions is kept in memory: mkfs.ext4 was not found. Install e2fsprogs.";
-  else if (fstatfs(directory.get(), &where) == 0 && (where.f_type == TMPFS_MAGIC || where.f_type == RAMFS_MAGIC)) {
-    why_not = "/tmp of functions is kept in memory: " + options.directory + " is on a tmpfs. Put the data directory on a disk.";
-  }
-}
-
 // Deleted while open: nothing to clean up after a crash. O_TMPFILE where the file system has it.
-Result<UniqueFd> Scratch::Impl::new_image() {
-  UniqueFd image(openat(directory.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+Result<UniqueFd> Maker::new_image() const {
+  UniqueFd image(openat(directory_, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
   if (image) return image;
   const std::string name = "image-" + base::random_hex(8);
-  image.reset(openat(directory.get(), name.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600));
-  if (!image) return errno_error("make a /tmp image in " + options.directory, errno);
-  if (unlinkat(directory.get(), name.c_str(), 0) != 0) return errno_error("delete " + name, errno);
+  image.reset(openat(directory_, name.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600));
+  if (!image) return errno_error("make a /tmp image in " + place_, errno);
+  if (unlinkat(directory_, name.c_str(), 0) != 0) return errno_error("delete " + name, errno);
   return image;
 }
 
-Result<int> Scratch::Impl::prototype(std::uint64_t bytes) {
-  if (const auto found = prototypes.find(bytes); found != prototypes.end()) return found->second.get();
-  if (prototypes.size() >= kPrototypesMax) prototypes.erase(prototypes.begin());
+Result<int> Maker::prototype(std::uint64_t bytes) {
+  if (const auto found = prototypes_.find(bytes); found != prototypes_.end()) return found->second.get();
+  if (prototypes_.size() >= kPrototypesMax) prototypes_.erase(prototypes_.begin());
   MAYFLY_ASSIGN(UniqueFd image, new_image());
   if (ftruncate(image.get(), static_cast<off_t>(image_size(bytes))) != 0) return errno_error("size a /tmp image", errno);
-  MAYFLY_TRY(run_mkfs(mkfs, image.get(), inodes_for(bytes)));
+  MAYFLY_TRY(run_mkfs(mkfs_, image.get(), inodes_for(bytes)));
   {
     MAYFLY_ASSIGN(const ScratchMount once, mount_image(image.get()));
     if (unlinkat(once.directory.get(), "lost+found", AT_REMOVEDIR) != 0 && errno != ENOENT) return errno_error("empty a /tmp image", errno);
     if (syncfs(once.directory.get()) != 0) return errno_error("write a /tmp image", errno);
   }
   const int fd = image.get();
-  prototypes.emplace(bytes, std::move(image));
+  prototypes_.emplace(bytes, std::move(image));
   return fd;
 }
 
-Result<ScratchMount> Scratch::Impl::mount_image(int image) {
+Result<ScratchMount> Maker::mount_image(int image) {
   MAYFLY_ASSIGN(const LoopDevice loop, attach_loop(image));
   bound_dirty_pages(loop.path);
   ScratchMount made;
@@ -222,14 +221,7 @@ Result<ScratchMount> Scratch::Impl::mount_image(int image) {
   return made;
 }
 
-Result<ScratchMount> Scratch::Impl::make_disk(std::uint64_t bytes) {
-  MAYFLY_ASSIGN(const int original, prototype(bytes));
-  MAYFLY_ASSIGN(const UniqueFd image, new_image());
-  MAYFLY_TRY(copy_sparse(original, image.get(), static_cast<off_t>(image_size(bytes))));
-  return mount_image(image.get());
-}
-
-Result<ScratchMount> Scratch::Impl::make_tmpfs(std::uint64_t bytes, std::uint32_t user, std::uint32_t group) {
+Result<ScratchMount> make_tmpfs(std::uint64_t bytes, std::uint32_t user, std::uint32_t group) {
   ScratchMount made;
   MAYFLY_ASSIGN(made.mount, mount_file_system("tmpfs",
                                               {{"size", std::to_string(bytes)},
@@ -241,9 +233,109 @@ Result<ScratchMount> Scratch::Impl::make_tmpfs(std::uint64_t bytes, std::uint32_
   return made;
 }
 
+// What the launcher asks: `bytes` of a new /tmp, or 0 and the root directory of one to discard.
+void serve(int socket, Maker maker) {
+  while (true) {
+    auto packet = receive_packet(socket, 0);
+    if (!packet.ok() || !*packet) return;  // the launcher ended
+    if (!(*packet)->descriptors.empty()) {
+      std::uint32_t how = kWithoutFlush;
+      (void)ioctl((*packet)->descriptors.front().get(), kShutdown, &how);  // failing costs only time: then everything is written first
+      continue;
+    }
+    Reader in((*packet)->bytes);
+    in.number<MessageKind>();
+    const auto bytes = in.number<std::uint64_t>();
+    auto made = maker.make(bytes);
+    Writer out(MessageKind::kUnpacked);
+    out.number(bytes).number(static_cast<std::uint8_t>(made.ok()));
+    if (!made.ok()) out.error(made.error());
+    const int fds[] = {made.ok() ? made->mount.get() : -1, made.ok() ? made->directory.get() : -1};
+    if (!send_packet(socket, out.take(), std::span(fds, made.ok() ? 2 : 0), 0).ok()) return;
+  }
+}
+
+struct Helper {
+  UniqueFd socket;
+  pid_t pid = -1;
+};
+
+Result<Helper> start_helper(int directory, const std::string& place, const std::string& mkfs) {
+  int ends[2] = {-1, -1};
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return errno_error("make a socket pair", errno);
+  Helper helper{.socket = UniqueFd(ends[0]), .pid = fork()};
+  UniqueFd theirs(ends[1]);
+  if (helper.pid < 0) return errno_error("start the helper for /tmp", errno);
+  if (helper.pid > 0) return helper;
+  constexpr int kFirstFree = 64, kSocket = 3, kDirectory = 4;
+  const int socket = fcntl(theirs.get(), F_DUPFD_CLOEXEC, kFirstFree);
+  const int place_fd = fcntl(directory, F_DUPFD_CLOEXEC, kFirstFree);
+  (void)dup3(socket, kSocket, O_CLOEXEC);
+  (void)dup3(place_fd, kDirectory, O_CLOEXEC);
+  (void)close_range(kDirectory + 1, ~0U, 0);
+  serve(kSocket, Maker(kDirectory, place, mkfs));
+  _exit(0);
+}
+
+}  // namespace
+
+struct Scratch::Impl {
+  ScratchOptions options;
+  UniqueFd directory;
+  std::string why_not;
+  Helper maker, undertaker;
+  std::uint64_t last_bytes = 0;
+  std::map<std::uint64_t, ScratchMount> ready;  // at most one of each size, at most kReadyMax in all
+  std::set<std::uint64_t> asked;                // sizes the maker works on
+  static constexpr std::size_t kReadyMax = 4;
+  static constexpr int kPatienceMs = 30'000;
+
+  void judge(const std::string& mkfs);
+  Result<void> ask(std::uint64_t bytes);
+  // Takes one answer of the maker; false when there is none.
+  Result<bool> take(int flags);
+};
+
+void Scratch::Impl::judge(const std::string& mkfs) {
+  struct statfs where{};
+  if (!options.privileged) why_not = "/tmp of functions is kept in memory: loop devices take root. Start Mayfly as root.";
+  else if (access("/dev/loop-control", R_OK | W_OK) != 0) why_not = "/tmp of functions is kept in memory: there is no /dev/loop-control. Load the kernel module loop.";
+  else if (mkfs.empty()) why_not = "/tmp of functions is kept in memory: mkfs.ext4 was not found. Install e2fsprogs.";
+  else if (fstatfs(directory.get(), &where) == 0 && (where.f_type == TMPFS_MAGIC || where.f_type == RAMFS_MAGIC)) {
+    why_not = "/tmp of functions is kept in memory: " + options.directory + " is on a tmpfs. Put the data directory on a disk.";
+  }
+}
+
+Result<void> Scratch::Impl::ask(std::uint64_t bytes) {
+  if (!asked.insert(bytes).second) return {};
+  Writer out(MessageKind::kUnpack);
+  auto sent = send_packet(maker.socket.get(), out.number(bytes).take(), {}, 0);
+  if (!sent.ok()) return std::move(sent).error();
+  return {};
+}
+
+Result<bool> Scratch::Impl::take(int flags) {
+  MAYFLY_ASSIGN(auto packet, receive_packet(maker.socket.get(), flags));
+  if (!packet) return false;
+  Reader in(packet->bytes);
+  in.number<MessageKind>();
+  const auto bytes = in.number<std::uint64_t>();
+  asked.erase(bytes);
+  if (!in.flag()) return in.error();
+  if (packet->descriptors.size() != 2) return Error(ErrorCode::kInternal, "a /tmp was lost on its way");
+  ready[bytes] = ScratchMount{.mount = std::move(packet->descriptors[0]), .directory = std::move(packet->descriptors[1]), .disk = true};
+  return true;
+}
+
 Scratch::Scratch(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
 Scratch::~Scratch() {
   for (auto& [bytes, mount] : impl_->ready) discard(mount);
+  for (Helper* helper : {&impl_->maker, &impl_->undertaker}) {
+    helper->socket.reset();
+    while (helper->pid > 0 && waitpid(helper->pid, nullptr, 0) < 0 && errno == EINTR) {
+    }
+  }
 }
 
 Result<std::unique_ptr<Scratch>> Scratch::create(ScratchOptions options) {
@@ -251,32 +343,40 @@ Result<std::unique_ptr<Scratch>> Scratch::create(ScratchOptions options) {
   impl->options = std::move(options);
   impl->directory = UniqueFd(open(impl->options.directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!impl->directory) return errno_error("open the scratch directory " + impl->options.directory, errno);
-  impl->mkfs = find_mkfs();
-  impl->judge();
+  const std::string mkfs = find_mkfs();
+  impl->judge(mkfs);
+  if (impl->why_not.empty()) {
+    MAYFLY_ASSIGN(impl->maker, start_helper(impl->directory.get(), impl->options.directory, mkfs));
+    MAYFLY_ASSIGN(impl->undertaker, start_helper(impl->directory.get(), impl->options.directory, mkfs));
+  }
   return std::unique_ptr<Scratch>(new Scratch(std::move(impl)));
 }
 
 Result<ScratchMount> Scratch::make(std::uint64_t bytes, std::uint32_t user, std::uint32_t group) {
-  if (!disk()) return Impl::make_tmpfs(bytes, user, group);
+  if (!disk()) return make_tmpfs(bytes, user, group);
   impl_->last_bytes = bytes;
-  ScratchMount made;
-  if (auto ready = impl_->ready.extract(bytes)) {
-    made = std::move(ready.mapped());
-  } else {
-    MAYFLY_ASSIGN(made, impl_->make_disk(bytes));
+  while (!impl_->ready.contains(bytes)) {
+    MAYFLY_TRY(impl_->ask(bytes));
+    pollfd answered{.fd = impl_->maker.socket.get(), .events = POLLIN, .revents = 0};
+    const int count = poll(&answered, 1, Impl::kPatienceMs);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return Error(ErrorCode::kDeadlineExceeded, "no file system was made within 30 s");
+    MAYFLY_ASSIGN([[maybe_unused]] const bool taken, impl_->take(MSG_DONTWAIT));
   }
+  ScratchMount made = std::move(impl_->ready.extract(bytes).mapped());
   constexpr mode_t kOwnerOnly = 0700;
   if (fchown(made.directory.get(), user, group) != 0 || fchmod(made.directory.get(), kOwnerOnly) != 0) return errno_error("give /tmp to its user", errno);
   return made;
 }
 
 void Scratch::discard(ScratchMount& mount) {
+  mount.mount.reset();
   if (mount.disk && mount.directory) {
-    std::uint32_t how = kWithoutFlush;
-    (void)ioctl(mount.directory.get(), kShutdown, &how);  // failing costs only time: then everything is written first
+    const int fd = mount.directory.get();
+    Writer out(MessageKind::kUnpack);
+    (void)send_packet(impl_->undertaker.socket.get(), out.number(std::uint64_t{0}).take(), {&fd, 1}, 0);  // without it the kernel does the same, here and now
   }
   mount.directory.reset();
-  mount.mount.reset();
 }
 
 void Scratch::prepare() {
@@ -286,9 +386,18 @@ void Scratch::prepare() {
     discard(impl_->ready.begin()->second);
     impl_->ready.erase(impl_->ready.begin());
   }
-  auto made = impl_->make_disk(bytes);
-  if (made.ok()) impl_->ready.emplace(bytes, std::move(made).value());
-  else impl_->last_bytes = 0;  // the next make() fails with the cause
+  (void)impl_->ask(bytes);  // failing shows in the next make()
+}
+
+int Scratch::fd() const { return impl_->maker.socket.valid() ? impl_->maker.socket.get() : -1; }
+
+void Scratch::collect() {
+  while (true) {
+    auto taken = impl_->take(MSG_DONTWAIT);
+    if (taken.ok() && *taken) continue;
+    if (!taken.ok()) impl_->last_bytes = 0;  // not again by itself; the next make() tells why
+    return;
+  }
 }
 
 bool Scratch::disk() const { return impl_->why_not.empty(); }

@@ -1,6 +1,6 @@
 // The /tmp of sandboxes. Disk-backed where loop devices work: a sparse ext4 image of the wanted size, cloned from a prototype,
 // deleted as soon as it is open, so that whatever happens nothing stays behind. Else a tmpfs, whose pages count as memory.
-// Used by the launcher only.
+// Mounting and unmounting take milliseconds, so two helper processes do it: one makes, one discards. Used by the launcher only.
 #pragma once
 
 #include <cstdint>
@@ -27,17 +27,22 @@ struct ScratchMount {
 
 class Scratch {
  public:
+  // Forks the helpers; call it in the mount namespace whose children will use the mounts.
   [[nodiscard]] static base::Result<std::unique_ptr<Scratch>> create(ScratchOptions options);
+  // Waits until the helpers have discarded what they were given, and ended.
   ~Scratch();
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
-  // A file system with at least `bytes` free, its root belonging to user and group alone.
+  // A file system with at least `bytes` free, its root belonging to user and group alone. Takes one that is ready, or waits.
   [[nodiscard]] base::Result<ScratchMount> make(std::uint64_t bytes, std::uint32_t user, std::uint32_t group);
-  // Drops what the sandbox wrote instead of writing it to disk first; everything using the mount must be gone.
-  static void discard(ScratchMount& mount);
-  // Makes one mounted image of the size used last, so that the next make() need not wait. Cheap when there is one already.
+  // Drops what the sandbox wrote instead of writing it to disk first; everything using the mount must be gone. Does not wait.
+  void discard(ScratchMount& mount);
+  // Asks for one mounted image of the size used last, so that the next make() need not wait. Does not wait.
   void prepare();
+  // Readable when collect() has something to take in; -1 without helpers.
+  [[nodiscard]] int fd() const;
+  void collect();
 
   [[nodiscard]] bool disk() const;
   [[nodiscard]] const std::string& why_not_disk() const;

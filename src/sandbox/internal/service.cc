@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -59,9 +60,10 @@ constexpr int kRetryMs = 10;
 constexpr int kWatchMs = 200;         // how often memory is compared where /tmp is charged to the same group
 constexpr int kGroupTriesMax = 500;
 constexpr auto kEndPatience = std::chrono::seconds(4);
+constexpr auto kPredecessorPatience = std::chrono::seconds(10);
 
 // What an epoll event is about: kind in the upper byte, id of the sandbox or job below.
-enum class Source : std::uint8_t { kServer, kReport, kInit, kOutOfMemory, kJob };
+enum class Source : std::uint8_t { kServer, kReport, kInit, kOutOfMemory, kJob, kScratch };
 std::uint64_t event_key(Source source, std::uint64_t id) { return (static_cast<std::uint64_t>(source) << 56U) | id; }
 
 // A sandbox from the request to its end.
@@ -146,6 +148,7 @@ class Service {
   void end();
 
  private:
+  Result<void> wait_for_predecessor();
   Result<void> enter_namespaces();
   Result<void> enter_user_namespace();
   Result<void> open_directories();
@@ -175,7 +178,6 @@ class Service {
   void finish_unpack(Job& job, Result<std::uint64_t> result);
   void watch_memory();
   void retry_groups();
-  bool idle_work();
   [[nodiscard]] int patience() const;
 
   void release(Live& live);
@@ -189,6 +191,7 @@ class Service {
 
   const LauncherConfig& config_;
   UniqueFd socket_, epoll_, null_, code_;
+  UniqueFd lock_;  // held while anything of this instance may be changed
   bool privileged_ = false;
   std::string work_;
   HostCapabilities host_;
@@ -207,9 +210,24 @@ class Service {
   std::deque<Outgoing> outbox_;
   bool idle_work_due_ = false;
   bool server_gone_ = false;
+  bool outbox_waits_ = false;  // for room in the socket
 };
 
 // ---- start
+
+// A server that is started again at once may find the launcher of the killed one still cleaning up what both call by the same names.
+Result<void> Service::wait_for_predecessor() {
+  MAYFLY_ASSIGN(lock_, base::open_file(config_.scratch_directory, O_RDONLY | O_DIRECTORY));
+  const auto until = std::chrono::steady_clock::now() + kPredecessorPatience;
+  while (flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return errno_error("lock " + config_.scratch_directory, errno);
+    if (std::chrono::steady_clock::now() > until) {
+      return Error(ErrorCode::kUnavailable, "another sandbox launcher works in " + config_.scratch_directory + ": end the Mayfly that uses this data directory first");
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(kRetryMs));
+  }
+  return {};
+}
 
 Result<void> Service::enter_user_namespace() {
   const uid_t user = geteuid();
@@ -278,6 +296,7 @@ void Service::describe() {
 }
 
 Result<void> Service::prepare() {
+  MAYFLY_TRY(wait_for_predecessor());
   MAYFLY_TRY(enter_namespaces());
   MAYFLY_TRY(open_directories());
   MAYFLY_ASSIGN(network_, NetworkBuilder::create({.instance = config_.instance, .cidr = config_.network_cidr, .deny = config_.network_deny, .privileged = privileged_}));
@@ -292,6 +311,7 @@ Result<void> Service::prepare() {
   MAYFLY_ASSIGN(unpack_filter_, unpack_filter());
   describe();
   watch(socket_.get(), Source::kServer, 0);
+  if (scratch_->fd() >= 0) watch(scratch_->fd(), Source::kScratch, 0);
   return {};
 }
 
@@ -321,7 +341,10 @@ void Service::run() {
   while (!server_gone_) {
     const int ready = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), patience());
     if (ready < 0 && errno != EINTR) return;
-    if (ready == 0 && idle_work()) continue;
+    if (ready == 0 && idle_work_due_) {
+      idle_work_due_ = false;
+      scratch_->prepare();
+    }
     for (int i = 0; i < ready && !server_gone_; ++i) {
       constexpr unsigned kKindShift = 56;
       const std::uint64_t key = events[static_cast<std::size_t>(i)].data.u64;
@@ -332,10 +355,8 @@ void Service::run() {
         if (!take_requests()) server_gone_ = true;
         continue;
       }
-      if (source == Source::kJob) {
-        on_job(id);
-        continue;
-      }
+      if (source == Source::kJob) on_job(id);
+      if (source == Source::kScratch) scratch_->collect();
       const auto found = live_.find(id);
       if (found == live_.end()) continue;
       Live& live = *found->second;
@@ -351,13 +372,6 @@ void Service::run() {
     if (!groups_to_remove_.empty()) retry_groups();
     if (!scratch_->disk()) watch_memory();
   }
-}
-
-bool Service::idle_work() {
-  if (!idle_work_due_) return false;
-  idle_work_due_ = false;
-  scratch_->prepare();
-  return true;
 }
 
 void Service::retry_groups() {
@@ -623,9 +637,9 @@ void Service::on_init_ended(Live& live) {
   out.number(static_cast<std::int32_t>(by_signal ? WTERMSIG(ended.wait_status) : 0));
   out.number(static_cast<std::uint8_t>(live.out_of_memory || control_value(live.group.memory_events.get(), "oom_kill") > 0));
   out.number(static_cast<std::uint8_t>(live.killed));
+  if (started) post(out.take());
   release(live);
   live_.erase(id);
-  if (started) post(out.take());
   for (auto code = code_to_remove_.begin(); code != code_to_remove_.end();) {
     if (in_use(*code)) {
       ++code;
@@ -641,7 +655,7 @@ void Service::on_init_ended(Live& live) {
 void Service::release(Live& live) {
   network_->remove(live.id);
   live.mounts.clear();
-  Scratch::discard(live.tmp);
+  scratch_->discard(live.tmp);
   live.group = Cgroup{};
   live.handed_out = Sandbox{};
   if (!groups_->remove(live.id)) groups_to_remove_.emplace(live.id, 0);
@@ -785,7 +799,9 @@ void Service::flush() {
     if (!*sent) break;
     outbox_.pop_front();
   }
-  watch(socket_.get(), Source::kServer, 0, outbox_.empty() ? EPOLLIN : EPOLLIN | EPOLLOUT);
+  if (outbox_.empty() == !outbox_waits_) return;
+  outbox_waits_ = !outbox_.empty();
+  watch(socket_.get(), Source::kServer, 0, outbox_waits_ ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
 // ---- the end
@@ -820,6 +836,7 @@ void Service::end() {
   }
   if (network_) network_->remove_all();
   if (groups_) groups_->remove_all();
+  if (work_.empty()) return;
   (void)umount2(work_.c_str(), MNT_DETACH);
   (void)rmdir(work_.c_str());
 }

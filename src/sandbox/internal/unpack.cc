@@ -74,9 +74,11 @@ std::uint32_t little_endian(const unsigned char* at, int bytes) {
   return value;
 }
 
-// libarchive hands out names as C strings: a NUL hidden in one would show only its front. The central directory tells.
-// Archives this scan cannot follow (zip64, damaged) are left to libarchive.
-Result<void> refuse_hidden_nul(int archive, std::uint64_t size) {
+constexpr std::uint32_t kMadeOnUnix = 3;
+
+// What libarchive does not show: it hands out names as C strings, so that a NUL would leave only the front, and turns devices into
+// files. The central directory tells. Archives this scan cannot follow (zip64, damaged) are left to libarchive.
+Result<void> refuse_what_libarchive_hides(int archive, std::uint64_t size) {
   constexpr std::size_t kEndSize = 22, kHeaderSize = 46, kTailMax = 65'557;
   const std::uint64_t tail_size = std::min<std::uint64_t>(size, kTailMax);
   std::vector<unsigned char> tail(tail_size);
@@ -94,6 +96,9 @@ Result<void> refuse_hidden_nul(int archive, std::uint64_t size) {
     if (at + kHeaderSize + name > directory.size()) return {};
     const std::string_view text(reinterpret_cast<const char*>(&directory[at + kHeaderSize]), name);
     if (text.find('\0') != std::string_view::npos) return refuse_entry(text, "has a NUL byte in its name");
+    const std::uint32_t type = little_endian(&directory[at + 40], 2) & S_IFMT;
+    const bool special = type != 0 && type != S_IFREG && type != S_IFDIR && type != S_IFLNK;
+    if (little_endian(&directory[at + 5], 1) == kMadeOnUnix && special) return refuse_entry(text, "is neither a file, a directory nor a link");
     at += kHeaderSize + name + little_endian(&directory[at + 30], 2) + little_endian(&directory[at + 32], 2);
   }
   return {};
@@ -316,7 +321,9 @@ Result<std::uint64_t> unpack_zip(int archive, int directory, const Launcher::Unp
   if (fstat(archive, &info) != 0) return errno_error("examine the archive", errno);
   if (!S_ISREG(info.st_mode)) return Error(ErrorCode::kInvalidArgument, "the archive is not a regular file");
   const auto size = static_cast<std::uint64_t>(info.st_size);
-  MAYFLY_TRY(refuse_hidden_nul(archive, size));
+  char start[4] = {};
+  if (pread(archive, start, sizeof start, 0) == sizeof start && std::memcmp(start, "PK\5\6", sizeof start) == 0) return refuse("Uploaded file must be a non-empty zip");
+  MAYFLY_TRY(refuse_what_libarchive_hides(archive, size));
   if (lseek(archive, 0, SEEK_SET) != 0) return errno_error("read the archive", errno);
   const std::unique_ptr<struct archive, int (*)(struct archive*)> in(archive_read_new(), archive_read_free);
   constexpr std::size_t kBlock = 131'072;

@@ -1,0 +1,292 @@
+// Hostile and friendly archives, through the real launcher.
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "sandbox/test_support.h"
+
+namespace mayfly::sandbox {
+namespace {
+
+std::uint32_t crc32_of(std::string_view bytes) {
+  std::uint32_t crc = 0xffffffff;
+  for (const char c : bytes) {
+    crc ^= static_cast<unsigned char>(c);
+    for (int i = 0; i < 8; ++i) crc = (crc >> 1U) ^ ((crc & 1U) != 0 ? 0xedb88320U : 0U);
+  }
+  return ~crc;
+}
+
+// Writes zips as no sane tool would: names, modes and sizes are taken as given. Method "stored" unless raw bytes of another are given.
+class Zip {
+ public:
+  struct Entry {
+    std::string name;
+    std::string content;
+    std::uint32_t mode = 0100644;  // whole st_mode
+    std::uint16_t flags = 0;
+    std::uint16_t method = 0;
+    std::uint64_t real_size = 0;   // unpacked, when the method is not 0
+    std::uint32_t real_crc = 0;
+    bool unix_made = true;
+  };
+  Zip& add(const Entry& entry) {
+    const bool stored = entry.method == 0;
+    const std::uint32_t crc = stored ? crc32_of(entry.content) : entry.real_crc;
+    const auto size = static_cast<std::uint32_t>(stored ? entry.content.size() : entry.real_size);
+    const auto offset = static_cast<std::uint32_t>(body_.size());
+    put(body_, 0x04034b50, 4);
+    common(body_, entry, crc, size);
+    put(body_, 0, 2);
+    body_ += entry.name + entry.content;
+    put(directory_, 0x02014b50, 4);
+    put(directory_, entry.unix_made ? 0x031e : 0x0014, 2);
+    common(directory_, entry, crc, size);
+    put(directory_, 0, 2);  // extra
+    put(directory_, 0, 2);  // comment
+    put(directory_, 0, 2);  // disk
+    put(directory_, 0, 2);  // internal attributes
+    put(directory_, entry.unix_made ? entry.mode << 16U : 0, 4);
+    put(directory_, offset, 4);
+    directory_ += entry.name;
+    ++count_;
+    return *this;
+  }
+  Zip& file(const std::string& name, const std::string& content, std::uint32_t mode = 0100644) { return add({.name = name, .content = content, .mode = mode}); }
+  Zip& link(const std::string& name, const std::string& target) { return add({.name = name, .content = target, .mode = 0120777}); }
+  [[nodiscard]] std::string bytes() const {
+    std::string zip = body_ + directory_;
+    put(zip, 0x06054b50, 4);
+    put(zip, 0, 4);
+    put(zip, count_, 2);
+    put(zip, count_, 2);
+    put(zip, static_cast<std::uint32_t>(directory_.size()), 4);
+    put(zip, static_cast<std::uint32_t>(body_.size()), 4);
+    put(zip, 0, 2);
+    return zip;
+  }
+
+ private:
+  static void put(std::string& to, std::uint32_t value, int bytes) {
+    for (int i = 0; i < bytes; ++i) to += static_cast<char>(value >> (8 * i) & 0xff);
+  }
+  static void common(std::string& to, const Entry& entry, std::uint32_t crc, std::uint32_t size) {
+    put(to, 20, 2);
+    put(to, entry.flags, 2);
+    put(to, entry.method, 2);
+    put(to, 0, 4);  // time
+    put(to, crc, 4);
+    put(to, static_cast<std::uint32_t>(entry.content.size()), 4);
+    put(to, size, 4);
+    put(to, static_cast<std::uint32_t>(entry.name.size()), 2);
+  }
+  std::string body_, directory_;
+  std::uint16_t count_ = 0;
+};
+
+class UnpackTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    MAYFLY_NEEDS_ROOT();
+    ASSERT_TRUE(bench.open());
+  }
+  std::string next_id() {
+    std::string id = std::to_string(++count_);
+    return std::string(64 - id.size(), 'e') + id;
+  }
+  // The refusal's text; the whole must leave nothing behind.
+  std::string refusal(const std::string& zip, const Launcher::UnpackLimits& limits = {}) {
+    const std::string id = next_id();
+    const auto result = bench.unpack(zip, id, limits);
+    if (result.ok()) return "accepted";
+    EXPECT_EQ(result.error().code(), base::ErrorCode::kInvalidArgument) << result.error().to_string();
+    EXPECT_EQ(result.error().id(), "InvalidParameterValueException");
+    EXPECT_FALSE(std::filesystem::exists(bench.config.code_directory + "/" + id));
+    return result.error().message();
+  }
+  std::string content(const std::string& id, const std::string& name) {
+    std::stringstream text;
+    text << std::ifstream(bench.config.code_directory + "/" + id + "/" + name).rdbuf();
+    return text.str();
+  }
+  mode_t mode(const std::string& id, const std::string& name) {
+    struct stat info{};
+    EXPECT_EQ(lstat((bench.config.code_directory + "/" + id + "/" + name).c_str(), &info), 0) << name;
+    EXPECT_EQ(info.st_uid, bench.config.server_uid);
+    return info.st_mode & 07777U;
+  }
+  test::TemporaryDirectory directory;
+  test::Bench bench{directory.path()};
+  int count_ = 0;
+};
+
+#define EXPECT_REFUSED(zip, part)                                          \
+  do {                                                                     \
+    const std::string text = refusal(zip);                                 \
+    EXPECT_NE(text.find(part), std::string::npos) << "got: " << text;      \
+  } while (false)
+
+TEST_F(UnpackTest, UnpacksFilesDirectoriesAndInnerLinksReadOnly) {
+  const std::string id = next_id();
+  const auto zip = Zip().file("index.py", "print(1)").file("bin/tool", "#!/bin/sh\necho tool", 0100755).add({.name = "empty/", .content = "", .mode = 040755});
+  const auto result = bench.unpack(Zip(zip).link("bin/alias", "tool").link("deep", "bin/../bin").file("\xc3\xa4.txt", "umlaut").file("zero", "", 0100000).bytes(), id);
+  ASSERT_TRUE(result.ok()) << result.error().to_string();
+  EXPECT_EQ(*result, 8U + 19U + 6U);
+  EXPECT_EQ(content(id, "index.py"), "print(1)");
+  EXPECT_EQ(content(id, "bin/alias"), "#!/bin/sh\necho tool");
+  EXPECT_EQ(content(id, "\xc3\xa4.txt"), "umlaut");
+  EXPECT_EQ(mode(id, "index.py"), 0444U);
+  EXPECT_EQ(mode(id, "bin/tool"), 0555U);
+  EXPECT_EQ(mode(id, "zero"), 0444U);
+  EXPECT_EQ(mode(id, "bin"), 0555U);
+  EXPECT_EQ(mode(id, "empty"), 0555U);
+  EXPECT_EQ(mode(id, "."), 0555U);
+  auto spec = bench.spec(id);
+  spec.arguments = {"/var/task/bin/alias"};
+  EXPECT_EQ(bench.run(spec).output, "tool\n");
+}
+
+TEST_F(UnpackTest, AnExistingDirectoryAnswersItsSize) {
+  const std::string id = next_id();
+  ASSERT_TRUE(bench.unpack(Zip().file("a", "12345").file("b/c", "123").bytes(), id).ok());
+  const auto again = bench.unpack("not even a zip", id);
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(*again, 8U);
+}
+
+TEST_F(UnpackTest, ArchivesMadeOnWindowsAreReadable) {
+  const std::string id = next_id();
+  ASSERT_TRUE(bench.unpack(Zip().add({.name = "a/index.js", .content = "x", .unix_made = false}).bytes(), id).ok());
+  EXPECT_EQ(mode(id, "a/index.js"), 0444U);
+}
+
+TEST_F(UnpackTest, DropsSetuidBits) {
+  const std::string id = next_id();
+  ASSERT_TRUE(bench.unpack(Zip().file("su", "x", 0106755).bytes(), id).ok());
+  EXPECT_EQ(mode(id, "su"), 0555U);
+}
+
+TEST_F(UnpackTest, RefusesWhatIsNoZip) {
+  constexpr const char* kMessage = "Could not unzip uploaded file. Please check your file, then try to upload again.";
+  EXPECT_REFUSED("", kMessage);
+  EXPECT_REFUSED("this is no zip", kMessage);
+  EXPECT_REFUSED(std::string(100'000, '\0'), kMessage);
+  const std::string good = Zip().file("a", std::string(1000, 'x')).bytes();
+  EXPECT_REFUSED(good.substr(0, good.size() / 2), kMessage);
+  std::string damaged = good;
+  damaged[100] = 'y';  // the checksum no longer fits
+  EXPECT_REFUSED(damaged, kMessage);
+  EXPECT_REFUSED(Zip().bytes(), "non-empty zip");
+}
+
+TEST_F(UnpackTest, RefusesEntriesThatLeaveTheDirectory) {
+  for (const char* name : {"../evil", "a/../../evil", "a/..", ".."}) EXPECT_REFUSED(Zip().file(name, "x").bytes(), "\"..\"");
+  EXPECT_REFUSED(Zip().file("/etc/cron.d/evil", "x").bytes(), "absolute");
+  EXPECT_FALSE(std::filesystem::exists(directory.path() + "/evil"));
+  EXPECT_FALSE(std::filesystem::exists(bench.config.code_directory + "/evil"));
+}
+
+TEST_F(UnpackTest, RefusesLinksThatLeaveTheDirectory) {
+  EXPECT_REFUSED(Zip().link("l", "/etc/passwd").bytes(), "leaves the archive");
+  EXPECT_REFUSED(Zip().link("l", "../x").bytes(), "leaves the archive");
+  EXPECT_REFUSED(Zip().link("a/l", "../../x").bytes(), "leaves the archive");
+  EXPECT_REFUSED(Zip().link("l", "").bytes(), "link");
+}
+
+TEST_F(UnpackTest, RefusesToWriteThroughLinksOfTheArchive) {
+  EXPECT_REFUSED(Zip().file("d/f", "x").link("l", "d").file("l/evil", "x").bytes(), "l/evil");
+}
+
+TEST_F(UnpackTest, RefusesDuplicateAndConflictingNames) {
+  EXPECT_REFUSED(Zip().file("a", "1").file("a", "2").bytes(), "appears twice");
+  EXPECT_REFUSED(Zip().file("a", "1").file("./a", "2").bytes(), "appears twice");
+  EXPECT_REFUSED(Zip().file("a", "1").link("a", "b").bytes(), "appears twice");
+  EXPECT_REFUSED(Zip().file("a", "1").file("a/b", "2").bytes(), "needs a directory");
+  EXPECT_REFUSED(Zip().file("a/b", "1").file("a", "2").bytes(), "appears twice");
+}
+
+TEST_F(UnpackTest, RefusesDevicesAndOtherSpecialFiles) {
+  for (const std::uint32_t type : {020000U, 060000U, 010000U, 0140000U}) EXPECT_REFUSED(Zip().file("dev", "", type | 0666U).bytes(), "neither a file");
+}
+
+TEST_F(UnpackTest, RefusesEncryptedEntries) { EXPECT_REFUSED(Zip().add({.name = "a", .content = std::string(20, 'x'), .flags = 1}).bytes(), "encrypted"); }
+
+TEST_F(UnpackTest, RefusesNulBytesAndOverlongNames) {
+  EXPECT_REFUSED(Zip().file(std::string("good\0evil", 9), "x").bytes(), "NUL");
+  EXPECT_REFUSED(Zip().file(std::string(256, 'n'), "x").bytes(), "longer than 255");
+  std::string longest;
+  for (int i = 0; i < 30; ++i) longest += std::string(200, 'd') + "/";
+  EXPECT_REFUSED(Zip().file(longest + "f", "x").bytes(), "longer than 4096");
+  std::string deep;
+  for (int i = 0; i < 100; ++i) deep += "d/";
+  EXPECT_REFUSED(Zip().file(deep + "f", "x").bytes(), "nested deeper than 64");
+  // What a terminal must not see is shown escaped.
+  EXPECT_REFUSED(Zip().file("../\x1b[2J", "x").bytes(), "\\x1b[2J");
+}
+
+TEST_F(UnpackTest, RefusesTooManyEntriesAndTooManyBytes) {
+  Zip many;
+  for (int i = 0; i < 11; ++i) many.file("f" + std::to_string(i), "x");
+  EXPECT_NE(refusal(many.bytes(), {.entries_max = 10}).find("more than 10 entries"), std::string::npos);
+  EXPECT_NE(refusal(Zip().file("a", std::string(2000, 'x')).bytes(), {.bytes_max = 1000}).find("Unzipped size must be smaller than 1000 bytes"), std::string::npos);
+}
+
+// deflate of `size` zero bytes: stored-block free, made by hand of a fixed-Huffman run: one literal 0, then matches of length 258, distance 1.
+std::string deflated_zeros(std::uint64_t runs) {
+  std::string out;
+  std::uint32_t buffer = 0;
+  int bits = 0;
+  const auto put = [&](std::uint32_t value, int count) {  // least significant bit first
+    for (int i = 0; i < count; ++i) {
+      buffer |= (value >> i & 1U) << bits;
+      if (++bits == 8) {
+        out += static_cast<char>(buffer);
+        buffer = 0;
+        bits = 0;
+      }
+    }
+  };
+  put(1, 1);           // last block
+  put(1, 2);           // fixed Huffman codes
+  put(0b00001100, 8);  // literal 0: code 00110000, most significant bit first
+  for (std::uint64_t i = 0; i < runs; ++i) {
+    put(0b10100011, 8);  // length 258: code 285, 11000101 reversed
+    put(0, 5);           // distance 1
+  }
+  put(0, 7);  // end of block
+  if (bits > 0) out += static_cast<char>(buffer);
+  return out;
+}
+
+TEST_F(UnpackTest, RefusesBombs) {
+  constexpr std::uint64_t kRuns = 200'000;  // 51.6 MB in 325 kB: 159 to 1
+  const Zip::Entry bomb{.name = "zeros", .content = deflated_zeros(kRuns), .method = 8, .real_size = kRuns * 258 + 1, .real_crc = crc32_of(std::string(kRuns * 258 + 1, '\0'))};
+  const auto zip = Zip().add(bomb).bytes();
+  const auto fine = bench.unpack(zip, next_id());
+  ASSERT_TRUE(fine.ok()) << "the control: " << fine.error().to_string();
+  EXPECT_EQ(*fine, kRuns * 258 + 1);
+  EXPECT_NE(refusal(zip, {.ratio_max = 100}).find("more than 100 times"), std::string::npos);
+}
+
+TEST_F(UnpackTest, UnpacksThousandsOfFiles) {
+  Zip many;
+  for (int i = 0; i < 1000; ++i) many.file("d" + std::to_string(i % 50) + "/f" + std::to_string(i), "content");
+  const auto result = bench.unpack(many.bytes(), next_id());
+  ASSERT_TRUE(result.ok()) << result.error().to_string();
+  EXPECT_EQ(*result, 7'000U);
+}
+
+TEST_F(UnpackTest, LeavesNoHalfDirectories) {
+  (void)refusal(Zip().file("ok", "x").file("../evil", "x").bytes());
+  (void)bench.run("true");  // gives the removal its turn
+  bench.close();
+  for (const auto& entry : std::filesystem::directory_iterator(bench.config.code_directory)) EXPECT_EQ(entry.path().string().find(".tmp-"), std::string::npos) << entry.path();
+}
+
+}  // namespace
+}  // namespace mayfly::sandbox
