@@ -527,10 +527,7 @@ class Loop {
   Connection& connection() { return connection_; }
 
   bool next(Answer& answer) {
-    if (!connection_.exchange(next_, {}, answer)) {
-      std::fprintf(stderr, "the Runtime API at %s cannot be reached\n", connection_.address().c_str());
-      return false;
-    }
+    if (!connection_.exchange(next_, {}, answer)) return gone();
     if (answer.status != 200 || answer.context.request_id.empty()) {
       std::fprintf(stderr, "the Runtime API answered %d to next\n", answer.status);
       return false;
@@ -550,9 +547,15 @@ class Loop {
     if (failed) head += "Lambda-Runtime-Function-Error-Type: " + header_safe(response.error_type) + "\r\n";
     head += "\r\n";
     Answer answer;
-    if (!connection_.exchange(head, body, answer)) return false;
+    if (!connection_.exchange(head, body, answer)) return gone();
     note(answer);
     return true;
+  }
+
+  // Says why run() ends; false, so that it can be returned.
+  bool gone() const {
+    std::fprintf(stderr, "the Runtime API at %s cannot be reached\n", connection_.address().c_str());
+    return false;
   }
 
   static void note(const Answer& answer) {
@@ -634,7 +637,7 @@ int run_streaming(Handler&& handler) {
       if (!loop.post(context.request_id, result)) break;
       continue;
     }
-    if (!stream.finish(result.error_type, result.body, answer)) break;
+    if (!stream.finish(result.error_type, result.body, answer) && !loop.gone()) break;
     detail::Loop::note(answer);
   }
   return 1;
