@@ -45,8 +45,11 @@ class Server:
         self.start_seconds = time.monotonic() - started
         with open(info_path, encoding="utf-8") as info:
             self.info = json.load(info)
-        with open(os.path.join(self.data, "credentials.json"), encoding="utf-8") as credentials:
-            self.credentials = json.load(credentials)
+        if "MAYFLY_ACCESS_KEY" in self.extra_env:
+            self.credentials = {"access_key": self.extra_env["MAYFLY_ACCESS_KEY"], "secret_key": self.extra_env["MAYFLY_SECRET_KEY"]}
+        else:
+            with open(os.path.join(self.data, "credentials.json"), encoding="utf-8") as credentials:
+                self.credentials = json.load(credentials)
         self.endpoint = self.info["api"]
         self.gateway = self.info["gateway"]
         return self

@@ -64,7 +64,7 @@ def test_the_verbs_over_one_life(server, folder):
     while time.monotonic() < deadline and result["RequestId"] not in log:
         log = server.cli("logs", name, "--request-id", result["RequestId"]).stdout
     assert "REPORT RequestId: " + result["RequestId"] in log
-    changed = server.cli("deploy", folder, "--memory", "256", "--env", "A=b", "--json")
+    changed = server.cli("deploy", folder, "--memory", "256", "--env", "COLOUR=blue", "--json")
     assert json.loads(changed.stdout)["action"] == "updated"
     assert server.cli("rm", name, "--yes").returncode == 0
     missing = server.cli("describe", name)

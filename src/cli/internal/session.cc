@@ -67,7 +67,9 @@ Error service_error(const net::Response& response) {
     if (const std::size_t hash = type.find('#'); hash != std::string::npos) type = type.substr(hash + 1);
   }
   if (message.empty()) message = "the server answered " + std::to_string(response.status) + (response.body.empty() ? "" : ": " + response.body.substr(0, 500));
-  return Error(code_of_status(response.status), message, type);
+  // The JSON-1.1 services answer 400 for everything; their types say what it is.
+  const ErrorCode code = type.ends_with("NotFoundException") ? ErrorCode::kNotFound : code_of_status(response.status);
+  return Error(code, message, type);
 }
 
 }  // namespace
@@ -92,10 +94,10 @@ Result<Session> Session::open(const std::string& data_option, const std::string&
   session.gateway = text_of(*server, "gateway");
   session.region = text_of(*server, "region");
   session.account = text_of(*server, "account");
-  if (credentials.ok()) {
-    session.key = {text_of(*credentials, "access_key"), text_of(*credentials, "secret_key"), ""};
-  } else if (!variable("MAYFLY_ACCESS_KEY").empty()) {
+  if (!variable("MAYFLY_ACCESS_KEY").empty()) {  // what the server was started with wins over what it once kept
     session.key = {variable("MAYFLY_ACCESS_KEY"), variable("MAYFLY_SECRET_KEY"), ""};
+  } else if (credentials.ok()) {
+    session.key = {text_of(*credentials, "access_key"), text_of(*credentials, "secret_key"), ""};
   } else if (session.key.access_key.empty()) {
     return no_server(data, credentials.error());
   }
