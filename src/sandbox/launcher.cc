@@ -39,14 +39,17 @@ bool has_one_thread() {
 
 Result<void> check_config(const LauncherConfig& config) {
   const auto bad = [](const std::string& what) { return Error(ErrorCode::kInvalidArgument, what); };
-  if (config.instance.size() != 8 || config.instance.find_first_not_of("0123456789abcdef") != std::string::npos) return bad("the instance \"" + config.instance + "\" is not 8 hex digits");
+  if (config.instance.size() != 8 || config.instance.find_first_not_of("0123456789abcdef") != std::string::npos)
+    return bad("the instance \"" + config.instance + "\" is not 8 hex digits");
   for (const auto& [name, path] : {std::pair("code", &config.code_directory), std::pair("scratch", &config.scratch_directory)}) {
     if (!path->starts_with('/')) return bad(std::string("the ") + name + " directory \"" + *path + "\" is not absolute");
   }
   constexpr std::uint32_t kUsersMin = 16, kUserMost = 4'294'967'294;
-  if (config.uid_count < kUsersMin || config.uid_base == 0 || config.uid_base > kUserMost - config.uid_count) return bad("the range of user ids for sandboxes is too small, or wraps around");
+  if (config.uid_count < kUsersMin || config.uid_base == 0 || config.uid_base > kUserMost - config.uid_count)
+    return bad("the range of user ids for sandboxes is too small, or wraps around");
   for (const auto& root : config.roots) {
-    const bool good = !root.id.empty() && root.id.size() <= 64 && root.id.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789._-") == std::string::npos && root.id.front() != '.';
+    const bool good = !root.id.empty() && root.id.size() <= 64 &&
+                      root.id.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789._-") == std::string::npos && root.id.front() != '.';
     if (!good) return bad("the root image id \"" + root.id + "\" is not [a-z0-9._-]{1,64}");
   }
   return {};
@@ -64,7 +67,8 @@ Result<HostCapabilities> receive_hello(int socket) {
   const auto kind = in.number<MessageKind>();
   if (kind == MessageKind::kHelloFailed) return in.error();
   HostCapabilities host = internal::read_capabilities(in);
-  if (kind != MessageKind::kHello || !in.complete()) return Error(ErrorCode::kInternal, "the sandbox launcher's first answer makes no sense");
+  if (kind != MessageKind::kHello || !in.complete())
+    return Error(ErrorCode::kInternal, "the sandbox launcher's first answer makes no sense");
   return host;
 }
 
@@ -90,7 +94,8 @@ Result<std::unique_ptr<Launcher>> Launcher::fork_off(const LauncherConfig& confi
   MAYFLY_TRY(check_config(config));
   if (!has_one_thread()) return Error(ErrorCode::kInternal, "the sandbox launcher must be started before other threads");
   int ends[2] = {-1, -1};
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return errno_error("make a socket pair for the sandbox launcher", errno);
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
+    return errno_error("make a socket pair for the sandbox launcher", errno);
   UniqueFd ours(ends[0]);
   UniqueFd theirs(ends[1]);
   const pid_t pid = fork();
@@ -155,7 +160,9 @@ Result<LauncherEvent> read_event(internal::Packet& packet) {
   Reader in(packet.bytes);
   std::optional<LauncherEvent> event;
   switch (in.number<MessageKind>()) {
-    case MessageKind::kStarted: event = SandboxStarted{.sandbox = internal::read_sandbox(in, packet.descriptors)}; break;
+    case MessageKind::kStarted:
+      event = SandboxStarted{.sandbox = internal::read_sandbox(in, packet.descriptors)};
+      break;
     case MessageKind::kFailed: {
       const auto id = in.number<SandboxId>();
       event = SandboxFailed{.id = id, .error = in.error()};
@@ -175,7 +182,8 @@ Result<LauncherEvent> read_event(internal::Packet& packet) {
       event = std::move(unpacked);
       break;
     }
-    default: break;
+    default:
+      break;
   }
   if (!event || !in.complete()) return Error(ErrorCode::kInternal, "the sandbox launcher sent something that makes no sense");
   return std::move(*event);

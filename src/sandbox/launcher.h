@@ -26,14 +26,17 @@ using SandboxId = std::uint64_t;
 // A directory that becomes the read-only root of sandboxes.
 struct RootImage {
   std::string id;                         // [a-z0-9._-]{1,64}; what SandboxSpec::root_id names
-  std::string directory = "/";            // "/" takes /usr, /bin, /lib*, /etc/ssl, /etc/alternatives of the host, never its /home, /root, /var
-  std::vector<std::string> extra_binds;   // further host directories shown read-only at the same path (an interpreter under /opt or a home)
+  std::string directory = "/";            // /usr, /bin, /lib* and a fixed part of /etc of it; never its /home, /root, /var
+  // Further host directories shown read-only at the same path (an interpreter under /opt or a home). One that does not exist is left
+  // out and named in HostCapabilities::notes. Everything above them must be something a sandbox lacks: /usr is there already.
+  std::vector<std::string> extra_binds;
 };
 
+// The three directories must exist and be absolute. One launcher at a time works in a scratch directory; a second waits 10 s for it.
 struct LauncherConfig {
   std::string instance;                // 8 hex digits from the data directory's path: names cgroups, devices and the firewall table
   std::string code_directory;          // unpacked archives live beneath it, one directory per code id
-  std::string scratch_directory;       // disk-backed /tmp images, made, pooled and deleted here
+  std::string scratch_directory;       // disk-backed /tmp images, made, pooled and deleted here; a tmpfs makes /tmp cost memory
   std::string bootstrap_directory;     // shown at /var/runtime
   std::vector<RootImage> roots;
   std::uint32_t uid_base = 1'879'048'192;  // each sandbox runs as a uid of its own from this range (root only)
@@ -89,10 +92,11 @@ struct Sandbox {
   bool cgroup_v2_cpu = true;
   std::uint32_t cpu_milli = 0;
 
-  // Stops every process inside until thaw(). Returns when the kernel has been told, not when each has stopped.
+  // Stops every process inside until thaw(). Returns when the kernel has been told, not when each has stopped. Without a freezer
+  // (HostCapabilities::freezer) both do nothing.
   [[nodiscard]] base::Result<void> freeze() const;
   [[nodiscard]] base::Result<void> thaw() const;
-  // Applies the hard CPU quota of the specification; before this call (during init) there is none.
+  // Applies the hard CPU quota of the specification; before this call (during init) there is none. Nothing where quotas are off.
   [[nodiscard]] base::Result<void> throttle() const;
   // Anonymous plus shared memory in bytes, now (file cache not counted); 0 where it cannot be measured. Costs about 10 us.
   [[nodiscard]] std::uint64_t memory_used() const;
@@ -110,9 +114,11 @@ struct SandboxStarted {
 };
 struct SandboxFailed {
   SandboxId id = 0;
-  base::Error error;  // names the step ("mount /tmp"), the system's answer and what to do
+  // Names the step ("mount /tmp") and the system's answer. kFunctionFailed is the function's fault, with Lambda's name for it as id:
+  // "Runtime.InvalidEntrypoint" (arguments[0] cannot be executed), "Runtime.InvalidWorkingDir". kNotFound: unknown root or code.
+  base::Error error;
 };
-// The main process ended, or the sandbox was killed; everything inside is gone when this arrives.
+// The main process ended, or the sandbox was killed; every process inside is gone when this arrives. Only after SandboxStarted.
 struct SandboxExited {
   SandboxId id = 0;
   int exit_code = -1;      // of the main process; -1 when a signal ended it
@@ -150,7 +156,9 @@ class Launcher {
 
   [[nodiscard]] const HostCapabilities& capabilities() const;
 
-  // Asks for a sandbox. kInvalidArgument for a bad specification; kUnavailable when the launcher has ended.
+  // Asks for a sandbox. kInvalidArgument for a bad specification; kTooLarge when arguments and environment exceed 60 000 bytes;
+  // kUnavailable when the launcher has ended. Waits only when about 200 KiB of requests lie unread before it. A sandbox that asks
+  // for kOutside where that is not possible (HostCapabilities::outside_network) gets kNone.
   [[nodiscard]] base::Result<void> start(const SandboxSpec& spec);
   // Kills everything inside, at once and whole. SandboxExited follows. Unknown ids are ignored.
   void kill(SandboxId id);
@@ -167,8 +175,10 @@ class Launcher {
   // Unpacks the zip behind `archive` into a new directory `code_id` beneath the code directory, in a child without
   // privileges, through openat2(RESOLVE_BENEATH). All or nothing; ArchiveUnpacked{request} follows. An existing directory
   // of that id answers at once with its size.
-  [[nodiscard]] base::Result<void> unpack(std::uint64_t request, base::UniqueFd archive, const std::string& code_id, const UnpackLimits& limits);
-  // Deletes an unpacked directory (also of the server's own uid). Unknown ids are ignored.
+  // `archive` is a regular file or memfd, open for reading. A refusal is kInvalidArgument with id InvalidParameterValueException.
+  [[nodiscard]] base::Result<void> unpack(std::uint64_t request, base::UniqueFd archive, const std::string& code_id,
+                                          const UnpackLimits& limits);
+  // Deletes an unpacked directory (also of the server's own uid), as soon as no sandbox uses it. Unknown ids are ignored.
   void remove_code(const std::string& code_id);
 
   // Readable when receive() has events. Owned by the launcher.

@@ -62,7 +62,8 @@ TEST_F(LauncherTest, ReportsTheSignalThatEndedTheMainProcess) {
 }
 
 TEST_F(LauncherTest, NamesAProgramThatCannotBeExecutedAsTheFunctionsFault) {
-  for (const auto& [program, content] : std::map<std::string, std::string>{{"/var/task/absent", ""}, {"/var/task/data", "no program"}, {"/var/task", ""}}) {
+  for (const auto& [program, content] :
+       std::map<std::string, std::string>{{"/var/task/absent", ""}, {"/var/task/data", "no program"}, {"/var/task", ""}}) {
     auto spec = bench.spec(bench.add_tree({{"data", content}}));
     spec.arguments = {program};
     const auto started = bench.start(spec);
@@ -115,20 +116,23 @@ TEST_F(LauncherTest, KillsTheWholeSandboxWhenMemoryRunsOutInAnyProcess) {
   EXPECT_EQ(ending.exited.signal, SIGKILL);
   EXPECT_FALSE(ending.exited.killed);
   EXPECT_EQ(ending.output, "");
-  auto child = python("import os, time\nif os.fork() == 0:\n  x = bytearray(300 * 1024 * 1024)\n  os._exit(0)\ntime.sleep(60)\nprint('survived')");
+  auto child =
+      python("import os, time\nif os.fork() == 0:\n  x = bytearray(300 * 1024 * 1024)\n  os._exit(0)\ntime.sleep(60)\nprint('survived')");
   const auto second = bench.run(child);
   EXPECT_TRUE(second.exited.out_of_memory);
   EXPECT_EQ(second.output, "");
 }
 
 TEST_F(LauncherTest, HoldsSharedMemoryPipesAndMemfdsToTheMemoryLimit) {
-  const auto ending = bench.run(python("import os\nfd = os.memfd_create('x')\nfor i in range(300): os.write(fd, b'x' * 1024 * 1024)\nprint('never')"));
+  const auto ending =
+      bench.run(python("import os\nfd = os.memfd_create('x')\nfor i in range(300): os.write(fd, b'x' * 1024 * 1024)\nprint('never')"));
   EXPECT_TRUE(ending.exited.out_of_memory);
   EXPECT_EQ(ending.output, "");
 }
 
 TEST_F(LauncherTest, KillEndsEverythingAlsoWhatHidesInNewSessions) {
-  auto started = bench.start(bench.spec(bench.add_code("setsid sh -c 'trap \"\" TERM HUP; echo ready; sleep 1000' & trap '' TERM; sleep 1000")));
+  auto started =
+      bench.start(bench.spec(bench.add_code("setsid sh -c 'trap \"\" TERM HUP; echo ready; sleep 1000' & trap '' TERM; sleep 1000")));
   ASSERT_TRUE(started.ok()) << started.error().to_string();
   EXPECT_EQ(test::read_output(started->output.get(), "ready\n"), "ready\n");
   bench.launcher().terminate(started->id);
@@ -157,12 +161,15 @@ TEST_F(LauncherTest, ADaemonDoesNotOutliveTheMainProcess) {
 }
 
 TEST_F(LauncherTest, OrphansAreReapedByInit) {
-  const auto ending = bench.run("for i in 1 2 3 4 5 6 7 8 9; do (true &); done; sleep 0.3; grep -l 'State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l");
+  const auto ending =
+      bench.run("for i in 1 2 3 4 5 6 7 8 9; do (true &); done; sleep 0.3; grep -l 'State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l");
   EXPECT_EQ(ending.output, "0\n");
 }
 
 TEST_F(LauncherTest, AForkBombStaysWithinItsProcessLimitAndCanBeKilled) {
-  auto spec = python("import os, time\nn = 0\nwhile True:\n  try:\n    if os.fork() == 0: time.sleep(1000)\n    n += 1\n  except OSError: break\nprint(n, flush=True)\ntime.sleep(1000)");
+  auto spec = python(
+      "import os, time\nn = 0\nwhile True:\n  try:\n    if os.fork() == 0: time.sleep(1000)\n    n += 1\n  except OSError: break\nprint(n, "
+      "flush=True)\ntime.sleep(1000)");
   spec.processes_max = 40;
   auto started = bench.start(spec);
   ASSERT_TRUE(started.ok());
@@ -174,8 +181,9 @@ TEST_F(LauncherTest, AForkBombStaysWithinItsProcessLimitAndCanBeKilled) {
 }
 
 TEST_F(LauncherTest, ASmallFunctionFillsItsTmpAndLives) {
-  auto spec = bench.spec(bench.add_code("dd if=/dev/zero of=/tmp/a bs=1M count=512 2>/dev/null; echo wrote $(stat -c %s /tmp/a); "
-                                        "dd if=/dev/zero of=/tmp/b bs=1M 2>&1 | grep -o 'No space'; rm /tmp/a; echo freed $(df -m --output=avail /tmp | tail -1); read x"));
+  auto spec = bench.spec(bench.add_code(
+      "dd if=/dev/zero of=/tmp/a bs=1M count=512 2>/dev/null; echo wrote $(stat -c %s /tmp/a); "
+      "dd if=/dev/zero of=/tmp/b bs=1M 2>&1 | grep -o 'No space'; rm /tmp/a; echo freed $(df -m --output=avail /tmp | tail -1); read x"));
   spec.tmp_bytes = 512 * kMiB;
   spec.memory_bytes = 128 * kMiB;
   auto started = bench.start(spec);
@@ -193,7 +201,8 @@ TEST_F(LauncherTest, ASmallFunctionFillsItsTmpAndLives) {
 }
 
 TEST_F(LauncherTest, FreezeStopsEverythingAndThawGoesOn) {
-  auto started = bench.start(bench.spec(bench.add_code("echo ready; (while :; do echo child; sleep 0.01; done) & while :; do echo tick; sleep 0.01; done")));
+  auto started = bench.start(
+      bench.spec(bench.add_code("echo ready; (while :; do echo child; sleep 0.01; done) & while :; do echo tick; sleep 0.01; done")));
   ASSERT_TRUE(started.ok());
   test::read_output(started->output.get(), "tick");
   ASSERT_TRUE(started->freeze().ok());
@@ -229,7 +238,10 @@ TEST_F(LauncherTest, MeasuresAndThrottlesTheCpu) {
 }
 
 TEST_F(LauncherTest, MeasuresAnonymousMemoryAndNotTheFileCache) {
-  auto spec = python("import sys\nf = open('/tmp/f','wb')\nfor i in range(40): f.write(b'x' * 1000000)\nf.close()\nf = open('/tmp/f','rb')\nwhile f.read(1000000): pass\nx = bytearray(50 * 1024 * 1024)\nprint('up', flush=True)\nsys.stdin.read()\nimport time; time.sleep(0.2)\ndel x\nprint('down', flush=True)\ntime.sleep(1000)");
+  auto spec = python(
+      "import sys\nf = open('/tmp/f','wb')\nfor i in range(40): f.write(b'x' * 1000000)\nf.close()\nf = open('/tmp/f','rb')\nwhile "
+      "f.read(1000000): pass\nx = bytearray(50 * 1024 * 1024)\nprint('up', flush=True)\nsys.stdin.read()\nimport time; "
+      "time.sleep(0.2)\ndel x\nprint('down', flush=True)\ntime.sleep(1000)");
   auto started = bench.start(spec);
   ASSERT_TRUE(started.ok());
   test::read_output(started->output.get(), "up");
@@ -243,7 +255,9 @@ TEST_F(LauncherTest, MeasuresAnonymousMemoryAndNotTheFileCache) {
 }
 
 TEST_F(LauncherTest, LeavesOnlyTheFourDescriptorsThatAreMeant) {
-  const auto ending = bench.run(python("import os\nfor fd in range(1024):\n  try: os.fstat(fd); print(fd, os.readlink(f'/proc/self/fd/{fd}').split(':')[0])\n  except OSError: pass"));
+  const auto ending =
+      bench.run(python("import os\nfor fd in range(1024):\n  try: os.fstat(fd); print(fd, "
+                       "os.readlink(f'/proc/self/fd/{fd}').split(':')[0])\n  except OSError: pass"));
   EXPECT_EQ(ending.output, "0 /dev/null\n1 pipe\n2 pipe\n3 pipe\n");
 }
 
@@ -258,15 +272,18 @@ TEST_F(LauncherTest, GivesAReadOnlyRootAndAPrivateTmp) {
   const auto ending = bench.run(
       "touch /x /etc/x /var/task/x /opt/x /usr/x /var/runtime/x /dev/x 2>/dev/null && echo writable; touch /tmp/x && echo tmp; "
       "for f in /etc/shadow /root/.profile /home/x /proc/1/environ /proc/1/root /proc/kcore /proc/keys /proc/sys/kernel/core_pattern; do "
-      "  test -e $f && (cat $f 2>/dev/null | grep -q . && test ! -c $f && test $f != /proc/sys/kernel/core_pattern && echo readable $f); done; "
-      "echo x > /proc/sys/kernel/core_pattern; echo b > /proc/sysrq-trigger; mount | grep -E ' / ' | grep -c '(ro,'; ls /sys 2>/dev/null; true");
+      "  test -e $f && (cat $f 2>/dev/null | grep -q . && test ! -c $f && test $f != /proc/sys/kernel/core_pattern && echo readable $f); "
+      "done; "
+      "echo x > /proc/sys/kernel/core_pattern; echo b > /proc/sysrq-trigger; mount | grep -E ' / ' | grep -c '(ro,'; ls /sys 2>/dev/null; "
+      "true");
   EXPECT_EQ(ending.output.find("writable"), std::string::npos) << ending.output;
   EXPECT_EQ(ending.output.find("readable"), std::string::npos) << ending.output;
   EXPECT_NE(ending.output.find("tmp\n"), std::string::npos) << ending.output;
 }
 
 TEST_F(LauncherTest, RunsWithoutAnyPrivilege) {
-  const auto ending = bench.run("grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups|Uid)' /proc/self/status | tr -d ' \\t'; ulimit -c; ulimit -l; id -un; hostname");
+  const auto ending =
+      bench.run("grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups|Uid)' /proc/self/status | tr -d ' \\t'; ulimit -c; ulimit -l; id -un; hostname");
   for (const char* expected : {"CapInh:0000000000000000", "CapPrm:0000000000000000", "CapEff:0000000000000000", "CapBnd:0000000000000000",
                                "CapAmb:0000000000000000", "NoNewPrivs:1", "Seccomp:2", "Groups:\n", "0\n64\nsbx_user1051\nsandbox\n"}) {
     EXPECT_NE(ending.output.find(expected), std::string::npos) << expected << " in " << ending.output;
@@ -322,7 +339,8 @@ TEST_F(LauncherTest, RefusesTheSystemCallsThatLeadOut) {
   int seen = 0;
   for (std::string line; std::getline(lines, line); ++seen) {
     if (line.starts_with("allowed")) EXPECT_TRUE(line.ends_with("ok")) << line;
-    else if (line.starts_with("clone3") || line.starts_with("personality") || line.starts_with("unknown")) EXPECT_TRUE(line.ends_with("ENOSYS")) << line;
+    else if (line.starts_with("clone3") || line.starts_with("personality") || line.starts_with("unknown"))
+      EXPECT_TRUE(line.ends_with("ENOSYS")) << line;
     else if (line.starts_with("socket 2 ")) EXPECT_TRUE(line.ends_with("EPERM")) << line;  // a raw socket: the missing capability
     else if (line.starts_with("socket")) EXPECT_TRUE(line.ends_with("EAFNOSUPPORT")) << line;
     else EXPECT_TRUE(line.ends_with("EPERM")) << line;
@@ -346,10 +364,12 @@ TEST_F(LauncherTest, TheRefusedSystemCallsWorkOutside) {
   waitpid(pid, &status, 0);
   std::stringstream text;
   text << std::ifstream(answers).rdbuf();
-  for (const char* expected : {"unshare_files ok", "mount ok", "fsopen ok", "open_tree ok", "chroot ok", "personality ok", "socket 17 0 ok", "socket 16 12 ok", "socket 2 1 ok"}) {
+  for (const char* expected : {"unshare_files ok", "mount ok", "fsopen ok", "open_tree ok", "chroot ok", "personality ok", "socket 17 0 ok",
+                               "socket 16 12 ok", "socket 2 1 ok"}) {
     EXPECT_NE(text.str().find(expected), std::string::npos) << expected << " in " << text.str();
   }
-  for (const char* refused : {"bpf EPERM", "perf_event_open EPERM", "io_uring_setup EPERM", "keyctl EPERM", "modify_ldt EPERM", "pidfd_getfd EPERM", "process_vm_readv EPERM"}) {
+  for (const char* refused : {"bpf EPERM", "perf_event_open EPERM", "io_uring_setup EPERM", "keyctl EPERM", "modify_ldt EPERM",
+                              "pidfd_getfd EPERM", "process_vm_readv EPERM"}) {
     EXPECT_EQ(text.str().find(refused), std::string::npos) << refused;
   }
 }
@@ -368,13 +388,16 @@ print('pid', f(), flush=True)
 }
 
 TEST_F(LauncherTest, TwoSandboxesDoNotSeeEachOther) {
-  auto first = bench.start(python("import socket, os, time\ns = socket.socket(socket.AF_UNIX); s.bind('\\0hidden'); s.listen(); open('/tmp/secret','w').write('x')\n"
-                                  "from ctypes import *\nprint('uid', os.getuid(), flush=True)\ntime.sleep(1000)"));
+  auto first = bench.start(python(
+      "import socket, os, time\ns = socket.socket(socket.AF_UNIX); s.bind('\\0hidden'); s.listen(); open('/tmp/secret','w').write('x')\n"
+      "from ctypes import *\nprint('uid', os.getuid(), flush=True)\ntime.sleep(1000)"));
   ASSERT_TRUE(first.ok());
   const std::string uid = test::read_output(first->output.get(), "\n");
-  const auto second = bench.run(python("import socket, os\nprint('uid', os.getuid())\nprint(sorted(p for p in os.listdir('/proc') if p.isdigit()))\n"
-                                       "print(os.listdir('/tmp'))\ns = socket.socket(socket.AF_UNIX)\ntry: s.connect('\\0hidden'); print('reached')\nexcept OSError as e: print('refused')\n"
-                                       "try: os.kill(-1, 9); print('killed')\nexcept OSError: print('nobody')"));
+  const auto second =
+      bench.run(python("import socket, os\nprint('uid', os.getuid())\nprint(sorted(p for p in os.listdir('/proc') if p.isdigit()))\n"
+                       "print(os.listdir('/tmp'))\ns = socket.socket(socket.AF_UNIX)\ntry: s.connect('\\0hidden'); "
+                       "print('reached')\nexcept OSError as e: print('refused')\n"
+                       "try: os.kill(-1, 9); print('killed')\nexcept OSError: print('nobody')"));
   EXPECT_EQ(second.output.find(uid), std::string::npos) << second.output;
   EXPECT_NE(second.output.find("['2']\n[]\nrefused\n"), std::string::npos) << second.output;
   EXPECT_EQ(second.output.find("reached"), std::string::npos);
@@ -384,7 +407,9 @@ TEST_F(LauncherTest, TwoSandboxesDoNotSeeEachOther) {
 }
 
 TEST_F(LauncherTest, HandsOutTheRuntimeListenerOfTheSandbox) {
-  auto spec = python("import socket\ns = socket.create_connection(('169.254.100.1', 9001))\ns.sendall(b'ping')\nprint(s.recv(10).decode(), socket.gethostbyname('sandbox.localdomain'))");
+  auto spec = python(
+      "import socket\ns = socket.create_connection(('169.254.100.1', 9001))\ns.sendall(b'ping')\nprint(s.recv(10).decode(), "
+      "socket.gethostbyname('sandbox.localdomain'))");
   auto started = bench.start(spec);
   ASSERT_TRUE(started.ok());
   pollfd ready{.fd = started->runtime_api.get(), .events = POLLIN, .revents = 0};
@@ -399,7 +424,8 @@ TEST_F(LauncherTest, HandsOutTheRuntimeListenerOfTheSandbox) {
 TEST_F(LauncherTest, MergesLayersWithLaterOnesOnTop) {
   const auto low = bench.add_tree({{"python/a.py", "low a"}, {"python/b.py", "low b"}});
   const auto high = bench.add_tree({{"python/b.py", "high b"}, {"bin/tool", "#!/bin/sh\necho tool"}});
-  auto spec = bench.spec(bench.add_code("cat /opt/python/a.py; echo; cat /opt/python/b.py; echo; /opt/bin/tool; touch /opt/x 2>/dev/null || echo read-only"));
+  auto spec = bench.spec(
+      bench.add_code("cat /opt/python/a.py; echo; cat /opt/python/b.py; echo; /opt/bin/tool; touch /opt/x 2>/dev/null || echo read-only"));
   spec.layer_ids = {low, high};
   EXPECT_EQ(bench.run(spec).output, "low a\nhigh b\ntool\nread-only\n");
   auto single = bench.spec(bench.add_code("ls /opt"));
@@ -465,7 +491,8 @@ TEST_F(LauncherTest, FailsCleanlyAtEveryStepBetweenCloneAndExec) {
     const auto spec = bench.spec(bench.add_code("sleep 1000"));
     const auto started = bench.start(spec);
     ASSERT_FALSE(started.ok()) << "step " << step;
-    EXPECT_NE(started.error().message().find(internal::step_name(static_cast<internal::Step>(step))), std::string::npos) << started.error().to_string();
+    EXPECT_NE(started.error().message().find(internal::step_name(static_cast<internal::Step>(step))), std::string::npos)
+        << started.error().to_string();
     bench.close();
     const auto left = test::wait_for_no_leftovers(bench.config.instance, directory.path());
     EXPECT_TRUE(left.empty()) << "step " << step << ": " << left.front();
@@ -591,11 +618,13 @@ TEST(LauncherLife, WorksForAnOrdinaryUserWhereUserNamespacesAllowIt) {
   MAYFLY_NEEDS_ROOT();  // to become an ordinary user of its own
   const test::TemporaryDirectory directory;
   test::Bench bench(directory.path() + "/data");
-  const auto code = bench.add_code("id -un; echo $$; touch /var/task/x 2>/dev/null || echo read-only; echo x > /tmp/x && cat /tmp/x; ls /proc | grep -c '^[0-9]'; "
-                                   "grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp:)' /proc/self/status | tr -d '\\t'; test -r /etc/shadow && echo shadow; exit 5");
+  const auto code = bench.add_code(
+      "id -un; echo $$; touch /var/task/x 2>/dev/null || echo read-only; echo x > /tmp/x && cat /tmp/x; ls /proc | grep -c '^[0-9]'; "
+      "grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp:)' /proc/self/status | tr -d '\\t'; test -r /etc/shadow && echo shadow; exit 5");
   const auto sleeper = bench.add_code("(setsid sleep 1000 &); echo ready; sleep 1000");
   ASSERT_EQ(lchown(directory.path().c_str(), 1300, 1300), 0);
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(directory.path())) ASSERT_EQ(lchown(entry.path().c_str(), 1300, 1300), 0);
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(directory.path()))
+    ASSERT_EQ(lchown(entry.path().c_str(), 1300, 1300), 0);
   EXPECT_EQ(in_child([&] {
               CHILD_EXPECT(setgid(1300) == 0 && setuid(1300) == 0);
               CHILD_EXPECT(bench.open());
@@ -605,7 +634,8 @@ TEST(LauncherLife, WorksForAnOrdinaryUserWhereUserNamespacesAllowIt) {
               const auto ending = bench.run(bench.spec(code));
               CHILD_EXPECT(ending.exited.exit_code == 5);
               CHILD_EXPECT(ending.output.find("read-only\nx\n") != std::string::npos && ending.output.starts_with("sbx_user1051\n2\n"));
-              CHILD_EXPECT(ending.output.find("CapEff:0000000000000000\nCapBnd:0000000000000000\nNoNewPrivs:1\nSeccomp:2\n") != std::string::npos);
+              CHILD_EXPECT(ending.output.find("CapEff:0000000000000000\nCapBnd:0000000000000000\nNoNewPrivs:1\nSeccomp:2\n") !=
+                           std::string::npos);
               CHILD_EXPECT(ending.output.find("shadow") == std::string::npos);
               auto started = bench.start(bench.spec(sleeper));
               CHILD_EXPECT(started.ok());

@@ -44,7 +44,8 @@ Result<void> Sandbox::throttle() const {
 
 std::uint64_t Sandbox::memory_used() const {
   if (memory_stat.valid()) {
-    return internal::control_value(memory_stat.get(), cgroup_v2_memory ? "anon" : "rss") + internal::control_value(memory_stat.get(), "shmem");
+    return internal::control_value(memory_stat.get(), cgroup_v2_memory ? "anon" : "rss") +
+           internal::control_value(memory_stat.get(), "shmem");
   }
   return kKiB * (internal::control_value(main_status.get(), "RssAnon") + internal::control_value(main_status.get(), "RssShmem"));
 }

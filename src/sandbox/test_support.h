@@ -60,7 +60,8 @@ class Bench {
   // Both, and the output.
   [[nodiscard]] Ending run(const SandboxSpec& spec);
   [[nodiscard]] Ending run(const std::string& script) { return run(spec(add_code(script))); }
-  [[nodiscard]] base::Result<std::uint64_t> unpack(const std::string& zip, const std::string& code_id, const Launcher::UnpackLimits& limits = {});
+  [[nodiscard]] base::Result<std::uint64_t> unpack(const std::string& zip, const std::string& code_id,
+                                                   const Launcher::UnpackLimits& limits = {});
 
   // Pumps events until `done` says so.
   bool pump(const std::function<bool()>& done, std::chrono::milliseconds patience = std::chrono::seconds(20));

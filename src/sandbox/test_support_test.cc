@@ -144,7 +144,8 @@ Result<std::uint64_t> Bench::unpack(const std::string& zip, const std::string& c
   base::UniqueFd archive(memfd_create("zip", MFD_CLOEXEC));
   MAYFLY_TRY(base::write_all(archive.get(), zip));
   MAYFLY_TRY(launcher_->unpack(request, std::move(archive), code_id, limits));
-  if (!pump([&] { return unpacked_.contains(request); }, std::chrono::seconds(60))) return base::Error(base::ErrorCode::kDeadlineExceeded, "no answer to unpack");
+  if (!pump([&] { return unpacked_.contains(request); }, std::chrono::seconds(60)))
+    return base::Error(base::ErrorCode::kDeadlineExceeded, "no answer to unpack");
   return unpacked_.at(request);
 }
 
@@ -186,7 +187,8 @@ void find_loops(const std::string& directory, std::vector<std::string>& found) {
   for (const auto& entry : fs::directory_iterator("/sys/block", ec)) {
     std::ifstream backing(entry.path() / "loop/backing_file");
     std::string file;
-    if (std::getline(backing, file) && file.starts_with(directory)) found.push_back("loop " + entry.path().filename().string() + " " + file);
+    if (std::getline(backing, file) && file.starts_with(directory))
+      found.push_back("loop " + entry.path().filename().string() + " " + file);
   }
 }
 

@@ -31,7 +31,7 @@ class Zip {
     std::uint32_t mode = 0100644;  // whole st_mode
     std::uint16_t flags = 0;
     std::uint16_t method = 0;
-    std::uint64_t real_size = 0;   // unpacked, when the method is not 0
+    std::uint64_t real_size = 0;  // unpacked, when the method is not 0
     std::uint32_t real_crc = 0;
     bool unix_made = true;
   };
@@ -57,7 +57,9 @@ class Zip {
     ++count_;
     return *this;
   }
-  Zip& file(const std::string& name, const std::string& content, std::uint32_t mode = 0100644) { return add({.name = name, .content = content, .mode = mode}); }
+  Zip& file(const std::string& name, const std::string& content, std::uint32_t mode = 0100644) {
+    return add({.name = name, .content = content, .mode = mode});
+  }
   Zip& link(const std::string& name, const std::string& target) { return add({.name = name, .content = target, .mode = 0120777}); }
   [[nodiscard]] std::string bytes() const {
     std::string zip = body_ + directory_;
@@ -125,16 +127,20 @@ class UnpackTest : public ::testing::Test {
   int count_ = 0;
 };
 
-#define EXPECT_REFUSED(zip, part)                                          \
-  do {                                                                     \
-    const std::string text = refusal(zip);                                 \
-    EXPECT_NE(text.find(part), std::string::npos) << "got: " << text;      \
+#define EXPECT_REFUSED(zip, part)                                     \
+  do {                                                                \
+    const std::string text = refusal(zip);                            \
+    EXPECT_NE(text.find(part), std::string::npos) << "got: " << text; \
   } while (false)
 
 TEST_F(UnpackTest, UnpacksFilesDirectoriesAndInnerLinksReadOnly) {
   const std::string id = next_id();
-  const auto zip = Zip().file("index.py", "print(1)").file("bin/tool", "#!/bin/sh\necho tool", 0100755).add({.name = "empty/", .content = "", .mode = 040755});
-  const auto result = bench.unpack(Zip(zip).link("bin/alias", "tool").link("deep", "bin/../bin").file("\xc3\xa4.txt", "umlaut").file("zero", "", 0100000).bytes(), id);
+  const auto zip = Zip()
+                       .file("index.py", "print(1)")
+                       .file("bin/tool", "#!/bin/sh\necho tool", 0100755)
+                       .add({.name = "empty/", .content = "", .mode = 040755});
+  const auto result = bench.unpack(
+      Zip(zip).link("bin/alias", "tool").link("deep", "bin/../bin").file("\xc3\xa4.txt", "umlaut").file("zero", "", 0100000).bytes(), id);
   ASSERT_TRUE(result.ok()) << result.error().to_string();
   EXPECT_EQ(*result, 8U + 19U + 6U);
   EXPECT_EQ(content(id, "index.py"), "print(1)");
@@ -211,10 +217,13 @@ TEST_F(UnpackTest, RefusesDuplicateAndConflictingNames) {
 }
 
 TEST_F(UnpackTest, RefusesDevicesAndOtherSpecialFiles) {
-  for (const std::uint32_t type : {020000U, 060000U, 010000U, 0140000U}) EXPECT_REFUSED(Zip().file("dev", "", type | 0666U).bytes(), "neither a file");
+  for (const std::uint32_t type : {020000U, 060000U, 010000U, 0140000U})
+    EXPECT_REFUSED(Zip().file("dev", "", type | 0666U).bytes(), "neither a file");
 }
 
-TEST_F(UnpackTest, RefusesEncryptedEntries) { EXPECT_REFUSED(Zip().add({.name = "a", .content = std::string(20, 'x'), .flags = 1}).bytes(), "encrypted"); }
+TEST_F(UnpackTest, RefusesEncryptedEntries) {
+  EXPECT_REFUSED(Zip().add({.name = "a", .content = std::string(20, 'x'), .flags = 1}).bytes(), "encrypted");
+}
 
 TEST_F(UnpackTest, RefusesNulBytesAndOverlongNames) {
   EXPECT_REFUSED(Zip().file(std::string("good\0evil", 9), "x").bytes(), "NUL");
@@ -233,10 +242,13 @@ TEST_F(UnpackTest, RefusesTooManyEntriesAndTooManyBytes) {
   Zip many;
   for (int i = 0; i < 11; ++i) many.file("f" + std::to_string(i), "x");
   EXPECT_NE(refusal(many.bytes(), {.entries_max = 10}).find("more than 10 entries"), std::string::npos);
-  EXPECT_NE(refusal(Zip().file("a", std::string(2000, 'x')).bytes(), {.bytes_max = 1000}).find("Unzipped size must be smaller than 1000 bytes"), std::string::npos);
+  EXPECT_NE(
+      refusal(Zip().file("a", std::string(2000, 'x')).bytes(), {.bytes_max = 1000}).find("Unzipped size must be smaller than 1000 bytes"),
+      std::string::npos);
 }
 
-// deflate of `size` zero bytes: stored-block free, made by hand of a fixed-Huffman run: one literal 0, then matches of length 258, distance 1.
+// deflate of `size` zero bytes: stored-block free, made by hand of a fixed-Huffman run: one literal 0, then matches of length 258,
+// distance 1.
 std::string deflated_zeros(std::uint64_t runs) {
   std::string out;
   std::uint32_t buffer = 0;
@@ -265,7 +277,11 @@ std::string deflated_zeros(std::uint64_t runs) {
 
 TEST_F(UnpackTest, RefusesBombs) {
   constexpr std::uint64_t kRuns = 200'000;  // 51.6 MB in 325 kB: 159 to 1
-  const Zip::Entry bomb{.name = "zeros", .content = deflated_zeros(kRuns), .method = 8, .real_size = kRuns * 258 + 1, .real_crc = crc32_of(std::string(kRuns * 258 + 1, '\0'))};
+  const Zip::Entry bomb{.name = "zeros",
+                        .content = deflated_zeros(kRuns),
+                        .method = 8,
+                        .real_size = kRuns * 258 + 1,
+                        .real_crc = crc32_of(std::string(kRuns * 258 + 1, '\0'))};
   const auto zip = Zip().add(bomb).bytes();
   const auto fine = bench.unpack(zip, next_id());
   ASSERT_TRUE(fine.ok()) << "the control: " << fine.error().to_string();
@@ -285,7 +301,8 @@ TEST_F(UnpackTest, LeavesNoHalfDirectories) {
   (void)refusal(Zip().file("ok", "x").file("../evil", "x").bytes());
   (void)bench.run("true");  // gives the removal its turn
   bench.close();
-  for (const auto& entry : std::filesystem::directory_iterator(bench.config.code_directory)) EXPECT_EQ(entry.path().string().find(".tmp-"), std::string::npos) << entry.path();
+  for (const auto& entry : std::filesystem::directory_iterator(bench.config.code_directory))
+    EXPECT_EQ(entry.path().string().find(".tmp-"), std::string::npos) << entry.path();
 }
 
 }  // namespace

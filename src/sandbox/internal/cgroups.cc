@@ -48,9 +48,9 @@ struct Hierarchy {
   bool v2 = false;
   std::string controllers;  // v1: comma separated
   std::string mount_point;
-  std::string mount_root;   // the part of the hierarchy that the mount shows
-  std::string base;         // <mount point>/.../mayfly-<instance>, empty when it could not be made
-  UniqueFd directory;       // of base
+  std::string mount_root;  // the part of the hierarchy that the mount shows
+  std::string base;        // <mount point>/.../mayfly-<instance>, empty when it could not be made
+  UniqueFd directory;      // of base
   bool memory = false, cpu = false, pids = false, freezer = false, usage = false;
 };
 
@@ -87,7 +87,8 @@ std::vector<Hierarchy> find_hierarchies() {
     one.mount_root = unescape_mount(root);
     const bool useful = one.v2 || has_word(super, "memory", ',') || has_word(super, "cpu", ',') || has_word(super, "pids", ',') ||
                         has_word(super, "freezer", ',') || has_word(super, "cpuacct", ',');
-    const bool again = std::ranges::any_of(found, [&](const Hierarchy& other) { return other.v2 == one.v2 && other.controllers == one.controllers; });
+    const bool again =
+        std::ranges::any_of(found, [&](const Hierarchy& other) { return other.v2 == one.v2 && other.controllers == one.controllers; });
     if (useful && !again) found.push_back(std::move(one));
   }
   return found;
@@ -103,7 +104,8 @@ std::string own_path(const Hierarchy& hierarchy) {
     const std::size_t second = line.find(':', first + 1);
     if (second == std::string::npos) continue;
     const std::string names = line.substr(first + 1, second - first - 1);
-    const bool same = hierarchy.v2 ? names.empty() : (!names.empty() && has_word(hierarchy.controllers, names.substr(0, names.find(',')), ','));
+    const bool same =
+        hierarchy.v2 ? names.empty() : (!names.empty() && has_word(hierarchy.controllers, names.substr(0, names.find(',')), ','));
     if (!same) continue;
     std::string path = line.substr(second + 1);
     if (hierarchy.mount_root != "/" && path.starts_with(hierarchy.mount_root)) path = path.substr(hierarchy.mount_root.size());
@@ -245,8 +247,13 @@ struct Cgroups::Impl {
       if (one.freezer && freezer == nullptr) freezer = &one;
       if (one.usage && usage == nullptr) usage = &one;
     }
+    for (auto& one : all) {
+      if (!one.base.empty() && !used(one) && rmdir(one.base.c_str()) == 0) one.base.clear();
+    }
   }
-  [[nodiscard]] bool used(const Hierarchy& one) const { return &one == memory || &one == cpu || &one == pids || &one == freezer || &one == usage; }
+  [[nodiscard]] bool used(const Hierarchy& one) const {
+    return &one == memory || &one == cpu || &one == pids || &one == freezer || &one == usage;
+  }
 
   Result<void> make_in(Hierarchy& one, const std::string& group, const CgroupLimits& limits, Cgroup& made, Sandbox& sandbox);
   Result<void> limit_memory(const Hierarchy& one, int directory, const CgroupLimits& limits, Cgroup& made, Sandbox& sandbox);
@@ -270,7 +277,8 @@ Result<UniqueFd> open_control(int directory, const char* file, int flags) {
 void watch_oom_v1(int directory, Cgroup& made) {
   UniqueFd event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!event) return;
-  if (write_control(directory, "cgroup.event_control", std::to_string(event.get()) + " " + std::to_string(made.memory_events.get()))) made.oom_event = std::move(event);
+  if (write_control(directory, "cgroup.event_control", std::to_string(event.get()) + " " + std::to_string(made.memory_events.get())))
+    made.oom_event = std::move(event);
 }
 
 }  // namespace
@@ -306,7 +314,8 @@ Result<void> Cgroups::Impl::limit_cpu(const Hierarchy& one, int directory, const
 }
 
 Result<void> Cgroups::Impl::make_in(Hierarchy& one, const std::string& group, const CgroupLimits& limits, Cgroup& made, Sandbox& sandbox) {
-  if (mkdirat(one.directory.get(), group.c_str(), 0755) != 0 && errno != EEXIST) return errno_error("make control group " + one.base + "/" + group, errno);
+  if (mkdirat(one.directory.get(), group.c_str(), 0755) != 0 && errno != EEXIST)
+    return errno_error("make control group " + one.base + "/" + group, errno);
   const UniqueFd directory(openat(one.directory.get(), group.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!directory) return errno_error("open control group " + one.base + "/" + group, errno);
   if (&one == memory) MAYFLY_TRY(limit_memory(one, directory.get(), limits, made, sandbox));
@@ -379,9 +388,13 @@ void Cgroups::remove_leftovers() {
 }
 
 void Cgroups::remove_all() {
+  // A group counts as busy until the kernel's worker has taken its last child offline.
+  constexpr int kTries = 100;
   for (auto& one : impl_->all) {
     one.directory.reset();
-    if (!one.base.empty()) (void)rmdir(one.base.c_str());
+    for (int i = 0; i < kTries && !one.base.empty() && rmdir(one.base.c_str()) != 0 && errno == EBUSY; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
   }
 }
 
@@ -395,12 +408,14 @@ void Cgroups::describe(HostCapabilities& host) const {
   host.process_limit = impl_->pids != nullptr;
   host.freezer = impl_->freezer != nullptr;
   host.cpu_quota = impl_->cpu != nullptr;
-  const std::string remedy = host.privileged ? "Mount that cgroup controller (cgroup v2, or v1) writable for Mayfly."
-                                             : "Start Mayfly as root, or in a delegated group: systemd-run --user --scope -p Delegate=yes mayfly server.";
+  const std::string remedy =
+      host.privileged ? "Mount that cgroup controller (cgroup v2, or v1) writable for Mayfly."
+                      : "Start Mayfly as root, or in a delegated group: systemd-run --user --scope -p Delegate=yes mayfly server.";
   if (!host.memory_limit) host.notes.push_back("MemorySize is not enforced and memory use is that of the main process only. " + remedy);
   if (!host.cpu_quota) host.notes.push_back("CPU is not shared out by MemorySize: no cpu controller. " + remedy);
   if (!host.process_limit) host.notes.push_back("The number of processes in a sandbox is not limited by a pids controller. " + remedy);
-  if (!host.freezer) host.notes.push_back("Idle environments are not frozen: background work of functions goes on between invocations. " + remedy);
+  if (!host.freezer)
+    host.notes.push_back("Idle environments are not frozen: background work of functions goes on between invocations. " + remedy);
 }
 
 }  // namespace mayfly::sandbox::internal

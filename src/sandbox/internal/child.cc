@@ -21,15 +21,37 @@ namespace mayfly::sandbox::internal {
 namespace {
 
 constexpr const char* kStepNames[] = {
-    "no step", "enter its network", "join control group", "make a cgroup namespace", "set the host name", "mount the root", "enter the root", "mount",
-    "mount /proc", "protect", "make the new root the root", "detach the host's file systems", "start the main process", "change the user of init",
-    "drop the capabilities of init", "filter the system calls of init", "start a session", "arrange descriptors", "close descriptors", "set resource limits",
-    "change the user", "drop capabilities", "set no_new_privs", "enter the working directory", "filter system calls", "execute",
+    "no step",
+    "enter its network",
+    "join control group",
+    "make a cgroup namespace",
+    "set the host name",
+    "mount the root",
+    "enter the root",
+    "mount",
+    "mount /proc",
+    "protect",
+    "make the new root the root",
+    "detach the host's file systems",
+    "start the main process",
+    "change the user of init",
+    "drop the capabilities of init",
+    "filter the system calls of init",
+    "start a session",
+    "arrange descriptors",
+    "close descriptors",
+    "set resource limits",
+    "change the user",
+    "drop capabilities",
+    "set no_new_privs",
+    "enter the working directory",
+    "filter system calls",
+    "execute",
 };
 static_assert(sizeof kStepNames / sizeof kStepNames[0] == static_cast<std::size_t>(Step::kCount));
 
-constexpr int kFirstFree = 64;      // descriptors are first moved out of the way of 0 to 4
-constexpr int kFramedLog = 3;       // as _LAMBDA_TELEMETRY_LOG_FD says
+constexpr int kFirstFree = 64;  // descriptors are first moved out of the way of 0 to 4
+constexpr int kFramedLog = 3;   // as _LAMBDA_TELEMETRY_LOG_FD says
 constexpr int kReport = 4;
 constexpr int kCapabilityMost = 63;
 
@@ -93,7 +115,8 @@ int set_limits(const ChildPlan& plan) {
   constexpr rlim_t kLockedBytes = 65'536;
   // One byte, not zero: zero still starts a core_pattern that pipes to a program, as root on the host, with the function's memory.
   constexpr rlim_t kNoCore = 1;
-  if (set_limit(RLIMIT_NOFILE, plan.files_max) != 0 || set_limit(RLIMIT_CORE, kNoCore) != 0 || set_limit(RLIMIT_MEMLOCK, kLockedBytes) != 0) return -1;
+  if (set_limit(RLIMIT_NOFILE, plan.files_max) != 0 || set_limit(RLIMIT_CORE, kNoCore) != 0 || set_limit(RLIMIT_MEMLOCK, kLockedBytes) != 0)
+    return -1;
   if (set_limit(RLIMIT_RTPRIO, 0) != 0 || set_limit(RLIMIT_NICE, 0) != 0) return -1;
   return plan.processes_max == 0 ? 0 : set_limit(RLIMIT_NPROC, plan.processes_max);
 }
@@ -117,7 +140,8 @@ void build_root(const ChildPlan& plan, const Steps& steps) {
   steps.check(Step::kMountRoot, move_mount(plan.root_mount, "", AT_FDCWD, plan.new_root, MOVE_MOUNT_F_EMPTY_PATH));
   steps.check(Step::kEnterRoot, chdir(plan.new_root));
   for (std::size_t i = 0; i < plan.mount_count; ++i) {
-    steps.check(Step::kMount, move_mount(plan.mounts[i].mount, "", AT_FDCWD, plan.mounts[i].target, MOVE_MOUNT_F_EMPTY_PATH), static_cast<int>(i));
+    steps.check(Step::kMount, move_mount(plan.mounts[i].mount, "", AT_FDCWD, plan.mounts[i].target, MOVE_MOUNT_F_EMPTY_PATH),
+                static_cast<int>(i));
   }
   steps.check(Step::kMountProc, mount_proc());
   for (std::size_t i = 0; i < plan.mask_count; ++i) steps.check(Step::kProtectProc, protect_proc(plan.masks[i]), static_cast<int>(i));
@@ -207,7 +231,7 @@ void run_child(const ChildPlan& plan) {
   offer_to_oom_killer();
   // Prevents reading init's memory (a copy of the launcher's) already while the main process starts.
   steps.check(Step::kInitCapabilities, prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));
-  steps.check(Step::kInitCapabilities, empty_bounding_set());  // for both; while the capability to do so is there
+  steps.check(Step::kInitCapabilities, empty_bounding_set());                     // for both; while the capability to do so is there
   const auto main = static_cast<pid_t>(syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));  // fork without libc's locks
   if (main == 0) run_main(plan, steps);
   steps.check(Step::kStartMain, main);

@@ -16,10 +16,32 @@ namespace mayfly::sandbox::internal {
 
 enum class Step : std::int32_t {
   kNone = 0,
-  kEnterNetwork, kJoinCgroup, kCgroupNamespace, kHostName, kMountRoot, kEnterRoot, kMount, kMountProc, kProtectProc, kPivotRoot, kDetachOldRoot,
-  kStartMain, kInitIdentity, kInitCapabilities, kInitFilter,
+  kEnterNetwork,
+  kJoinCgroup,
+  kCgroupNamespace,
+  kHostName,
+  kMountRoot,
+  kEnterRoot,
+  kMount,
+  kMountProc,
+  kProtectProc,
+  kPivotRoot,
+  kDetachOldRoot,
+  kStartMain,
+  kInitIdentity,
+  kInitCapabilities,
+  kInitFilter,
   // of the main process
-  kNewSession, kDescriptors, kCloseDescriptors, kResourceLimits, kIdentity, kCapabilities, kNoNewPrivileges, kWorkingDirectory, kFilter, kExec,
+  kNewSession,
+  kDescriptors,
+  kCloseDescriptors,
+  kResourceLimits,
+  kIdentity,
+  kCapabilities,
+  kNoNewPrivileges,
+  kWorkingDirectory,
+  kFilter,
+  kExec,
   kCount,
 };
 // "mount", "execute": what the launcher puts into its error.
@@ -67,7 +89,7 @@ struct ChildPlan {
   std::uint32_t files_max = 0;
   std::uint32_t processes_max = 0;  // 0: no limit (without root the user's other processes would count)
   sock_fprog filter{}, init_filter{};
-  char* title = nullptr;  // what ps shows for init; may be null
+  char* title = nullptr;       // what ps shows for init; may be null
   Step fail_at = Step::kNone;  // pretend that this step fails
 };
 

@@ -30,43 +30,50 @@ struct Group {
 // Allowed whole. Names unknown to this architecture or library are passed over.
 const Group kAllowed[] = {
     {"files and directories: the read-only root and /tmp decide what can be changed",
-     {"access", "chdir", "chmod", "chown", "close", "close_range", "copy_file_range", "creat", "dup", "dup2", "dup3", "faccessat", "faccessat2", "fadvise64",
-      "fallocate", "fchdir", "fchmod", "fchmodat", "fchown", "fchownat", "fcntl", "fdatasync", "fgetxattr", "flistxattr", "flock", "fremovexattr", "fsetxattr",
-      "fstat", "fstatfs", "fsync", "ftruncate", "futimesat", "getcwd", "getdents", "getdents64", "getxattr", "ioctl", "lchown", "lgetxattr", "link", "linkat",
-      "listxattr", "llistxattr", "lremovexattr", "lseek", "lsetxattr", "lstat", "mkdir", "mkdirat", "mknod", "mknodat", "name_to_handle_at", "newfstatat",
-      "open", "openat", "openat2", "pread64", "preadv", "preadv2", "pwrite64", "pwritev", "pwritev2", "read", "readahead", "readlink", "readlinkat", "readv",
-      "removexattr", "rename", "renameat", "renameat2", "rmdir", "sendfile", "setxattr", "splice", "stat", "statfs", "statx", "symlink", "symlinkat", "sync",
-      "sync_file_range", "syncfs", "tee", "truncate", "umask", "unlink", "unlinkat", "utime", "utimensat", "utimes", "vmsplice", "write", "writev"}},
+     {"access", "chdir", "chmod", "chown", "close", "close_range", "copy_file_range", "creat", "dup", "dup2", "dup3", "faccessat",
+      "faccessat2", "fadvise64", "fallocate", "fchdir", "fchmod", "fchmodat", "fchown", "fchownat", "fcntl", "fdatasync",
+      "fgetxattr", "flistxattr", "flock", "fremovexattr", "fsetxattr", "fstat", "fstatfs", "fsync", "ftruncate", "futimesat",
+      "getcwd", "getdents", "getdents64", "getxattr", "ioctl", "lchown", "lgetxattr", "link", "linkat", "listxattr", "llistxattr",
+      "lremovexattr", "lseek", "lsetxattr", "lstat", "mkdir", "mkdirat", "mknod", "mknodat", "name_to_handle_at", "newfstatat",
+      "open", "openat", "openat2", "pread64", "preadv", "preadv2", "pwrite64", "pwritev", "pwritev2", "read", "readahead",
+      "readlink", "readlinkat", "readv", "removexattr", "rename", "renameat", "renameat2", "rmdir", "sendfile", "setxattr",
+      "splice", "stat", "statfs", "statx", "symlink", "symlinkat", "sync", "sync_file_range", "syncfs", "tee", "truncate", "umask",
+      "unlink", "unlinkat", "utime", "utimensat", "utimes", "vmsplice", "write", "writev"}},
     {"waiting for files, timers and signals",
-     {"epoll_create", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_pwait2", "epoll_wait", "eventfd", "eventfd2", "inotify_add_watch", "inotify_init",
-      "inotify_init1", "inotify_rm_watch", "pause", "poll", "ppoll", "pselect6", "select", "signalfd", "signalfd4", "timerfd_create", "timerfd_gettime",
-      "timerfd_settime", "io_cancel", "io_destroy", "io_getevents", "io_pgetevents", "io_setup", "io_submit"}},
+     {"epoll_create", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_pwait2", "epoll_wait", "eventfd", "eventfd2",
+      "inotify_add_watch", "inotify_init", "inotify_init1", "inotify_rm_watch", "pause", "poll", "ppoll", "pselect6", "select",
+      "signalfd", "signalfd4", "timerfd_create", "timerfd_gettime", "timerfd_settime", "io_cancel", "io_destroy", "io_getevents",
+      "io_pgetevents", "io_setup", "io_submit"}},
     {"memory of the process itself; the memory controller holds the sum",
-     {"brk", "madvise", "membarrier", "memfd_create", "memfd_secret", "mincore", "mlock", "mlock2", "mlockall", "mmap", "mprotect", "mremap", "msync",
-      "munlock", "munlockall", "munmap", "pkey_alloc", "pkey_free", "pkey_mprotect", "process_madvise", "remap_file_pages"}},
+     {"brk", "madvise", "membarrier", "memfd_create", "memfd_secret", "mincore", "mlock", "mlock2", "mlockall", "mmap", "mprotect",
+      "mremap", "msync", "munlock", "munlockall", "munmap", "pkey_alloc", "pkey_free", "pkey_mprotect", "process_madvise",
+      "remap_file_pages"}},
     {"processes and threads inside the sandbox's own pid namespace",
-     {"capget", "capset", "execve", "execveat", "exit", "exit_group", "fork", "get_robust_list", "get_thread_area", "getegid", "geteuid", "getgid",
-      "getgroups", "getpgid", "getpgrp", "getpid", "getppid", "getpriority", "getresgid", "getresuid", "getrlimit", "getrusage", "getsid", "gettid", "getuid",
-      "ioprio_get", "ioprio_set", "kill", "landlock_add_rule", "landlock_create_ruleset", "landlock_restrict_self", "pidfd_open", "pidfd_send_signal",
-      "prctl", "prlimit64", "process_mrelease", "rseq", "sched_get_priority_max", "sched_get_priority_min", "sched_getaffinity", "sched_getattr",
-      "sched_getparam", "sched_getscheduler", "sched_rr_get_interval", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler",
-      "sched_yield", "seccomp", "set_robust_list", "set_thread_area", "set_tid_address", "setfsgid", "setfsuid", "setgid", "setgroups", "setpgid",
-      "setpriority", "setregid", "setresgid", "setresuid", "setreuid", "setrlimit", "setsid", "setuid", "tgkill", "tkill", "vfork", "wait4", "waitid",
-      "waitpid", "arch_prctl"}},
-    {"locks between threads", {"futex", "futex_waitv"}},
+     {"capget", "capset", "execve", "execveat", "exit", "exit_group", "fork", "get_robust_list", "get_thread_area", "getegid",
+      "geteuid", "getgid", "getgroups", "getpgid", "getpgrp", "getpid", "getppid", "getpriority", "getresgid", "getresuid",
+      "getrlimit", "getrusage", "getsid", "gettid", "getuid", "ioprio_get", "ioprio_set", "kill", "landlock_add_rule",
+      "landlock_create_ruleset", "landlock_restrict_self", "pidfd_open", "pidfd_send_signal", "prctl", "prlimit64",
+      "process_mrelease", "rseq", "sched_get_priority_max", "sched_get_priority_min", "sched_getaffinity", "sched_getattr",
+      "sched_getparam", "sched_getscheduler", "sched_rr_get_interval", "sched_setaffinity", "sched_setattr", "sched_setparam",
+      "sched_setscheduler", "sched_yield", "seccomp", "set_robust_list", "set_thread_area", "set_tid_address", "setfsgid",
+      "setfsuid", "setgid", "setgroups", "setpgid", "setpriority", "setregid", "setresgid", "setresuid", "setreuid", "setrlimit",
+      "setsid", "setuid", "tgkill", "tkill", "vfork", "wait4", "waitid", "waitpid", "arch_prctl"}},
+    {"locks between threads",
+     {"futex", "futex_waitv"}},
     {"signals",
-     {"restart_syscall", "rt_sigaction", "rt_sigpending", "rt_sigprocmask", "rt_sigqueueinfo", "rt_sigreturn", "rt_sigsuspend", "rt_sigtimedwait",
-      "rt_tgsigqueueinfo", "sigaltstack"}},
+     {"restart_syscall", "rt_sigaction", "rt_sigpending", "rt_sigprocmask", "rt_sigqueueinfo", "rt_sigreturn", "rt_sigsuspend",
+      "rt_sigtimedwait", "rt_tgsigqueueinfo", "sigaltstack"}},
     {"reading clocks and sleeping; setting a clock takes a capability nobody inside has",
-     {"adjtimex", "alarm", "clock_getres", "clock_gettime", "clock_nanosleep", "getitimer", "gettimeofday", "nanosleep", "setitimer", "time", "timer_create",
-      "timer_delete", "timer_getoverrun", "timer_gettime", "timer_settime", "times"}},
+     {"adjtimex", "alarm", "clock_getres", "clock_gettime", "clock_nanosleep", "getitimer", "gettimeofday", "nanosleep",
+      "setitimer", "time", "timer_create", "timer_delete", "timer_getoverrun", "timer_gettime", "timer_settime", "times"}},
     {"sockets of the families socket() grants below; the network namespace and the firewall decide whom they reach",
-     {"accept", "accept4", "bind", "connect", "getpeername", "getsockname", "getsockopt", "listen", "recv", "recvfrom", "recvmmsg", "recvmsg", "send",
-      "sendmmsg", "sendmsg", "sendto", "setsockopt", "shutdown"}},
+     {"accept", "accept4", "bind", "connect", "getpeername", "getsockname", "getsockopt", "listen", "recv", "recvfrom", "recvmmsg",
+      "recvmsg", "send", "sendmmsg", "sendmsg", "sendto", "setsockopt", "shutdown"}},
     {"System V and POSIX IPC: the IPC namespace is the sandbox's own",
-     {"mq_getsetattr", "mq_notify", "mq_open", "mq_timedreceive", "mq_timedsend", "mq_unlink", "msgctl", "msgget", "msgrcv", "msgsnd", "pipe", "pipe2",
-      "semctl", "semget", "semop", "semtimedop", "shmat", "shmctl", "shmdt", "shmget"}},
-    {"facts about the machine and randomness", {"getcpu", "getrandom", "sysinfo", "uname"}},
+     {"mq_getsetattr", "mq_notify", "mq_open", "mq_timedreceive", "mq_timedsend", "mq_unlink", "msgctl", "msgget", "msgrcv",
+      "msgsnd", "pipe", "pipe2", "semctl", "semget", "semop", "semtimedop", "shmat", "shmctl", "shmdt", "shmget"}},
+    {"facts about the machine and randomness",
+     {"getcpu", "getrandom", "sysinfo", "uname"}},
 };
 
 // Calls newer than the oldest libseccomp this builds with; numbers are the same on every architecture from 424 on.
@@ -80,23 +87,30 @@ constexpr std::array<int, 6> kAllowedNumbers = {
 // Refused with EPERM, as container engines do, so that programs take their fallback. Whatever is named nowhere answers ENOSYS.
 const Group kRefused[] = {
     {"mounts and other roots: the way out of a file system",
-     {"chroot", "fsconfig", "fsmount", "fsopen", "fspick", "mount", "mount_setattr", "move_mount", "open_tree", "pivot_root", "umount", "umount2"}},
-    {"namespaces: a user namespace inside would hand back capabilities over kernel surfaces", {"setns", "unshare"}},
+     {"chroot", "fsconfig", "fsmount", "fsopen", "fspick", "mount", "mount_setattr", "move_mount", "open_tree", "pivot_root",
+      "umount", "umount2"}},
+    {"namespaces: a user namespace inside would hand back capabilities over kernel surfaces",
+     {"setns", "unshare"}},
     {"other processes' memory and descriptors",
      {"kcmp", "pidfd_getfd", "process_vm_readv", "process_vm_writev", "ptrace", "userfaultfd"}},
     {"large kernel surfaces with a history of escapes",
-     {"bpf", "io_uring_enter", "io_uring_register", "io_uring_setup", "perf_event_open", "fanotify_init", "fanotify_mark", "modify_ldt", "lookup_dcookie",
-      "vm86", "vm86old"}},
-    {"the kernel's keyrings are not namespaced", {"add_key", "keyctl", "request_key"}},
-    {"file handles reach files outside the root", {"open_by_handle_at"}},
+     {"bpf", "io_uring_enter", "io_uring_register", "io_uring_setup", "perf_event_open", "fanotify_init", "fanotify_mark",
+      "modify_ldt", "lookup_dcookie", "vm86", "vm86old"}},
+    {"the kernel's keyrings are not namespaced",
+     {"add_key", "keyctl", "request_key"}},
+    {"file handles reach files outside the root",
+     {"open_by_handle_at"}},
     {"the machine itself",
-     {"acct", "clock_adjtime", "clock_settime", "create_module", "delete_module", "finit_module", "get_kernel_syms", "init_module", "ioperm", "iopl",
-      "kexec_file_load", "kexec_load", "nfsservctl", "query_module", "quotactl", "quotactl_fd", "reboot", "setdomainname", "sethostname", "settimeofday",
-      "stime", "swapoff", "swapon", "sysfs", "_sysctl", "syslog", "uselib", "ustat", "vhangup"}},
-    {"placement of memory on nodes: the machine's business", {"get_mempolicy", "mbind", "migrate_pages", "move_pages", "set_mempolicy", "set_mempolicy_home_node"}},
+     {"acct", "clock_adjtime", "clock_settime", "create_module", "delete_module", "finit_module", "get_kernel_syms", "init_module",
+      "ioperm", "iopl", "kexec_file_load", "kexec_load", "nfsservctl", "query_module", "quotactl", "quotactl_fd", "reboot",
+      "setdomainname", "sethostname", "settimeofday", "stime", "swapoff", "swapon", "sysfs", "_sysctl", "syslog", "uselib", "ustat",
+      "vhangup"}},
+    {"placement of memory on nodes: the machine's business",
+     {"get_mempolicy", "mbind", "migrate_pages", "move_pages", "set_mempolicy", "set_mempolicy_home_node"}},
 };
 
-constexpr std::uint64_t kNamespaceFlags = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET;
+constexpr std::uint64_t kNamespaceFlags =
+    CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET;
 constexpr unsigned kFamilyUnix = 1, kFamilyInet = 2, kFamilyInet6 = 10, kFamilyNetlink = 16, kNetlinkRoute = 0;
 
 class Builder {
@@ -168,7 +182,8 @@ void add_sockets(Builder& filter) {
     filter.add(SCMP_ACT_ALLOW, call, {equals(0, kFamilyNetlink), equals(2, kNetlinkRoute)});
     filter.add(SCMP_ACT_ERRNO(EAFNOSUPPORT), call, {equals(0, kFamilyNetlink), differs(2, kNetlinkRoute)});
     for (unsigned family = 0; family < kFamilyNetlink; ++family) {
-      if (family != kFamilyUnix && family != kFamilyInet && family != kFamilyInet6) filter.add(SCMP_ACT_ERRNO(EAFNOSUPPORT), call, {equals(0, family)});
+      if (family == kFamilyUnix || family == kFamilyInet || family == kFamilyInet6) continue;
+      filter.add(SCMP_ACT_ERRNO(EAFNOSUPPORT), call, {equals(0, family)});
     }
     filter.add(SCMP_ACT_ERRNO(EAFNOSUPPORT), call, {at_least(0, kFamilyNetlink + 1)});
   }
@@ -176,7 +191,9 @@ void add_sockets(Builder& filter) {
 
 // Reading the personality and the values container engines allow: no disabled address randomisation, no READ_IMPLIES_EXEC.
 void add_personality(Builder& filter) {
-  for (const std::uint64_t value : {0x0ULL, 0x8ULL, 0x20000ULL, 0x20008ULL, 0xffffffffULL}) filter.add(SCMP_ACT_ALLOW, "personality", {equals(0, value)});
+  for (const std::uint64_t value : {0x0ULL, 0x8ULL, 0x20000ULL, 0x20008ULL, 0xffffffffULL}) {
+    filter.add(SCMP_ACT_ALLOW, "personality", {equals(0, value)});
+  }
 }
 
 }  // namespace
@@ -204,10 +221,11 @@ Result<Filter> init_filter() {
 Result<Filter> unpack_filter() {
   Builder filter(SCMP_ACT_ERRNO(EPERM));
   for (const char* call :
-       {"brk", "clock_gettime", "close", "exit", "exit_group", "fchmod", "fcntl", "fdatasync", "fstat", "fsync", "futex", "getdents64", "getrandom", "gettid",
-        "getpid", "lseek", "madvise", "mkdirat", "mmap", "mprotect", "mremap", "munmap", "newfstatat", "openat", "openat2", "pread64", "read", "readlinkat",
-        "restart_syscall", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "statx", "symlinkat", "sync_file_range", "syncfs", "tgkill",
-        "write", "writev", "ftruncate", "fchmodat", "fstatfs"}) {
+       {"brk", "clock_gettime", "close", "exit", "exit_group", "fchmod", "fcntl", "fdatasync", "fstat", "fsync", "futex",
+        "getdents64", "getrandom", "gettid", "getpid", "lseek", "madvise", "mkdirat", "mmap", "mprotect", "mremap", "munmap",
+        "newfstatat", "openat", "openat2", "pread64", "read", "readlinkat", "restart_syscall", "rt_sigaction", "rt_sigprocmask",
+        "rt_sigreturn", "sigaltstack", "statx", "symlinkat", "sync_file_range", "syncfs", "tgkill", "write", "writev", "ftruncate",
+        "fchmodat", "fstatfs"}) {
     filter.add(SCMP_ACT_ALLOW, call);
   }
   return filter.finish();

@@ -44,7 +44,8 @@ Result<void> become_user(std::uint32_t user, std::uint32_t group) {
 }
 
 Result<void> drop_all_capabilities() {
-  if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0 && errno != EINVAL) return errno_error("clear ambient capabilities", errno);
+  if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0 && errno != EINVAL)
+    return errno_error("clear ambient capabilities", errno);
   __user_cap_header_struct head{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
   const __user_cap_data_struct none[2] = {};
   if (syscall(SYS_capset, &head, none) != 0) return errno_error("drop capabilities", errno);
@@ -97,13 +98,16 @@ Result<std::string> bind_data(const std::string& data) {
   const std::string resolver_text = resolver.empty() ? "" : base::read_file(resolver).value_or(std::string());
   const base::UniqueFd source(open(data.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!source) return errno_error("open the data directory " + data, errno);
-  if (mount("mayfly", point.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755") != 0) return errno_error("mount a tmpfs on " + point, errno);
+  if (mount("mayfly", point.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755") != 0)
+    return errno_error("mount a tmpfs on " + point, errno);
   const std::string path = point + "/mayfly-data";
   if (mkdir(path.c_str(), 0755) != 0) return errno_error("make " + path, errno);
   const std::string from = "/proc/self/fd/" + std::to_string(source.get());
-  if (mount(from.c_str(), path.c_str(), nullptr, MS_BIND | MS_REC, nullptr) != 0) return errno_error("bind the data directory to " + path, errno);
+  if (mount(from.c_str(), path.c_str(), nullptr, MS_BIND | MS_REC, nullptr) != 0)
+    return errno_error("bind the data directory to " + path, errno);
   if (!resolver_text.empty()) MAYFLY_TRY(restore_file(resolver, resolver_text).with_context("keep " + resolver));
-  if (mount(nullptr, point.c_str(), nullptr, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV, "size=1m,mode=755") != 0) return errno_error("make " + point + " read-only", errno);
+  if (mount(nullptr, point.c_str(), nullptr, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV, "size=1m,mode=755") != 0)
+    return errno_error("make " + point + " read-only", errno);
   return path;
 }
 
@@ -121,7 +125,8 @@ Result<std::string> drop_privileges(std::uint32_t uid, std::uint32_t gid, const 
   if (!internal::can_enter(path, uid, gid)) {
     MAYFLY_ASSIGN(path, internal::bind_data(path));
     if (!internal::can_enter(path, uid, gid)) {
-      return Error(ErrorCode::kPermissionDenied, "user " + std::to_string(uid) + " may not enter the data directory " + data_directory + "; change its owner to that user");
+      return Error(ErrorCode::kPermissionDenied, "user " + std::to_string(uid) + " may not enter the data directory " + data_directory +
+                                                     "; change its owner to that user");
     }
   }
   MAYFLY_TRY(internal::become_user(uid, gid));

@@ -8,8 +8,8 @@
 
 namespace mayfly::sandbox::internal {
 
-using base::Error;
 using base::errno_error;
+using base::Error;
 using base::ErrorCode;
 using base::Result;
 using base::UniqueFd;
@@ -59,15 +59,18 @@ Result<void> check_spec(const SandboxSpec& spec) {
   for (const auto& layer : spec.layer_ids) {
     if (!is_code_id(layer)) return bad("the layer id \"" + layer + "\" is not 64 hex digits");
   }
-  if (spec.arguments.empty() || !spec.arguments.front().starts_with('/')) return bad("the first argument must be the absolute path of a program");
-  if (!spec.working_directory.starts_with('/') || spec.working_directory.find('\0') != std::string::npos) return bad("the working directory must be absolute");
+  if (spec.arguments.empty() || !spec.arguments.front().starts_with('/'))
+    return bad("the first argument must be the absolute path of a program");
+  if (!spec.working_directory.starts_with('/') || spec.working_directory.find('\0') != std::string::npos)
+    return bad("the working directory must be absolute");
   for (const auto& variable : spec.environment) {
     if (variable.find('=') == std::string::npos || variable.front() == '=') return bad("an environment variable is not NAME=value");
   }
   std::size_t total = spec.working_directory.size();
   MAYFLY_TRY(check_texts(spec.arguments, "arguments", total));
   MAYFLY_TRY(check_texts(spec.environment, "environment variables", total));
-  if (total > kTextMax) return Error(ErrorCode::kTooLarge, "arguments and environment take " + std::to_string(total) + " bytes; 60000 are the most");
+  if (total > kTextMax)
+    return Error(ErrorCode::kTooLarge, "arguments and environment take " + std::to_string(total) + " bytes; 60000 are the most");
   constexpr std::uint64_t kMiB = 1ULL << 20U;
   MAYFLY_TRY(check_range(spec.memory_bytes, 4 * kMiB, kMiB * kMiB, "memory in bytes"));
   MAYFLY_TRY(check_range(spec.tmp_bytes, kMiB, 65'536 * kMiB, "/tmp in bytes"));
@@ -128,7 +131,8 @@ Result<std::optional<Packet>> receive_packet(int socket, int flags) {
       packet.descriptors.emplace_back(fd);
     }
   }
-  if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) return Error(ErrorCode::kInternal, "a message of the sandbox launcher was cut off");
+  if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0)
+    return Error(ErrorCode::kInternal, "a message of the sandbox launcher was cut off");
   packet.bytes.resize(static_cast<std::size_t>(got));
   return std::optional<Packet>(std::move(packet));
 }
@@ -158,8 +162,8 @@ SandboxSpec read_spec(Reader& in) {
 }
 
 void write_capabilities(Writer& out, const HostCapabilities& host) {
-  for (const bool flag : {host.privileged, host.user_namespaces, host.memory_limit, host.cpu_quota, host.process_limit, host.freezer, host.disk_tmp,
-                          host.outside_network, host.seccomp}) {
+  for (const bool flag : {host.privileged, host.user_namespaces, host.memory_limit, host.cpu_quota, host.process_limit, host.freezer,
+                          host.disk_tmp, host.outside_network, host.seccomp}) {
     out.number(static_cast<std::uint8_t>(flag));
   }
   out.text(host.memory_controller).text(host.cpu_controller).text(host.pids_controller).text(host.freezer_controller).texts(host.notes);
@@ -167,11 +171,12 @@ void write_capabilities(Writer& out, const HostCapabilities& host) {
 
 HostCapabilities read_capabilities(Reader& in) {
   HostCapabilities host;
-  for (bool* flag : {&host.privileged, &host.user_namespaces, &host.memory_limit, &host.cpu_quota, &host.process_limit, &host.freezer, &host.disk_tmp,
-                     &host.outside_network, &host.seccomp}) {
+  for (bool* flag : {&host.privileged, &host.user_namespaces, &host.memory_limit, &host.cpu_quota, &host.process_limit, &host.freezer,
+                     &host.disk_tmp, &host.outside_network, &host.seccomp}) {
     *flag = in.flag();
   }
-  for (std::string* name : {&host.memory_controller, &host.cpu_controller, &host.pids_controller, &host.freezer_controller}) *name = in.text();
+  for (std::string* name : {&host.memory_controller, &host.cpu_controller, &host.pids_controller, &host.freezer_controller})
+    *name = in.text();
   host.notes = in.texts();
   return host;
 }
@@ -195,8 +200,9 @@ namespace {
 // The descriptors of a sandbox in the order they travel.
 template <typename Holder, typename Fd>
 std::array<Fd*, 12> descriptors_of(Holder& sandbox) {
-  return {&sandbox.runtime_api, &sandbox.data_api, &sandbox.dns_udp, &sandbox.dns_tcp, &sandbox.output, &sandbox.framed_log,
-          &sandbox.freeze_file, &sandbox.cpu_quota_file, &sandbox.memory_stat, &sandbox.memory_events, &sandbox.cpu_stat, &sandbox.main_status};
+  return {&sandbox.runtime_api, &sandbox.data_api,      &sandbox.dns_udp,     &sandbox.dns_tcp,
+          &sandbox.output,      &sandbox.framed_log,    &sandbox.freeze_file, &sandbox.cpu_quota_file,
+          &sandbox.memory_stat, &sandbox.memory_events, &sandbox.cpu_stat,    &sandbox.main_status};
 }
 
 }  // namespace
@@ -212,7 +218,9 @@ void write_sandbox(Writer& out, const Sandbox& sandbox, std::vector<int>& descri
     bit = static_cast<std::uint16_t>(bit << 1U);
   }
   out.number(sandbox.id).number(present).number(static_cast<std::uint8_t>(sandbox.cgroup_v2_freezer));
-  out.number(static_cast<std::uint8_t>(sandbox.cgroup_v2_memory)).number(static_cast<std::uint8_t>(sandbox.cgroup_v2_cpu)).number(sandbox.cpu_milli);
+  out.number(static_cast<std::uint8_t>(sandbox.cgroup_v2_memory))
+      .number(static_cast<std::uint8_t>(sandbox.cgroup_v2_cpu))
+      .number(sandbox.cpu_milli);
 }
 
 Sandbox read_sandbox(Reader& in, std::vector<UniqueFd>& descriptors) {

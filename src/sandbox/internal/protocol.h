@@ -22,9 +22,18 @@ inline constexpr std::size_t kDescriptorsMax = 16;
 
 enum class MessageKind : std::uint8_t {
   // server to launcher
-  kStart = 1, kKill, kTerminate, kUnpack, kRemoveCode,
+  kStart = 1,
+  kKill,
+  kTerminate,
+  kUnpack,
+  kRemoveCode,
   // launcher to server
-  kHello, kHelloFailed, kStarted, kFailed, kExited, kUnpacked,
+  kHello,
+  kHelloFailed,
+  kStarted,
+  kFailed,
+  kExited,
+  kUnpacked,
 };
 
 class Writer {

@@ -31,8 +31,18 @@ constexpr unsigned kPrivateMode = 0755;
 // Programs and libraries. Symbolic links (bin -> usr/bin) are made again, directories are bound.
 constexpr std::array<const char*, 7> kSystemDirectories = {"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"};
 // Settings that programs need to run at all, none of them the host's secrets. A trailing '*' matches any ending.
-constexpr std::array<const char*, 12> kEtcDirectories = {"alternatives", "ssl/certs", "pki/tls/certs", "pki/ca-trust/extracted", "crypto-policies", "ld.so.conf.d",
-                                                         "java-*",       "python3*",  "perl",          "fonts",                  "ImageMagick-6",   "ruby*"};
+constexpr std::array<const char*, 12> kEtcDirectories = {"alternatives",
+                                                         "ssl/certs",
+                                                         "pki/tls/certs",
+                                                         "pki/ca-trust/extracted",
+                                                         "crypto-policies",
+                                                         "ld.so.conf.d",
+                                                         "java-*",
+                                                         "python3*",
+                                                         "perl",
+                                                         "fonts",
+                                                         "ImageMagick-6",
+                                                         "ruby*"};
 // No localtime: functions live in UTC, as on Lambda.
 constexpr std::array<const char*, 10> kEtcFiles = {"ld.so.cache", "ld.so.conf", "ssl/openssl.cnf", "pki/tls/openssl.cnf", "mime.types",
                                                    "services",    "protocols",  "gai.conf",        "os-release",          "debian_version"};
@@ -51,9 +61,9 @@ constexpr std::array<std::pair<const char*, const char*>, 4> kDeviceLinks = {
     {{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"}, {"stderr", "/proc/self/fd/2"}}};
 // As container engines protect /proc: what tells about or changes the host.
 constexpr std::array<const char*, 5> kProcReadOnly = {"bus", "fs", "irq", "sys", "sysrq-trigger"};
-constexpr std::array<const char*, 18> kProcHidden = {"acpi",       "asound",      "kcore",      "keys",        "latency_stats", "timer_list",
-                                                     "timer_stats", "sched_debug", "scsi",       "interrupts",  "kallsyms",      "kpagecount",
-                                                     "kpageflags", "kpagecgroup", "slabinfo",   "vmallocinfo", "modules",       "cmdline"};
+constexpr std::array<const char*, 18> kProcHidden = {"acpi",        "asound",      "kcore",    "keys",        "latency_stats", "timer_list",
+                                                     "timer_stats", "sched_debug", "scsi",     "interrupts",  "kallsyms",      "kpagecount",
+                                                     "kpageflags",  "kpagecgroup", "slabinfo", "vmallocinfo", "modules",       "cmdline"};
 
 Result<void> make_directory(int at, const std::string& path) {
   if (mkdirat(at, path.c_str(), kPrivateMode) == 0 || errno == EEXIST) return {};
@@ -62,7 +72,8 @@ Result<void> make_directory(int at, const std::string& path) {
 
 // mkdir -p beneath `at`, all parts but names that exist.
 Result<void> make_path(int at, const std::string& path) {
-  for (std::size_t slash = path.find('/'); slash != std::string::npos; slash = path.find('/', slash + 1)) MAYFLY_TRY(make_directory(at, path.substr(0, slash)));
+  for (std::size_t slash = path.find('/'); slash != std::string::npos; slash = path.find('/', slash + 1))
+    MAYFLY_TRY(make_directory(at, path.substr(0, slash)));
   return make_directory(at, path);
 }
 
@@ -119,7 +130,7 @@ std::vector<std::string> matching_names(int image, const std::string& pattern) {
 }
 
 struct Template {
-  std::string directory;             // where it is mounted
+  std::string directory;               // where it is mounted
   std::vector<std::string> opt_binds;  // host directories beneath /opt, which layers would cover
 };
 
@@ -134,7 +145,8 @@ class TemplateBuilder {
     MAYFLY_TRY(add_system());
     MAYFLY_TRY(add_etc());
     MAYFLY_TRY(add_devices());
-    for (const char* path : {"proc", "tmp", "opt", "var", "var/task", "var/runtime", "var/empty", "var/tmp", "run", "root", "home"}) MAYFLY_TRY(make_directory(root_.get(), path));
+    for (const char* path : {"proc", "tmp", "opt", "var", "var/task", "var/runtime", "var/empty", "var/tmp", "run", "root", "home"})
+      MAYFLY_TRY(make_directory(root_.get(), path));
     if (image_.directory != "/") MAYFLY_TRY(bind_from_image("var/lang"));
     if (!bootstrap_directory.empty()) MAYFLY_TRY(bind_host(bootstrap_directory, "var/runtime").with_context("the runtime bootstraps"));
     for (const auto& path : image_.extra_binds) add_extra(path);
@@ -147,7 +159,8 @@ class TemplateBuilder {
     image_root_ = UniqueFd(open(image_.directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!image_root_) return errno_error("open root directory " + image_.directory, errno);
     if (mkdir(directory_.c_str(), kPrivateMode) != 0 && errno != EEXIST) return errno_error("make " + directory_, errno);
-    if (::mount("mayfly-root", directory_.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, "size=16m,mode=755") != 0) return errno_error("mount a tmpfs for a root", errno);
+    if (::mount("mayfly-root", directory_.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, "size=16m,mode=755") != 0)
+      return errno_error("mount a tmpfs for a root", errno);
     root_ = UniqueFd(open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!root_) return errno_error("open " + directory_, errno);
     result_.directory = directory_;
@@ -205,7 +218,8 @@ class TemplateBuilder {
     MAYFLY_TRY(make_directory(root_.get(), "dev"));
     if (privileged_) {
       const std::string target = directory_ + "/dev";
-      if (::mount("mayfly-dev", target.c_str(), "tmpfs", MS_NOSUID | MS_NOEXEC, "size=64k,mode=755") != 0) return errno_error("mount /dev", errno);
+      if (::mount("mayfly-dev", target.c_str(), "tmpfs", MS_NOSUID | MS_NOEXEC, "size=64k,mode=755") != 0)
+        return errno_error("mount /dev", errno);
     }
     const UniqueFd dev(openat(root_.get(), "dev", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!dev) return errno_error("open /dev", errno);
@@ -217,7 +231,8 @@ class TemplateBuilder {
   }
   static Result<void> make_device(const UniqueFd& dev, const Device& device) {
     constexpr unsigned kEverybody = 0666;
-    if (mknodat(dev.get(), device.name, S_IFCHR | kEverybody, makedev(device.major, device.minor)) != 0 || fchmodat(dev.get(), device.name, kEverybody, 0) != 0) {
+    if (mknodat(dev.get(), device.name, S_IFCHR | kEverybody, makedev(device.major, device.minor)) != 0 ||
+        fchmodat(dev.get(), device.name, kEverybody, 0) != 0) {
       return errno_error(std::string("make /dev/") + device.name, errno);
     }
     return {};
@@ -228,7 +243,8 @@ class TemplateBuilder {
     const UniqueFd source(open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
     struct stat kind{};
     if (!source || fstat(source.get(), &kind) != 0) return errno_error("open " + path, errno);
-    if (!S_ISCHR(kind.st_mode) || kind.st_rdev != makedev(device.major, device.minor)) return Error(ErrorCode::kInternal, path + " of this host is not that device");
+    if (!S_ISCHR(kind.st_mode) || kind.st_rdev != makedev(device.major, device.minor))
+      return Error(ErrorCode::kInternal, path + " of this host is not that device");
     const UniqueFd mount(open_tree(source.get(), "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH));
     if (!mount) return errno_error("bind " + path, errno);
     MAYFLY_TRY(write_file(dev.get(), device.name, ""));
@@ -237,7 +253,8 @@ class TemplateBuilder {
 
   void add_extra(const std::string& path) {
     if (!path.starts_with('/') || path == "/" || path.find("..") != std::string::npos) {
-      notes_.push_back("The extra directory \"" + path + "\" of root image " + image_.id + " is not an absolute path without \"..\"; it is left out.");
+      notes_.push_back("The extra directory \"" + path + "\" of root image " + image_.id +
+                       " is not an absolute path without \"..\"; it is left out.");
       return;
     }
     const std::string target = path.substr(1);
@@ -352,7 +369,8 @@ Result<std::unique_ptr<Roots>> Roots::create(const LauncherConfig& config, const
   auto impl = std::make_unique<Impl>();
   impl->work = work;
   impl->mount_point = work + "/new";
-  if (::mount("mayfly-work", work.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, "size=64m,mode=700") != 0) return errno_error("mount a tmpfs on " + work, errno);
+  if (::mount("mayfly-work", work.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, "size=64m,mode=700") != 0)
+    return errno_error("mount a tmpfs on " + work, errno);
   if (::mount(nullptr, work.c_str(), nullptr, MS_PRIVATE, nullptr) != 0) return errno_error("make " + work + " private", errno);
   for (const char* name : {"/new", "/users", "/roots"}) {
     if (mkdir((work + name).c_str(), kPrivateMode) != 0) return errno_error("make " + work + name, errno);

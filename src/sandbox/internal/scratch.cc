@@ -44,7 +44,7 @@ constexpr std::uint64_t kInodeSize = 256;
 constexpr unsigned long kShutdown = _IOR('X', 125, std::uint32_t);  // EXT4_IOC_SHUTDOWN
 constexpr std::uint32_t kWithoutFlush = 2;                          // EXT4_GOING_FLAGS_NOLOGFLUSH
 constexpr int kLoopTries = 64;                                      // others may take the free device we were told of
-constexpr const char* kDirtyBytes = "33554432";                     // unwritten bytes of one /tmp: the rest of the memory limit stays usable
+constexpr const char* kDirtyBytes = "33554432";  // unwritten bytes of one /tmp: the rest of the memory limit stays usable
 
 // ext4's own needs come on top of what the function may fill: inode table, bitmaps, group descriptors, and the blocks (2 %, at most
 // 16 MiB) it keeps back for its own metadata.
@@ -65,9 +65,23 @@ std::string find_mkfs() {
 Result<void> run_mkfs(const std::string& mkfs, int image, std::uint64_t inodes) {
   const std::string path = "/proc/self/fd/3";
   const std::string count = std::to_string(inodes);
-  const char* const arguments[] = {mkfs.c_str(), "-q", "-F", "-b", "4096", "-I", "256", "-N", count.c_str(), "-m", "0", "-O",
-                                   "^has_journal,^resize_inode,^metadata_csum,uninit_bg,sparse_super2,^huge_file,^quota", "-E",
-                                   "lazy_itable_init=1,nodiscard,root_owner=0:0,num_backup_sb=0", path.c_str(), nullptr};
+  const char* const arguments[] = {mkfs.c_str(),
+                                   "-q",
+                                   "-F",
+                                   "-b",
+                                   "4096",
+                                   "-I",
+                                   "256",
+                                   "-N",
+                                   count.c_str(),
+                                   "-m",
+                                   "0",
+                                   "-O",
+                                   "^has_journal,^resize_inode,^metadata_csum,uninit_bg,sparse_super2,^huge_file,^quota",
+                                   "-E",
+                                   "lazy_itable_init=1,nodiscard,root_owner=0:0,num_backup_sb=0",
+                                   path.c_str(),
+                                   nullptr};
   const char* const environment[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", nullptr};
   const pid_t pid = fork();
   if (pid < 0) return errno_error("start mkfs.ext4", errno);
@@ -84,7 +98,8 @@ Result<void> run_mkfs(const std::string& mkfs, int image, std::uint64_t inodes) 
   while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
   }
   if (status == 0) return {};
-  return Error(ErrorCode::kInternal, mkfs + " failed with status " + std::to_string(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)));
+  return Error(ErrorCode::kInternal,
+               mkfs + " failed with status " + std::to_string(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)));
 }
 
 // Copies only what is written in a sparse file.
@@ -118,7 +133,8 @@ Result<LoopDevice> attach_loop(int image) {
     if (number < 0) return errno_error("find a free loop device", errno);
     const std::string path = "/dev/loop" + std::to_string(number);
     UniqueFd device(open(path.c_str(), O_RDWR | O_CLOEXEC));
-    if (!device && errno == ENOENT && mknod(path.c_str(), S_IFBLK | 0600, makedev(7, static_cast<unsigned>(number))) == 0) device.reset(open(path.c_str(), O_RDWR | O_CLOEXEC));
+    if (!device && errno == ENOENT && mknod(path.c_str(), S_IFBLK | 0600, makedev(7, static_cast<unsigned>(number))) == 0)
+      device.reset(open(path.c_str(), O_RDWR | O_CLOEXEC));
     if (!device) return errno_error("open " + path, errno);
     loop_config config{};
     config.fd = static_cast<std::uint32_t>(image);
@@ -145,7 +161,8 @@ void bound_dirty_pages(const std::string& device) {
   }
 }
 
-Result<UniqueFd> mount_file_system(const char* type, std::initializer_list<std::pair<const char*, std::string>> settings, std::uint64_t attributes) {
+Result<UniqueFd> mount_file_system(const char* type, std::initializer_list<std::pair<const char*, std::string>> settings,
+                                   std::uint64_t attributes) {
   const UniqueFd context(fsopen(type, FSOPEN_CLOEXEC));
   if (!context) return errno_error(std::string("open file system ") + type, errno);
   for (const auto& [key, value] : settings) {
@@ -154,7 +171,8 @@ Result<UniqueFd> mount_file_system(const char* type, std::initializer_list<std::
       return errno_error(std::string("set ") + key + " of a /tmp", errno);
     }
   }
-  if (fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) return errno_error(std::string("make the ") + type + " of a /tmp", errno);
+  if (fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0)
+    return errno_error(std::string("make the ") + type + " of a /tmp", errno);
   UniqueFd mount(fsmount(context.get(), FSMOUNT_CLOEXEC, static_cast<unsigned>(attributes)));
   if (!mount) return errno_error("mount a /tmp", errno);
   return mount;
@@ -215,7 +233,8 @@ Result<ScratchMount> Maker::mount_image(int image) {
   bound_dirty_pages(loop.path);
   ScratchMount made;
   made.disk = true;
-  MAYFLY_ASSIGN(made.mount, mount_file_system("ext4", {{"source", loop.path}, {"noinit_itable", ""}}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOATIME));
+  MAYFLY_ASSIGN(made.mount, mount_file_system("ext4", {{"source", loop.path}, {"noinit_itable", ""}},
+                                              MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOATIME));
   made.directory = UniqueFd(openat(made.mount.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!made.directory) return errno_error("open a /tmp", errno);
   return made;
@@ -299,7 +318,8 @@ struct Scratch::Impl {
 void Scratch::Impl::judge(const std::string& mkfs) {
   struct statfs where{};
   if (!options.privileged) why_not = "/tmp of functions is kept in memory: loop devices take root. Start Mayfly as root.";
-  else if (access("/dev/loop-control", R_OK | W_OK) != 0) why_not = "/tmp of functions is kept in memory: there is no /dev/loop-control. Load the kernel module loop.";
+  else if (access("/dev/loop-control", R_OK | W_OK) != 0)
+    why_not = "/tmp of functions is kept in memory: there is no /dev/loop-control. Load the kernel module loop.";
   else if (mkfs.empty()) why_not = "/tmp of functions is kept in memory: mkfs.ext4 was not found. Install e2fsprogs.";
   else if (fstatfs(directory.get(), &where) == 0 && (where.f_type == TMPFS_MAGIC || where.f_type == RAMFS_MAGIC)) {
     why_not = "/tmp of functions is kept in memory: " + options.directory + " is on a tmpfs. Put the data directory on a disk.";
@@ -365,7 +385,8 @@ Result<ScratchMount> Scratch::make(std::uint64_t bytes, std::uint32_t user, std:
   }
   ScratchMount made = std::move(impl_->ready.extract(bytes).mapped());
   constexpr mode_t kOwnerOnly = 0700;
-  if (fchown(made.directory.get(), user, group) != 0 || fchmod(made.directory.get(), kOwnerOnly) != 0) return errno_error("give /tmp to its user", errno);
+  if (fchown(made.directory.get(), user, group) != 0 || fchmod(made.directory.get(), kOwnerOnly) != 0)
+    return errno_error("give /tmp to its user", errno);
   return made;
 }
 
@@ -374,7 +395,8 @@ void Scratch::discard(ScratchMount& mount) {
   if (mount.disk && mount.directory) {
     const int fd = mount.directory.get();
     Writer out(MessageKind::kUnpack);
-    (void)send_packet(impl_->undertaker.socket.get(), out.number(std::uint64_t{0}).take(), {&fd, 1}, 0);  // without it the kernel does the same, here and now
+    (void)send_packet(impl_->undertaker.socket.get(), out.number(std::uint64_t{0}).take(), {&fd, 1},
+                      0);  // without it the kernel does the same, here and now
   }
   mount.directory.reset();
 }

@@ -14,8 +14,8 @@
 namespace mayfly::sandbox::internal {
 
 struct ScratchOptions {
-  std::string directory;    // for images
-  bool privileged = true;   // loop devices take root
+  std::string directory;   // for images
+  bool privileged = true;  // loop devices take root
 };
 
 // One /tmp.

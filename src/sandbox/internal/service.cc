@@ -29,16 +29,16 @@
 #include <unordered_set>
 
 #include "base/assert.h"
-#include "base/bytes.h"
 #include "base/log.h"
+#include "sandbox/internal/archives.h"
 #include "sandbox/internal/cgroups.h"
 #include "sandbox/internal/filters.h"
 #include "sandbox/internal/network.h"
 #include "sandbox/internal/process_title.h"
+#include "sandbox/internal/processes.h"
 #include "sandbox/internal/protocol.h"
 #include "sandbox/internal/roots.h"
 #include "sandbox/internal/scratch.h"
-#include "sandbox/internal/unpack.h"
 
 namespace mayfly::sandbox::internal {
 
@@ -55,9 +55,8 @@ namespace {
 constexpr std::uint32_t kInsideUser = 993;  // without root: what the launcher's own user is called inside, as on Lambda
 constexpr std::uint32_t kInsideGroup = 990;
 constexpr int kOutputPipeBytes = 1 << 20;
-constexpr std::size_t kJobsMax = 64;  // archives being unpacked and directories being deleted
 constexpr int kRetryMs = 10;
-constexpr int kWatchMs = 200;         // how often memory is compared where /tmp is charged to the same group
+constexpr int kWatchMs = 200;  // how often memory is compared where /tmp is charged to the same group
 constexpr int kGroupTriesMax = 500;
 constexpr auto kEndPatience = std::chrono::seconds(4);
 constexpr auto kPredecessorPatience = std::chrono::seconds(10);
@@ -82,17 +81,8 @@ struct Live {
   std::uint64_t memory_bytes = 0;
   bool answered = false;  // kStarted or kFailed was sent
   bool started = false;
-  bool killed = false;    // because the server asked
+  bool killed = false;  // because the server asked
   bool out_of_memory = false;
-};
-
-struct Job {
-  enum class Kind { kUnpack, kMeasure, kRemove } kind = Kind::kUnpack;
-  std::uint64_t request = 0;
-  std::string code_id;
-  std::string directory;  // name beneath the code directory
-  pid_t pid = -1;
-  UniqueFd pidfd, result;
 };
 
 struct Outgoing {
@@ -100,23 +90,6 @@ struct Outgoing {
   std::unique_ptr<Sandbox> sandbox;  // owner of `descriptors`
   std::vector<int> descriptors;
 };
-
-UniqueFd pidfd_of(pid_t pid) { return UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0))); }
-void signal_through(const UniqueFd& pidfd, int signal) {
-  if (pidfd) (void)syscall(SYS_pidfd_send_signal, pidfd.get(), signal, nullptr, 0);
-}
-
-struct Pipe {
-  UniqueFd read, write;
-};
-Result<Pipe> make_pipe() {
-  int ends[2] = {-1, -1};
-  if (pipe2(ends, O_CLOEXEC) != 0) return errno_error("make a pipe", errno);
-  Pipe made{UniqueFd(ends[0]), UniqueFd(ends[1])};
-  // The reading end belongs to the event loop; writers inside block when it is full.
-  if (fcntl(made.read.get(), F_SETFL, O_NONBLOCK) != 0) return errno_error("make a pipe non-blocking", errno);
-  return made;
-}
 
 std::vector<char*> pointers_to(const std::vector<std::string>& texts) {
   std::vector<char*> pointers;
@@ -153,7 +126,6 @@ class Service {
   Result<void> enter_user_namespace();
   Result<void> open_directories();
   void describe();
-  void remove_leftover_code();
 
   // requests
   bool take_requests();
@@ -167,15 +139,13 @@ class Service {
   void kill(Live& live);
   void terminate(SandboxId id);
   void unpack(Reader& in, Packet& packet);
-  Result<void> begin_unpack(Job& job, const UniqueFd& archive, const Launcher::UnpackLimits& limits);
+  void answer_unpack(std::uint64_t request, const Result<std::uint64_t>& result);
   void remove_code(const std::string& code_id);
-  void begin_removal(const std::string& name);
 
   // events
   void on_report(Live& live);
   void on_init_ended(Live& live);
   void on_job(std::uint64_t id);
-  void finish_unpack(Job& job, Result<std::uint64_t> result);
   void watch_memory();
   void retry_groups();
   [[nodiscard]] int patience() const;
@@ -195,14 +165,13 @@ class Service {
   bool privileged_ = false;
   std::string work_;
   HostCapabilities host_;
-  Filter function_filter_, init_filter_, unpack_filter_;
+  Filter function_filter_, init_filter_;
   std::unique_ptr<NetworkBuilder> network_;
   std::unique_ptr<Cgroups> groups_;
   std::unique_ptr<Roots> roots_;
   std::unique_ptr<Scratch> scratch_;
+  std::unique_ptr<Archives> archives_;
   std::map<SandboxId, std::unique_ptr<Live>> live_;
-  std::map<std::uint64_t, Job> jobs_;
-  std::uint64_t next_job_ = 1;
   std::map<SandboxId, int> groups_to_remove_;  // and how often that was tried
   std::set<std::string> code_to_remove_;       // while a sandbox still uses it
   std::unordered_set<std::uint32_t> users_;
@@ -222,7 +191,8 @@ Result<void> Service::wait_for_predecessor() {
   while (flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return errno_error("lock " + config_.scratch_directory, errno);
     if (std::chrono::steady_clock::now() > until) {
-      return Error(ErrorCode::kUnavailable, "another sandbox launcher works in " + config_.scratch_directory + ": end the Mayfly that uses this data directory first");
+      return Error(ErrorCode::kUnavailable, "another sandbox launcher works in " + config_.scratch_directory +
+                                                ": end the Mayfly that uses this data directory first");
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(kRetryMs));
   }
@@ -234,9 +204,11 @@ Result<void> Service::enter_user_namespace() {
   const gid_t group = getegid();
   (void)prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);  // else /proc/self belongs to root and the maps cannot be written
   if (unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) {
-    return errno_error("functions cannot be isolated: Mayfly does not run as root and this host allows no user namespaces (sysctl user.max_user_namespaces, "
-                       "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns). Start Mayfly as root or allow them",
-                       errno);
+    return errno_error(
+        "functions cannot be isolated: Mayfly does not run as root and this host allows no user namespaces (sysctl "
+        "user.max_user_namespaces, "
+        "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns). Start Mayfly as root or allow them",
+        errno);
   }
   const auto write_map = [](const char* file, const std::string& text) -> Result<void> {
     MAYFLY_ASSIGN(const UniqueFd map, base::open_file(file, O_WRONLY));
@@ -254,7 +226,8 @@ Result<void> Service::enter_namespaces() {
   privileged_ = geteuid() == 0 && unshare(CLONE_NEWNS) == 0;
   if (!privileged_) MAYFLY_TRY(enter_user_namespace());
   // Slave: what the host unmounts later is unmounted here too and stays free.
-  if (mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0) return errno_error("separate the launcher's mounts from the host's", errno);
+  if (mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0)
+    return errno_error("separate the launcher's mounts from the host's", errno);
   return {};
 }
 
@@ -268,22 +241,13 @@ Result<void> Service::open_directories() {
   return {};
 }
 
-void Service::remove_leftover_code() {
-  std::error_code ec;
-  for (const auto& entry : std::filesystem::directory_iterator(config_.code_directory, ec)) {
-    const std::string name = entry.path().filename().string();
-    if (name.find(".tmp-") != std::string::npos) begin_removal(name);
-  }
-  for (const auto& entry : std::filesystem::directory_iterator(config_.scratch_directory, ec)) {
-    if (entry.path().filename().string().starts_with("image-")) (void)unlink(entry.path().c_str());
-  }
-}
-
 void Service::describe() {
   host_.privileged = privileged_;
   if (privileged_) host_.user_namespaces = access("/proc/self/ns/user", F_OK) == 0;
   if (!privileged_) {
-    host_.notes.emplace_back("Mayfly does not run as root: every function runs as this same host user, held apart by namespaces only. Start Mayfly as root for a user of its own each.");
+    host_.notes.emplace_back(
+        "Mayfly does not run as root: every function runs as this same host user, held apart by namespaces only. Start Mayfly as root for "
+        "a user of its own each.");
   }
   groups_->describe(host_);
   if (!config_.cpu_quota) host_.cpu_quota = false;
@@ -299,16 +263,22 @@ Result<void> Service::prepare() {
   MAYFLY_TRY(wait_for_predecessor());
   MAYFLY_TRY(enter_namespaces());
   MAYFLY_TRY(open_directories());
-  MAYFLY_ASSIGN(network_, NetworkBuilder::create({.instance = config_.instance, .cidr = config_.network_cidr, .deny = config_.network_deny, .privileged = privileged_}));
+  MAYFLY_ASSIGN(network_,
+                NetworkBuilder::create(
+                    {.instance = config_.instance, .cidr = config_.network_cidr, .deny = config_.network_deny, .privileged = privileged_}));
   MAYFLY_ASSIGN(groups_, Cgroups::create(config_.instance));
   groups_->remove_leftovers();
   network_->remove_all();
-  remove_leftover_code();
+  MAYFLY_ASSIGN(
+      archives_,
+      Archives::create(
+          {.directory = config_.code_directory, .privileged = privileged_, .user = config_.server_uid, .group = config_.server_gid},
+          [this](int pidfd, std::uint64_t job) { watch(pidfd, Source::kJob, job); }));
+  archives_->remove_leftovers();
   MAYFLY_ASSIGN(scratch_, Scratch::create({.directory = config_.scratch_directory, .privileged = privileged_}));
   MAYFLY_ASSIGN(roots_, Roots::create(config_, work_, privileged_));
   MAYFLY_ASSIGN(function_filter_, function_filter());
   MAYFLY_ASSIGN(init_filter_, init_filter());
-  MAYFLY_ASSIGN(unpack_filter_, unpack_filter());
   describe();
   watch(socket_.get(), Source::kServer, 0);
   if (scratch_->fd() >= 0) watch(scratch_->fd(), Source::kScratch, 0);
@@ -377,7 +347,8 @@ void Service::run() {
 void Service::retry_groups() {
   for (auto group = groups_to_remove_.begin(); group != groups_to_remove_.end();) {
     const bool gone = groups_->remove(group->first);
-    if (!gone && ++group->second == kGroupTriesMax) base::log_warning("a sandbox's control group could not be deleted", {{"sandbox", std::to_string(group->first)}});
+    if (!gone && ++group->second == kGroupTriesMax)
+      base::log_warning("a sandbox's control group could not be deleted", {{"sandbox", std::to_string(group->first)}});
     group = gone || group->second >= kGroupTriesMax ? groups_to_remove_.erase(group) : std::next(group);
   }
 }
@@ -409,17 +380,22 @@ bool Service::take_requests() {
 void Service::handle(Packet& packet) {
   Reader in(packet.bytes);
   switch (in.number<MessageKind>()) {
-    case MessageKind::kStart: return start(in);
+    case MessageKind::kStart:
+      return start(in);
     case MessageKind::kKill: {
       const auto found = live_.find(in.number<SandboxId>());
       if (found == live_.end()) return;
       found->second->killed = true;
       return kill(*found->second);
     }
-    case MessageKind::kTerminate: return terminate(in.number<SandboxId>());
-    case MessageKind::kUnpack: return unpack(in, packet);
-    case MessageKind::kRemoveCode: return remove_code(in.text());
-    default: base::log_error("the sandbox launcher was sent something that makes no sense");
+    case MessageKind::kTerminate:
+      return terminate(in.number<SandboxId>());
+    case MessageKind::kUnpack:
+      return unpack(in, packet);
+    case MessageKind::kRemoveCode:
+      return remove_code(in.text());
+    default:
+      base::log_error("the sandbox launcher was sent something that makes no sense");
   }
 }
 
@@ -427,7 +403,8 @@ Result<void> Service::check(const SandboxSpec& spec) const {
   MAYFLY_TRY(check_spec(spec));
   constexpr std::uint64_t kIdMost = (1ULL << 56U) - 1;
   if (spec.id > kIdMost) return Error(ErrorCode::kInvalidArgument, "the sandbox id is too large");
-  if (live_.contains(spec.id) || groups_to_remove_.contains(spec.id)) return Error(ErrorCode::kAlreadyExists, "sandbox " + std::to_string(spec.id) + " exists already");
+  if (live_.contains(spec.id) || groups_to_remove_.contains(spec.id))
+    return Error(ErrorCode::kAlreadyExists, "sandbox " + std::to_string(spec.id) + " exists already");
   return {};
 }
 
@@ -477,7 +454,9 @@ Result<void> Service::assemble(const SandboxSpec& spec, Live& live) {
   sandbox.data_api = std::move(network.data_api);
   sandbox.dns_udp = std::move(network.dns_udp);
   sandbox.dns_tcp = std::move(network.dns_tcp);
-  const CgroupLimits limits{.memory_bytes = spec.memory_bytes + (scratch_->disk() ? 0 : spec.tmp_bytes), .cpu_milli = spec.cpu_milli, .processes_max = spec.processes_max};
+  const CgroupLimits limits{.memory_bytes = spec.memory_bytes + (scratch_->disk() ? 0 : spec.tmp_bytes),
+                            .cpu_milli = spec.cpu_milli,
+                            .processes_max = spec.processes_max};
   MAYFLY_ASSIGN(live.group, groups_->make(spec.id, limits, sandbox));
   if (!config_.cpu_quota) sandbox.cpu_quota_file.reset();
   MAYFLY_ASSIGN(live.tmp, scratch_->make(spec.tmp_bytes, live.user, privileged_ ? live.user : kInsideGroup).with_context("/tmp"));
@@ -511,7 +490,8 @@ Result<void> Service::launch(const SandboxSpec& spec, Live& live, const UniqueFd
   MAYFLY_ASSIGN(Pipe report, make_pipe());
   (void)fcntl(output.write.get(), F_SETPIPE_SZ, kOutputPipeBytes);
   // /dev/stdout and /dev/stderr open the pipe anew, as the function's user.
-  if (privileged_ && fchown(output.write.get(), live.user, live.user) != 0) return errno_error("give the output pipe to the sandbox", errno);
+  if (privileged_ && fchown(output.write.get(), live.user, live.user) != 0)
+    return errno_error("give the output pipe to the sandbox", errno);
   int status[2] = {-1, -1};
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, status) != 0) return errno_error("make a socket pair", errno);
   live.status = UniqueFd(status[0]);
@@ -591,10 +571,12 @@ Error Service::explain(const Live& live, const StepFailure& failure) const {
   std::string what = step_name(failure.step);
   const auto index = static_cast<std::size_t>(failure.argument);
   if (failure.step == Step::kMount && index < live.mounts.size()) what += " /" + live.mounts[index].target;
-  if (failure.step == Step::kProtectProc && index < roots_->proc_masks().size()) what += std::string(" /") + roots_->proc_masks()[index].path;
+  if (failure.step == Step::kProtectProc && index < roots_->proc_masks().size())
+    what += std::string(" /") + roots_->proc_masks()[index].path;
   const Error cause = errno_error(what, failure.error);
   // What the function brought cannot be run: its fault, under the name Lambda gives it.
-  const bool missing = failure.error == ENOENT || failure.error == EACCES || failure.error == ENOEXEC || failure.error == ENOTDIR || failure.error == ELOOP || failure.error == EISDIR;
+  const bool missing = failure.error == ENOENT || failure.error == EACCES || failure.error == ENOEXEC || failure.error == ENOTDIR ||
+                       failure.error == ELOOP || failure.error == EISDIR;
   if (failure.step == Step::kExec && missing) return {ErrorCode::kFunctionFailed, cause.message(), "Runtime.InvalidEntrypoint"};
   if (failure.step == Step::kWorkingDirectory && missing) return {ErrorCode::kFunctionFailed, cause.message(), "Runtime.InvalidWorkingDir"};
   return {cause.code() == ErrorCode::kResourceExhausted ? cause.code() : ErrorCode::kInternal, cause.message()};
@@ -680,75 +662,21 @@ bool Service::in_use(const std::string& code_id) const {
 }
 
 void Service::unpack(Reader& in, Packet& packet) {
-  Job job;
-  job.request = in.number<std::uint64_t>();
-  job.code_id = in.text();
-  const Launcher::UnpackLimits limits = read_limits(in);
-  auto begun = [&]() -> Result<void> {
-    if (!in.complete() || !is_code_id(job.code_id) || packet.descriptors.size() != 1) return Error(ErrorCode::kInvalidArgument, "the request to unpack is damaged");
-    constexpr std::uint64_t kBytesMost = 1ULL << 36U;
-    if (limits.bytes_max > kBytesMost || limits.path_max > 4096 || limits.depth_max > 256 || limits.entries_max > 1'000'000) {
-      return Error(ErrorCode::kInvalidArgument, "the limits for unpacking are too wide");
-    }
-    if (jobs_.size() >= kJobsMax) return Error(ErrorCode::kResourceExhausted, "64 archives are being unpacked already; try again");
-    return begin_unpack(job, packet.descriptors.front(), limits);
-  }();
-  if (!begun.ok()) return finish_unpack(job, std::move(begun).error());
-  watch(job.pidfd.get(), Source::kJob, next_job_);
-  jobs_.emplace(next_job_++, std::move(job));
-}
-
-Result<void> Service::begin_unpack(Job& job, const UniqueFd& archive, const Launcher::UnpackLimits& limits) {
-  MAYFLY_ASSIGN(Pipe result, make_pipe());
-  UniqueFd directory;
-  if (auto existing = base::open_beneath(code_.get(), job.code_id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW); existing.ok()) {
-    job.kind = Job::Kind::kMeasure;
-    directory = std::move(existing).value();
-  } else {
-    job.directory = job.code_id + ".tmp-" + base::random_hex(6);
-    if (mkdirat(code_.get(), job.directory.c_str(), 0700) != 0) return errno_error("make a directory for the code", errno);
-    directory = UniqueFd(openat(code_.get(), job.directory.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-    if (!directory) return errno_error("open the directory for the code", errno);
-    if (privileged_ && fchown(directory.get(), config_.server_uid, config_.server_gid) != 0) return errno_error("give the code directory to the server", errno);
+  UnpackRequest request{.request = in.number<std::uint64_t>(), .code_id = in.text(), .limits = read_limits(in)};
+  if (!in.complete() || packet.descriptors.size() != 1) {
+    return answer_unpack(request.request, Error(ErrorCode::kInvalidArgument, "the request to unpack is damaged"));
   }
-  const UnpackJob work{.archive = archive.get(), .directory = directory.get(), .result = result.write.get(), .limits = limits, .switch_identity = privileged_,
-                       .user = config_.server_uid, .group = config_.server_gid, .filter = &unpack_filter_};
-  job.pid = fork();
-  if (job.pid < 0) return errno_error("start the unpacking process", errno);
-  if (job.pid == 0) {
-    if (job.kind == Job::Kind::kUnpack) run_unpack(work);
-    write_result(work.result, tree_size(work.directory));
-    _exit(0);
-  }
-  job.pidfd = pidfd_of(job.pid);
-  job.result = std::move(result.read);
-  return {};
+  auto begun = archives_->unpack(request, packet.descriptors.front());
+  if (!begun.ok()) return answer_unpack(request.request, std::move(begun).error());
 }
 
 void Service::on_job(std::uint64_t id) {
-  const auto found = jobs_.find(id);
-  if (found == jobs_.end()) return;
-  if (waitpid(found->second.pid, nullptr, WNOHANG) == 0) return;
-  Job job = std::move(found->second);
-  jobs_.erase(found);
-  if (job.kind == Job::Kind::kRemove) return;
-  std::array<char, 8192> buffer{};
-  const ssize_t got = read(job.result.get(), buffer.data(), buffer.size());
-  finish_unpack(job, parse_result({buffer.data(), got > 0 ? static_cast<std::size_t>(got) : 0}));
+  if (auto done = archives_->finish(id)) answer_unpack(done->request, std::move(done->bytes));
 }
 
-void Service::finish_unpack(Job& job, Result<std::uint64_t> result) {
-  if (job.kind == Job::Kind::kUnpack && !job.directory.empty()) {
-    if (result.ok() && renameat2(code_.get(), job.directory.c_str(), code_.get(), job.code_id.c_str(), RENAME_NOREPLACE) == 0) {
-      if (fsync(code_.get()) != 0) result = errno_error("write the code directory", errno);
-    } else {
-      // Somebody else unpacked the same code meanwhile: theirs is as good.
-      if (result.ok() && errno != EEXIST) result = errno_error("rename the unpacked code", errno);
-      begin_removal(job.directory);
-    }
-  }
+void Service::answer_unpack(std::uint64_t request, const Result<std::uint64_t>& result) {
   Writer out(MessageKind::kUnpacked);
-  out.number(job.request).number(static_cast<std::uint8_t>(result.ok()));
+  out.number(request).number(static_cast<std::uint8_t>(result.ok()));
   if (result.ok()) out.number(*result);
   else out.error(result.error());
   post(out.take());
@@ -756,29 +684,8 @@ void Service::finish_unpack(Job& job, Result<std::uint64_t> result) {
 
 void Service::remove_code(const std::string& code_id) {
   if (!is_code_id(code_id)) return;
-  if (in_use(code_id)) {
-    code_to_remove_.insert(code_id);
-    return;
-  }
-  const std::string gone = code_id + ".tmp-" + base::random_hex(6);
-  if (renameat(code_.get(), code_id.c_str(), code_.get(), gone.c_str()) == 0) begin_removal(gone);
-}
-
-// Deleting many files takes a while; nobody waits for it.
-void Service::begin_removal(const std::string& name) {
-  if (name.find('/') != std::string::npos) return;
-  Job job;
-  job.kind = Job::Kind::kRemove;
-  job.directory = name;
-  job.pid = fork();
-  if (job.pid == 0) {
-    (void)base::remove_tree(config_.code_directory + "/" + name);
-    _exit(0);
-  }
-  if (job.pid < 0) return;  // the next start deletes it
-  job.pidfd = pidfd_of(job.pid);
-  watch(job.pidfd.get(), Source::kJob, next_job_);
-  jobs_.emplace(next_job_++, std::move(job));
+  if (in_use(code_id)) code_to_remove_.insert(code_id);
+  else archives_->remove(code_id);
 }
 
 // ---- answers
@@ -813,9 +720,6 @@ void Service::end() {
     live->answered = true;
     kill(*live);
   }
-  for (auto& [id, job] : jobs_) {
-    if (job.kind == Job::Kind::kUnpack) signal_through(job.pidfd, SIGKILL);
-  }
   const auto until = std::chrono::steady_clock::now() + kEndPatience;
   for (auto& [id, live] : live_) {
     siginfo_t info{};
@@ -824,11 +728,7 @@ void Service::end() {
     release(*live);
   }
   live_.clear();
-  for (auto& [id, job] : jobs_) {
-    while (waitpid(job.pid, nullptr, 0) < 0 && errno == EINTR) {
-    }
-    if (job.kind == Job::Kind::kUnpack && !job.directory.empty()) (void)base::remove_tree(config_.code_directory + "/" + job.directory);
-  }
+  archives_.reset();
   scratch_.reset();
   while (!groups_to_remove_.empty() && std::chrono::steady_clock::now() < until) {
     std::this_thread::sleep_for(std::chrono::milliseconds(kRetryMs));
@@ -851,7 +751,8 @@ void arrange_signals() {
   struct sigaction nothing{};
   nothing.sa_handler = ignore_signal;
   nothing.sa_flags = SA_RESTART;
-  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGUSR1, SIGUSR2, SIGTSTP}) (void)sigaction(number, &nothing, nullptr);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGUSR1, SIGUSR2, SIGTSTP})
+    (void)sigaction(number, &nothing, nullptr);
   sigset_t none;
   sigemptyset(&none);
   (void)sigprocmask(SIG_SETMASK, &none, nullptr);

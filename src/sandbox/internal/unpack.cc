@@ -98,7 +98,8 @@ Result<void> refuse_what_libarchive_hides(int archive, std::uint64_t size) {
     if (text.find('\0') != std::string_view::npos) return refuse_entry(text, "has a NUL byte in its name");
     const std::uint32_t type = little_endian(&directory[at + 40], 2) & S_IFMT;
     const bool special = type != 0 && type != S_IFREG && type != S_IFDIR && type != S_IFLNK;
-    if (little_endian(&directory[at + 5], 1) == kMadeOnUnix && special) return refuse_entry(text, "is neither a file, a directory nor a link");
+    if (little_endian(&directory[at + 5], 1) == kMadeOnUnix && special)
+      return refuse_entry(text, "is neither a file, a directory nor a link");
     at += kHeaderSize + name + little_endian(&directory[at + 30], 2) + little_endian(&directory[at + 32], 2);
   }
   return {};
@@ -119,7 +120,8 @@ Result<std::vector<std::string>> split_path(std::string_view path, const Launche
     if (part.size() > kNameMax) return refuse_entry(path, "has a name longer than 255 bytes");
     parts.emplace_back(part);
   }
-  if (parts.size() > limits.depth_max) return refuse_entry(path, "is nested deeper than " + std::to_string(limits.depth_max) + " directories");
+  if (parts.size() > limits.depth_max)
+    return refuse_entry(path, "is nested deeper than " + std::to_string(limits.depth_max) + " directories");
   return parts;
 }
 
@@ -147,10 +149,12 @@ bool stays_inside(std::string_view target, std::size_t depth) {
 
 class Unpacker {
  public:
-  Unpacker(int directory, std::uint64_t packed, const Launcher::UnpackLimits& limits) : directory_(directory), packed_(packed), limits_(limits) {}
+  Unpacker(int directory, std::uint64_t packed, const Launcher::UnpackLimits& limits)
+      : directory_(directory), packed_(packed), limits_(limits) {}
 
   Result<void> add(archive* from, archive_entry* entry) {
-    if (++entries_ > limits_.entries_max) return refuse("The archive was refused: it has more than " + std::to_string(limits_.entries_max) + " entries.");
+    if (++entries_ > limits_.entries_max)
+      return refuse("The archive was refused: it has more than " + std::to_string(limits_.entries_max) + " entries.");
     const char* name = archive_entry_pathname(entry);
     if (name == nullptr) name = archive_entry_pathname_utf8(entry);
     if (name == nullptr) return refuse("The archive was refused: entry number " + std::to_string(entries_) + " has an unreadable name.");
@@ -268,9 +272,9 @@ class Unpacker {
   std::uint32_t entries_ = 0;
   std::size_t files_ = 0;
   bool many_ = false;
-  std::unordered_set<std::string> names_;   // files and links
-  std::unordered_set<std::string> known_;   // directories
-  std::vector<std::string> directories_;    // in the order made
+  std::unordered_set<std::string> names_;  // files and links
+  std::unordered_set<std::string> known_;  // directories
+  std::vector<std::string> directories_;   // in the order made
 };
 
 void limit_process(const Launcher::UnpackLimits& limits) {
@@ -296,7 +300,8 @@ Result<void> give_up_everything(const UnpackJob& job) {
   limit_process(job.limits);
   if (job.switch_identity) MAYFLY_TRY(become_user(job.user, job.group));
   MAYFLY_TRY(drop_all_capabilities());
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) return errno_error("restrict the unpacking process", errno);
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
+    return errno_error("restrict the unpacking process", errno);
   const sock_fprog program{.len = static_cast<unsigned short>(job.filter->size()), .filter = const_cast<sock_filter*>(job.filter->data())};
   if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0) return errno_error("filter the unpacking process", errno);
   return {};
@@ -322,12 +327,14 @@ Result<std::uint64_t> unpack_zip(int archive, int directory, const Launcher::Unp
   if (!S_ISREG(info.st_mode)) return Error(ErrorCode::kInvalidArgument, "the archive is not a regular file");
   const auto size = static_cast<std::uint64_t>(info.st_size);
   char start[4] = {};
-  if (pread(archive, start, sizeof start, 0) == sizeof start && std::memcmp(start, "PK\5\6", sizeof start) == 0) return refuse("Uploaded file must be a non-empty zip");
+  if (pread(archive, start, sizeof start, 0) == sizeof start && std::memcmp(start, "PK\5\6", sizeof start) == 0)
+    return refuse("Uploaded file must be a non-empty zip");
   MAYFLY_TRY(refuse_what_libarchive_hides(archive, size));
   if (lseek(archive, 0, SEEK_SET) != 0) return errno_error("read the archive", errno);
   const std::unique_ptr<struct archive, int (*)(struct archive*)> in(archive_read_new(), archive_read_free);
   constexpr std::size_t kBlock = 131'072;
-  if (in == nullptr || archive_read_support_format_zip_seekable(in.get()) != ARCHIVE_OK || archive_read_open_fd(in.get(), archive, kBlock) != ARCHIVE_OK) {
+  if (in == nullptr || archive_read_support_format_zip_seekable(in.get()) != ARCHIVE_OK ||
+      archive_read_open_fd(in.get(), archive, kBlock) != ARCHIVE_OK) {
     return refuse(kNotAZip);
   }
   Unpacker unpacker(directory, size, limits);
@@ -389,7 +396,8 @@ void run_unpack(const UnpackJob& job) {
   umask(0);
   const UnpackJob kept = keep_descriptors(job);
   auto ready = give_up_everything(kept);
-  write_result(kept.result, ready.ok() ? unpack_zip(kept.archive, kept.directory, kept.limits) : Result<std::uint64_t>(std::move(ready).error()));
+  write_result(kept.result,
+               ready.ok() ? unpack_zip(kept.archive, kept.directory, kept.limits) : Result<std::uint64_t>(std::move(ready).error()));
   _exit(0);
 }
 

@@ -1,0 +1,31 @@
+#include "sandbox/internal/processes.h"
+
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace mayfly::sandbox::internal {
+
+base::Result<Pipe> make_pipe() {
+  int ends[2] = {-1, -1};
+  if (pipe2(ends, O_CLOEXEC) != 0) return base::errno_error("make a pipe", errno);
+  Pipe made{.read = base::UniqueFd(ends[0]), .write = base::UniqueFd(ends[1])};
+  if (fcntl(made.read.get(), F_SETFL, O_NONBLOCK) != 0) return base::errno_error("make a pipe non-blocking", errno);
+  return made;
+}
+
+base::UniqueFd pidfd_of(pid_t pid) { return base::UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0))); }
+
+void signal_through(const base::UniqueFd& pidfd, int signal) {
+  if (pidfd) (void)syscall(SYS_pidfd_send_signal, pidfd.get(), signal, nullptr, 0);
+}
+
+void reap(pid_t pid) {
+  while (pid > 0 && waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+  }
+}
+
+}  // namespace mayfly::sandbox::internal
