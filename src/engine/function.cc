@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "base/bytes.h"
+
 namespace mayfly::engine {
 namespace {
 
@@ -59,6 +61,12 @@ std::vector<std::string_view> split(std::string_view text) {
 }
 
 }  // namespace
+
+std::string FunctionVersion::runtime_version_arn() const {
+  const auto parsed = parse_function_name(arn);
+  const std::string region = parsed.ok() ? parsed->region : "";
+  return "arn:aws:lambda:" + region + "::runtime:" + base::hex_encode(base::sha256("mayfly runtime " + config.runtime));
+}
 
 std::string FunctionConfig::network() const {
   if (!environment) return "outside";

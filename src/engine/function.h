@@ -80,6 +80,8 @@ struct FunctionVersion {
   // is deleted and made again.
   std::uint64_t generation = 0;
 
+  // Of AWS's form; stable for a runtime's name, like the real one until the runtime is updated.
+  [[nodiscard]] std::string runtime_version_arn() const;
   [[nodiscard]] std::string qualified_arn() const { return arn + ":" + version; }
 };
 using VersionPtr = std::shared_ptr<const FunctionVersion>;

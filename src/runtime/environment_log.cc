@@ -45,7 +45,7 @@ void EnvironmentLog::write_event(Level level, std::string_view type, const std::
 }
 
 void EnvironmentLog::init_start(const std::string& runtime_version) {
-  const std::string arn = "arn:aws:lambda:::runtime:" + runtime_version;
+  const std::string arn = version_->runtime_version_arn();
   if (!json()) return write("INIT_START Runtime Version: " + runtime_version + "\tRuntime Version ARN: " + arn + "\n");
   write_event(Level::kInfo, "platform.initStart",
               member("initializationType", "on-demand") + "," + member("phase", "init") + "," + member("runtimeVersion", runtime_version) +

@@ -129,8 +129,8 @@ class Platform {
   observe::Metrics metrics_;
   std::unique_ptr<backend::LocalBackend> backend_;
   std::unique_ptr<engine::FunctionRegistry> registry_;
+  std::unique_ptr<api::ApiContext> context_;  // outlives the pool, whose jobs use it
   base::WorkerPool pool_{"mayfly-control", 4};
-  std::unique_ptr<api::ApiContext> context_;
   std::unique_ptr<net::HttpServer> api_, gateway_;
   std::atomic<bool> launcher_lost_ = false;
   bool housekeeping_busy_ = false;

@@ -166,11 +166,6 @@ void add_accepted(json::object& shown, const std::string& accepted) {
   shown["VpcConfig"] = std::move(whole);
 }
 
-// The runtime's version as an ARN of AWS's form: stable for a runtime name, like the real one until the runtime is updated.
-std::string runtime_version_arn(const std::string& runtime, const engine::Account& account) {
-  return "arn:aws:lambda:" + account.region + "::runtime:" + base::hex_encode(base::sha256("mayfly runtime " + runtime));
-}
-
 json::object logging_json(const engine::FunctionConfig& config) {
   json::object logging{{"LogFormat", config.log_format}, {"LogGroup", config.log_group}};
   if (!config.application_log_level.empty()) logging["ApplicationLogLevel"] = config.application_log_level;
@@ -192,7 +187,7 @@ void add_state(json::object& shown, const engine::FunctionVersion& version) {
 
 }  // namespace
 
-json::object configuration_json(const engine::FunctionVersion& version, ArnForm form, const engine::Account& account) {
+json::object configuration_json(const engine::FunctionVersion& version, ArnForm form) {
   const engine::FunctionConfig& config = version.config;
   const bool plain = version.version == engine::kLatest && form == ArnForm::kPlainLatest;
   json::object shown{{"FunctionName", version.function_name},
@@ -213,7 +208,7 @@ json::object configuration_json(const engine::FunctionVersion& version, ArnForm 
                      {"Architectures", json::array({json::string(config.architecture)})},
                      {"EphemeralStorage", {{"Size", config.ephemeral_mb}}},
                      {"SnapStart", {{"ApplyOn", config.snap_start}, {"OptimizationStatus", "Off"}}},
-                     {"RuntimeVersionConfig", {{"RuntimeVersionArn", runtime_version_arn(config.runtime, account)}}}};
+                     {"RuntimeVersionConfig", {{"RuntimeVersionArn", version.runtime_version_arn()}}}};
   shown["LoggingConfig"] = logging_json(config);
   if (config.environment) {
     json::object variables;

@@ -14,7 +14,7 @@ namespace mayfly::api::lambda {
 enum class ArnForm { kPlainLatest, kQualified };
 
 // FunctionConfiguration as AWS answers it.
-[[nodiscard]] boost::json::object configuration_json(const engine::FunctionVersion& version, ArnForm form, const engine::Account& account);
+[[nodiscard]] boost::json::object configuration_json(const engine::FunctionVersion& version, ArnForm form);
 
 // Whether functions of this runtime name may be made: AWS's error for unknown and retired names.
 [[nodiscard]] base::Result<void> check_runtime_name(const std::string& runtime);

@@ -39,7 +39,7 @@ void make_active(engine::FunctionVersion& version, const std::string& revision) 
 
 // What differs by nature is taken from the golden answer.
 json::object comparable(const engine::FunctionVersion& version, const json::object& golden, ArnForm form = ArnForm::kPlainLatest) {
-  json::object shown = configuration_json(version, form, kAccount);
+  json::object shown = configuration_json(version, form);
   EXPECT_TRUE(
       std::string(shown.at("RuntimeVersionConfig").at("RuntimeVersionArn").as_string()).starts_with("arn:aws:lambda:us-east-1::runtime:"));
   EXPECT_TRUE(shown.at("CodeSize").is_number());

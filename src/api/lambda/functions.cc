@@ -49,9 +49,6 @@ Result<Target> whole_function(const ControlCall& call) {
   return not_found("Function not found: " + target.arn(call.context.registry.account()));
 }
 
-json::object shown(const ControlCall& call, const engine::FunctionVersion& version, ArnForm form) {
-  return configuration_json(version, form, call.context.registry.account());
-}
 net::Response answer(int status, const json::object& body) { return json_answer(Protocol::kRestJson, status, body); }
 
 // --- Code ---
@@ -100,7 +97,7 @@ Result<net::Response> create_function(const ControlCall& call) {
   if (const json::value* given = call.input.if_contains("Tags")) tags = string_map(given->get_object());
   auto made = call.context.registry.create(target.name, std::move(config), std::move(zip), std::move(tags), flag_in(call.input, "Publish"));
   if (!made.ok()) return code_error(std::move(made).error());
-  return answer(201, shown(call, **made, ArnForm::kPlainLatest));
+  return answer(201, configuration_json(**made, ArnForm::kPlainLatest));
 }
 
 Result<net::Response> update_function_code(const ControlCall& call) {
@@ -114,7 +111,7 @@ Result<net::Response> update_function_code(const ControlCall& call) {
   auto updated = call.context.registry.update_code(target.name, std::move(zip), architecture, text_in(call.input, "RevisionId"),
                                                    flag_in(call.input, "Publish"), flag_in(call.input, "DryRun"));
   if (!updated.ok()) return code_error(std::move(updated).error());
-  return answer(200, shown(call, **updated, ArnForm::kPlainLatest));
+  return answer(200, configuration_json(**updated, ArnForm::kPlainLatest));
 }
 
 // Members that are only stored are merged with what is there: so the change is tied to the revision it was made from, and
@@ -135,7 +132,7 @@ Result<engine::VersionPtr> apply_change(const ControlCall& call, const Target& t
 Result<net::Response> update_function_configuration(const ControlCall& call) {
   MAYFLY_ASSIGN(const Target target, whole_function(call));
   MAYFLY_ASSIGN(const engine::VersionPtr updated, apply_change(call, target));
-  return answer(200, shown(call, *updated, ArnForm::kPlainLatest));
+  return answer(200, configuration_json(*updated, ArnForm::kPlainLatest));
 }
 
 // --- Reading ---
@@ -145,7 +142,7 @@ ArnForm form_of(const Target& target) { return target.qualifier.empty() ? ArnFor
 Result<net::Response> get_function_configuration(const ControlCall& call) {
   MAYFLY_ASSIGN(const Target target, target_of(call));
   MAYFLY_ASSIGN(const engine::VersionPtr version, find_version(call.context.registry, target, false));
-  return answer(200, shown(call, *version, form_of(target)));
+  return answer(200, configuration_json(*version, form_of(target)));
 }
 
 Result<std::string> code_location(const ControlCall& call, const engine::FunctionVersion& version) {
@@ -163,7 +160,7 @@ Result<net::Response> get_function(const ControlCall& call) {
   MAYFLY_ASSIGN(const Target target, target_of(call));
   MAYFLY_ASSIGN(const engine::VersionPtr version, find_version(call.context.registry, target, false));
   MAYFLY_ASSIGN(const std::string location, code_location(call, *version));
-  json::object body{{"Configuration", shown(call, *version, form_of(target))}};
+  json::object body{{"Configuration", configuration_json(*version, form_of(target))}};
   body["Code"] = json::object{{"RepositoryType", "S3"}, {"Location", location}};
   const engine::RecordPtr record = call.context.registry.find(target.name);
   if (record != nullptr && !record->tags.empty()) {
@@ -243,7 +240,7 @@ Result<net::Response> list_functions(const ControlCall& call) {
   }
   json::array functions;
   for (const engine::VersionPtr& version : found) {
-    json::object each = shown(call, *version, all ? ArnForm::kQualified : ArnForm::kPlainLatest);
+    json::object each = configuration_json(*version, all ? ArnForm::kQualified : ArnForm::kPlainLatest);
     for (const char* name :
          {"State", "StateReason", "StateReasonCode", "LastUpdateStatus", "LastUpdateStatusReason", "LastUpdateStatusReasonCode"})
       each.erase(name);
@@ -262,7 +259,7 @@ Result<net::Response> publish_version(const ControlCall& call) {
   MAYFLY_ASSIGN(const engine::VersionPtr published,
                 call.context.registry.publish(target.name, text_in(call.input, "CodeSha256"), optional_text_in(call.input, "Description"),
                                               text_in(call.input, "RevisionId")));
-  return answer(201, shown(call, *published, ArnForm::kQualified));
+  return answer(201, configuration_json(*published, ArnForm::kQualified));
 }
 
 Result<net::Response> list_versions(const ControlCall& call) {
@@ -281,7 +278,7 @@ Result<net::Response> list_versions(const ControlCall& call) {
       body["NextMarker"] = marker_after(*last);
       break;
     }
-    versions.push_back(shown(call, *version, ArnForm::kQualified));
+    versions.push_back(configuration_json(*version, ArnForm::kQualified));
     last = version;
   }
   body["Versions"] = std::move(versions);
