@@ -95,8 +95,7 @@ Result<void> Archives::Impl::begin(Job& job, const UniqueFd& archive, const Laun
   if (job.pid < 0) return errno_error("start the unpacking process", errno);
   if (job.pid == 0) {
     if (job.kind == Job::Kind::kUnpack) run_unpack(work);
-    write_result(work.result, tree_size(work.directory));
-    _exit(0);
+    run_measure(work);
   }
   job.result = std::move(result.read);
   return {};
@@ -113,6 +112,7 @@ void Archives::Impl::begin_removal(const std::string& name) {
   job.kind = Job::Kind::kRemove;
   job.pid = fork();
   if (job.pid == 0) {
+    (void)close_range(STDERR_FILENO + 1, ~0U, 0);  // what belongs to sandboxes must not live on here
     (void)base::remove_tree(options.directory + "/" + name);
     _exit(0);
   }

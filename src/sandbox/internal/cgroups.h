@@ -22,7 +22,8 @@ struct CgroupLimits {
 
 // What a sandbox's groups are to the launcher.
 struct Cgroup {
-  std::vector<base::UniqueFd> attach;  // cgroup.procs files: writing "0" moves the writer inside
+  base::UniqueFd into;                 // the v2 group's directory: the first process is cloned into it
+  std::vector<base::UniqueFd> attach;  // cgroup.procs files of v1 groups: writing "0" moves the writer inside
   base::UniqueFd thaw;                 // freezer.state of v1: a frozen v1 group must be thawed to be killed
   base::UniqueFd oom_event;            // readable when a v1 group runs out of memory (v2 kills the whole group itself)
   base::UniqueFd memory_events;        // memory.events or memory.oom_control

@@ -418,10 +418,7 @@ void Service::start(Reader& in) {
   live_.emplace(spec.id, std::move(live));
   auto done = assemble(spec, made);
   for (auto& variable : spec.environment) wipe(variable);
-  if (done.ok()) {
-    idle_work_due_ = true;
-    return;
-  }
+  if (done.ok()) return;
   const Error error = std::move(done).error();
   release(made);
   live_.erase(spec.id);
@@ -547,6 +544,10 @@ Result<void> Service::spawn(const ChildPlan& plan, Live& live) {
   args.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD;
   args.pidfd = reinterpret_cast<std::uintptr_t>(&pidfd);
   args.exit_signal = SIGCHLD;
+  if (live.group.into) {
+    args.flags |= CLONE_INTO_CGROUP;
+    args.cgroup = static_cast<std::uint64_t>(live.group.into.get());
+  }
   const long pid = syscall(SYS_clone3, &args, sizeof args);
   if (pid == 0) run_child(plan);
   if (pid < 0) return errno_error("make the sandbox's namespaces", errno);
@@ -602,6 +603,7 @@ void Service::on_report(Live& live) {
   Writer out(MessageKind::kStarted);
   std::vector<int> descriptors;
   write_sandbox(out, *sandbox, descriptors);
+  idle_work_due_ = true;  // only now: the next /tmp must not take the CPU from this start
   post(out.take(), std::move(sandbox), std::move(descriptors));
 }
 

@@ -135,14 +135,16 @@ std::string joined(const std::vector<std::string>& parts, std::size_t count) {
 bool stays_inside(std::string_view target, std::size_t depth) {
   if (target.empty() || target.starts_with('/')) return false;
   auto level = static_cast<std::int64_t>(depth);
+  bool named = false;
   std::size_t at = 0;
   while (at <= target.size()) {
     const std::size_t end = std::min(target.find('/', at), target.size());
     const std::string_view part = target.substr(at, end - at);
     at = end + 1;
     if (part.empty() || part == ".") continue;
-    level += part == ".." ? -1 : 1;
-    if (level < 0) return false;
+    // ".." only in front: behind a name it could climb out through another link.
+    if (part == ".." && (named || --level < 0)) return false;
+    named = named || part != "..";
   }
   return true;
 }
@@ -398,6 +400,12 @@ void run_unpack(const UnpackJob& job) {
   auto ready = give_up_everything(kept);
   write_result(kept.result,
                ready.ok() ? unpack_zip(kept.archive, kept.directory, kept.limits) : Result<std::uint64_t>(std::move(ready).error()));
+  _exit(0);
+}
+
+void run_measure(const UnpackJob& job) {
+  const UnpackJob kept = keep_descriptors(job);
+  write_result(kept.result, tree_size(kept.directory));
   _exit(0);
 }
 

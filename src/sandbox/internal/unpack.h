@@ -25,6 +25,9 @@ struct UnpackJob {
 // In a forked child: gives up everything, unpacks, reports, ends.
 [[noreturn]] void run_unpack(const UnpackJob& job);
 
+// In a forked child: reports the size of `job.directory` instead, and ends.
+[[noreturn]] void run_measure(const UnpackJob& job);
+
 // Unpacks into `directory` with the caller's own rights; the bytes written, or why the archive is refused. For run_unpack and tests.
 [[nodiscard]] base::Result<std::uint64_t> unpack_zip(int archive, int directory, const Launcher::UnpackLimits& limits);
 
