@@ -21,7 +21,7 @@
 #include <thread>
 
 #include "sandbox/internal/service.h"
-#include "sandbox/test_support.h"
+#include "sandbox/internal/test_support.h"
 
 namespace mayfly::sandbox {
 namespace {

@@ -8,7 +8,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "sandbox/test_support.h"
+#include "sandbox/internal/test_support.h"
 
 namespace mayfly::sandbox {
 namespace {

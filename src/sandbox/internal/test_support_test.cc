@@ -12,7 +12,7 @@
 
 #include "base/bytes.h"
 #include "base/fd.h"
-#include "sandbox/test_support.h"
+#include "sandbox/internal/test_support.h"
 
 namespace mayfly::sandbox::test {
 
