@@ -20,8 +20,10 @@ std::vector<mayfly::cli::Verb> all_verbs() {
 
 void print_help(std::ostream& out) {
   out << "mayfly " MAYFLY_VERSION ": functions on your own machine, as AWS Lambda runs them\n\nUsage: mayfly VERB [--help]\n\n";
-  for (const auto& verb : all_verbs()) out << "  " << verb.name << std::string(10 - std::min<std::size_t>(9, verb.name.size()), ' ') << verb.summary << '\n';
-  out << "\nFirst steps:\n  mayfly server &\n  mayfly init python hello && mayfly deploy hello && mayfly invoke hello\n  eval \"$(mayfly env)\"; aws lambda list-functions\n";
+  for (const auto& verb : all_verbs())
+    out << "  " << verb.name << std::string(10 - std::min<std::size_t>(9, verb.name.size()), ' ') << verb.summary << '\n';
+  out << "\nFirst steps:\n  mayfly server &\n  mayfly init python hello && mayfly deploy hello && mayfly invoke hello\n  eval \"$(mayfly "
+         "env)\"; aws lambda list-functions\n";
 }
 
 }  // namespace

@@ -73,6 +73,14 @@ TEST(Json, RefusesDuplicateKeysDepthTrailingBytesAndSize) {
   EXPECT_FALSE(check_json("{\"a\"").ok());
 }
 
+TEST(Json, WhatIsNoUtf8IsReplacedByteForByteAndTheRestStays) {
+  EXPECT_EQ(valid_utf8("plain gr\xC3\xBCn \xF0\x9F\x98\x80"), "plain gr\xC3\xBCn \xF0\x9F\x98\x80");
+  EXPECT_EQ(valid_utf8("a\xFF" "b"), "a\xEF\xBF\xBD" "b");
+  EXPECT_EQ(valid_utf8("\xED\xA0\x80"), "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD");  // a surrogate
+  EXPECT_EQ(valid_utf8("\xC0\xAF!"), "\xEF\xBF\xBD\xEF\xBF\xBD!");                       // overlong
+  EXPECT_EQ(valid_utf8("cut \xE2\x82"), "cut \xEF\xBF\xBD\xEF\xBF\xBD");
+}
+
 TEST(Time, FormatsAsEachWireWantsIt) {
   const WallTime t = wall_from_epoch_ms(1'795'460'521'007);
   EXPECT_EQ(format_iso_ms(t), "2026-11-23T19:02:01.007Z");

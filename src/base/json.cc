@@ -141,6 +141,45 @@ std::string pretty_json(const json::value& value) {
   return out;
 }
 
+namespace {
+// Length of the valid UTF-8 sequence at `at`, 0 if there is none.
+std::size_t sequence_length(std::string_view text, std::size_t at) {
+  const auto byte = [&](std::size_t i) { return at + i < text.size() ? static_cast<unsigned char>(text[at + i]) : 0U; };
+  const auto follows = [&](std::size_t i) { return (byte(i) & 0xC0U) == 0x80U; };
+  const unsigned lead = byte(0);
+  if (lead < 0x80) return 1;
+  if (lead >= 0xC2 && lead <= 0xDF) return follows(1) ? 2 : 0;
+  if (lead >= 0xE0 && lead <= 0xEF) {
+    const bool overlong = lead == 0xE0 && byte(1) < 0xA0;
+    const bool surrogate = lead == 0xED && byte(1) > 0x9F;
+    return follows(1) && follows(2) && !overlong && !surrogate ? 3 : 0;
+  }
+  if (lead >= 0xF0 && lead <= 0xF4) {
+    const bool overlong = lead == 0xF0 && byte(1) < 0x90;
+    const bool too_large = lead == 0xF4 && byte(1) > 0x8F;
+    return follows(1) && follows(2) && follows(3) && !overlong && !too_large ? 4 : 0;
+  }
+  return 0;
+}
+}  // namespace
+
+std::string valid_utf8(std::string text) {
+  std::size_t at = 0;
+  while (at < text.size()) {
+    const std::size_t length = sequence_length(text, at);
+    if (length == 0) break;
+    at += length;
+  }
+  if (at == text.size()) return text;  // the common case costs no copy
+  std::string out = text.substr(0, at);
+  while (at < text.size()) {
+    const std::size_t length = sequence_length(text, at);
+    out += length == 0 ? std::string_view("\xEF\xBF\xBD") : std::string_view(text).substr(at, length);
+    at += length == 0 ? 1 : length;
+  }
+  return out;
+}
+
 std::string json_quote(std::string_view text) { return json::serialize(json::string(text)); }
 
 }  // namespace mayfly::base

@@ -26,6 +26,9 @@ struct JsonLimits {
 
 // Indented with two spaces and a final newline, for people.
 [[nodiscard]] std::string pretty_json(const boost::json::value& value);
+// `text` with every byte that is not part of valid UTF-8 (RFC 3629: no overlong forms, no surrogates) replaced by U+FFFD: what a
+// function printed goes into JSON through here.
+[[nodiscard]] std::string valid_utf8(std::string text);
 // `text` as a JSON string literal, quotes included.
 [[nodiscard]] std::string json_quote(std::string_view text);
 

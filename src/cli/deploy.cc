@@ -43,7 +43,9 @@ Result<void> run_build(const std::string& line, const std::string& folder) {
   while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
   }
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
-  return Error(ErrorCode::kFunctionFailed, "the build command failed (" + std::string(WIFEXITED(status) ? "exit status " + std::to_string(WEXITSTATUS(status)) : "signal") + "): " + line);
+  return Error(ErrorCode::kFunctionFailed,
+               "the build command failed (" +
+                   std::string(WIFEXITED(status) ? "exit status " + std::to_string(WEXITSTATUS(status)) : "signal") + "): " + line);
 }
 
 Result<Package> build_and_package(const Manifest& manifest, const std::string& folder) {
@@ -94,7 +96,9 @@ Result<json::object> wait_until_settled(const Session& session, const std::strin
     const auto& configuration = answer.as_object();
     const std::string state(configuration.at("State").get_string());
     const auto* update = configuration.if_contains("LastUpdateStatus");
-    if (state == "Failed") return Error(ErrorCode::kFunctionFailed, "the function failed to become active: " + std::string(configuration.at("StateReason").get_string()));
+    if (state == "Failed")
+      return Error(ErrorCode::kFunctionFailed,
+                   "the function failed to become active: " + std::string(configuration.at("StateReason").get_string()));
     if (state != "Pending" && (update == nullptr || *update != "InProgress")) return configuration;
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
@@ -103,7 +107,8 @@ Result<json::object> wait_until_settled(const Session& session, const std::strin
 
 std::function<void(std::uint64_t, std::uint64_t)> upload_progress() {
   return [](std::uint64_t sent, std::uint64_t total) {
-    if (total > (1U << 20U)) show_progress("uploading " + std::to_string(sent * 100 / total) + "% of " + std::to_string(total >> 10U) + " KB");
+    if (total > (1U << 20U))
+      show_progress("uploading " + std::to_string(sent * 100 / total) + "% of " + std::to_string(total >> 10U) + " KB");
   };
 }
 
@@ -113,14 +118,18 @@ struct Deployment {
 };
 
 Result<Deployment> create(const Session& session, const Manifest& manifest, const Package& package) {
-  if (manifest.runtime.empty()) return Error(ErrorCode::kInvalidArgument, "the new function needs a runtime: set runtime in mayfly.yaml or give --runtime, such as python3.12");
+  if (manifest.runtime.empty())
+    return Error(ErrorCode::kInvalidArgument,
+                 "the new function needs a runtime: set runtime in mayfly.yaml or give --runtime, such as python3.12");
   if (manifest.handler.empty() && !manifest.runtime.starts_with("provided")) {
-    return Error(ErrorCode::kInvalidArgument, "the new function needs a handler: set handler in mayfly.yaml or give --handler, such as app.handler");
+    return Error(ErrorCode::kInvalidArgument,
+                 "the new function needs a handler: set handler in mayfly.yaml or give --handler, such as app.handler");
   }
   json::object request = wanted_configuration(manifest);
   request["FunctionName"] = manifest.name;
   if (manifest.handler.empty()) request["Handler"] = "bootstrap";
-  if (manifest.role.empty()) request["Role"] = "arn:aws:iam::" + (session.account.empty() ? "000000000000" : session.account) + ":role/mayfly-function";
+  if (manifest.role.empty())
+    request["Role"] = "arn:aws:iam::" + (session.account.empty() ? "000000000000" : session.account) + ":role/mayfly-function";
   request["Code"] = json::object{{"ZipFile", base::base64_encode(package.zip)}};
   Call call;
   call.method = "POST";
@@ -144,9 +153,13 @@ Result<Deployment> update(const Session& session, const Manifest& manifest, cons
     for (const auto& member : changes) {
       const auto* before = deployed.if_contains(member.key());
       const bool secret = member.key() == "Environment";  // values may be secrets
-      deployment.changes.push_back(std::string(member.key()) + (secret ? "" : ": " + (before == nullptr ? "unset" : json::serialize(*before)) + " -> " + json::serialize(member.value())));
+      deployment.changes.push_back(
+          std::string(member.key()) +
+          (secret ? "" : ": " + (before == nullptr ? "unset" : json::serialize(*before)) + " -> " + json::serialize(member.value())));
     }
-    MAYFLY_TRY(wait_until_settled(session, manifest.name).transform([](json::object&&) { return 0; }).and_then([](int) { return Result<void>(); }));
+    MAYFLY_TRY(wait_until_settled(session, manifest.name).transform([](json::object&&) { return 0; }).and_then([](int) {
+      return Result<void>();
+    }));
   }
   const std::string digest = base::base64_encode(base::as_text(base::sha256(package.zip)));
   if (deployed.at("CodeSha256") != json::value(digest)) {
@@ -168,8 +181,10 @@ Result<Manifest> manifest_of(const std::string& path, Manifest flags, const std:
   std::error_code ec;
   if (fs::is_directory(path, ec)) {
     auto read = read_manifest(path);
-    if (read.ok()) manifest = std::move(*read);
-    else if (read.error().code() != ErrorCode::kNotFound) return std::move(read).error();
+    if (read.ok())
+      manifest = std::move(*read);
+    else if (read.error().code() != ErrorCode::kNotFound)
+      return std::move(read).error();
   } else {
     manifest.code = fs::absolute(path).string();
   }
@@ -225,14 +240,20 @@ int run_deploy(const std::vector<std::string>& words) {
     get.path = function_path(manifest.name, "/configuration");
     const auto deployed = session.send_json(get);
     if (!deployed.ok() && deployed.error().code() != ErrorCode::kNotFound) return deployed.error();
-    MAYFLY_ASSIGN(const Deployment deployment, deployed.ok() ? update(session, manifest, package, deployed->as_object()) : create(session, manifest, package));
+    MAYFLY_ASSIGN(const Deployment deployment,
+                  deployed.ok() ? update(session, manifest, package, deployed->as_object()) : create(session, manifest, package));
     MAYFLY_ASSIGN(const json::object settled, wait_until_settled(session, manifest.name));
     clear_progress();
     if (command.json()) {
-      Command::print_json(json::object{{"action", deployment.action}, {"changes", json::array(deployment.changes.begin(), deployment.changes.end())}, {"function", settled}});
+      Command::print_json(json::object{{"action", deployment.action},
+                                       {"changes", json::array(deployment.changes.begin(), deployment.changes.end())},
+                                       {"function", settled}});
       return 0;
     }
-    std::cout << (deployment.action == "unchanged" ? "Unchanged: " : deployment.action == "created" ? "Created " : "Updated ") << printable(manifest.name) << '\n';
+    std::cout << (deployment.action == "unchanged" ? "Unchanged: "
+                  : deployment.action == "created" ? "Created "
+                                                   : "Updated ")
+              << printable(manifest.name) << '\n';
     for (const std::string& change : deployment.changes) std::cout << "  " << printable(change) << '\n';
     std::cout << "Call it:  mayfly invoke " << manifest.name << " '{}'\n";
     return 0;

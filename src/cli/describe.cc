@@ -15,7 +15,8 @@ std::string text(const boost::json::object& object, std::string_view key, const 
 }
 
 std::string readiness(const boost::json::object& configuration) {
-  if (text(configuration, "State") != "Active") return "not callable: " + text(configuration, "State") + ". " + text(configuration, "StateReason");
+  if (text(configuration, "State") != "Active")
+    return "not callable: " + text(configuration, "State") + ". " + text(configuration, "StateReason");
   const std::string update = text(configuration, "LastUpdateStatus", "Successful");
   if (update == "Failed") return "callable, but the last update failed: " + text(configuration, "LastUpdateStatusReason");
   return "callable";
@@ -37,8 +38,9 @@ int run_describe(const std::vector<std::string>& words) {
     versions_call.path = function_path(text(configuration, "FunctionName"), "/versions");
     MAYFLY_ASSIGN(const boost::json::value versions, session.send_json(versions_call));
     const std::string group = text(configuration.at("LoggingConfig").as_object(), "LogGroup");
-    const auto streams = session.send_target("logs", "Logs_20140328.DescribeLogStreams",
-                                             boost::json::object{{"logGroupName", group}, {"orderBy", "LastEventTime"}, {"descending", true}, {"limit", 5}});
+    const auto streams =
+        session.send_target("logs", "Logs_20140328.DescribeLogStreams",
+                            boost::json::object{{"logGroupName", group}, {"orderBy", "LastEventTime"}, {"descending", true}, {"limit", 5}});
     if (command.json()) {
       auto& object = function.as_object();
       object["Versions"] = versions.at("Versions");
@@ -46,17 +48,18 @@ int run_describe(const std::vector<std::string>& words) {
       Command::print_json(function);
       return 0;
     }
-    std::vector<std::vector<std::string>> rows = {{"Function", text(configuration, "FunctionName") + ":" + text(configuration, "Version")},
-                                                  {"Now", readiness(configuration)},
-                                                  {"ARN", text(configuration, "FunctionArn")},
-                                                  {"Runtime", text(configuration, "Runtime", "-")},
-                                                  {"Handler", text(configuration, "Handler", "-")},
-                                                  {"Memory", text(configuration, "MemorySize") + " MB"},
-                                                  {"Timeout", text(configuration, "Timeout") + " s"},
-                                                  {"/tmp", text(configuration.at("EphemeralStorage").as_object(), "Size") + " MB"},
-                                                  {"Code", text(configuration, "CodeSize") + " bytes, SHA-256 " + text(configuration, "CodeSha256")},
-                                                  {"Modified", text(configuration, "LastModified")},
-                                                  {"Log group", group}};
+    std::vector<std::vector<std::string>> rows = {
+        {"Function", text(configuration, "FunctionName") + ":" + text(configuration, "Version")},
+        {"Now", readiness(configuration)},
+        {"ARN", text(configuration, "FunctionArn")},
+        {"Runtime", text(configuration, "Runtime", "-")},
+        {"Handler", text(configuration, "Handler", "-")},
+        {"Memory", text(configuration, "MemorySize") + " MB"},
+        {"Timeout", text(configuration, "Timeout") + " s"},
+        {"/tmp", text(configuration.at("EphemeralStorage").as_object(), "Size") + " MB"},
+        {"Code", text(configuration, "CodeSize") + " bytes, SHA-256 " + text(configuration, "CodeSha256")},
+        {"Modified", text(configuration, "LastModified")},
+        {"Log group", group}};
     if (const auto* environment = configuration.if_contains("Environment")) {
       const auto* variables = environment->as_object().if_contains("Variables");
       std::string names;
@@ -74,7 +77,8 @@ int run_describe(const std::vector<std::string>& words) {
     for (auto& row : rows) row[1] = printable(row[1]);
     print_table(rows);
     if (streams.ok()) {
-      for (const auto& stream : streams->at("logStreams").as_array()) std::cout << "  " << printable(text(stream.as_object(), "logStreamName")) << '\n';
+      for (const auto& stream : streams->at("logStreams").as_array())
+        std::cout << "  " << printable(text(stream.as_object(), "logStreamName")) << '\n';
     }
     std::cout << "\nCall it:  mayfly invoke " << name << " '{}'\nIts log:  mayfly logs " << name << " -f\n";
     return 0;

@@ -48,9 +48,12 @@ Result<std::vector<std::string>> lay_down(const std::string& language, const std
   std::vector<std::string> written;
   for (const auto& file : embedded::templates()) {
     std::string relative;
-    if (file.name.starts_with(language + "/")) relative = file.name.substr(language.size() + 1);
-    else if (language == "cpp" && file.name == "mayfly_lambda.h") relative = file.name;
-    else continue;
+    if (file.name.starts_with(language + "/"))
+      relative = file.name.substr(language.size() + 1);
+    else if (language == "cpp" && file.name == "mayfly_lambda.h")
+      relative = file.name;
+    else
+      continue;
     const std::string path = folder + "/" + relative;
     MAYFLY_TRY(base::make_directories(std::filesystem::path(path).parent_path().string(), 0755));
     MAYFLY_ASSIGN(const base::UniqueFd fd, base::open_file(path, O_WRONLY | O_CREAT | O_EXCL, file.mode));
@@ -79,10 +82,12 @@ int run_init(const std::vector<std::string>& words) {
   command.options().add_option("template", language, joined(languages))->required();
   command.options().add_option("folder", folder, "new folder; its last part becomes the function's name")->required();
   return command.run(words, [&]() -> Result<int> {
-    if (!languages.contains(language)) return Error(ErrorCode::kInvalidArgument, "there is no template \"" + language + "\"; there are " + joined(languages));
+    if (!languages.contains(language))
+      return Error(ErrorCode::kInvalidArgument, "there is no template \"" + language + "\"; there are " + joined(languages));
     while (folder.size() > 1 && folder.ends_with('/')) folder.pop_back();
     const std::string name = std::filesystem::path(std::filesystem::absolute(folder)).lexically_normal().filename().string();
-    if (name.empty() || name.size() > 64 || name.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") != std::string::npos) {
+    if (name.empty() || name.size() > 64 ||
+        name.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") != std::string::npos) {
       return Error(ErrorCode::kInvalidArgument, "\"" + name + "\" cannot be a function's name: use at most 64 letters, digits, - and _");
     }
     MAYFLY_TRY(check_empty(folder));
@@ -92,7 +97,8 @@ int run_init(const std::vector<std::string>& words) {
       Command::print_json(boost::json::object{{"name", name}, {"folder", folder}, {"files", list}});
       return 0;
     }
-    std::cout << "Laid down " << files.size() << " files in " << folder << ". Next:\n  mayfly deploy " << folder << "\n  mayfly invoke " << name << " @" << folder << "/event.json\n";
+    std::cout << "Laid down " << files.size() << " files in " << folder << ". Next:\n  mayfly deploy " << folder << "\n  mayfly invoke "
+              << name << " @" << folder << "/event.json\n";
     return 0;
   });
 }

@@ -14,7 +14,8 @@ namespace mayfly::cli {
 namespace {
 
 base::Result<std::string> read_payload(const std::string& argument, const std::string& file) {
-  if (!file.empty() && !argument.empty()) return base::Error(base::ErrorCode::kInvalidArgument, "give the payload either as an argument or with --file, not both");
+  if (!file.empty() && !argument.empty())
+    return base::Error(base::ErrorCode::kInvalidArgument, "give the payload either as an argument or with --file, not both");
   if (file == "-" || argument == "-") return base::read_all(STDIN_FILENO, 64U << 20U);
   if (!file.empty()) return base::read_file(file);
   if (argument.starts_with('@')) return base::read_file(argument.substr(1));
@@ -55,7 +56,8 @@ int run_invoke(const std::vector<std::string>& words) {
     const auto log = base::base64_decode(response.headers.get("X-Amz-Log-Result"));
     const std::string stand_in(response.headers.get("X-Mayfly-Stand-In"));
     if (command.json()) {
-      boost::json::object document{{"StatusCode", response.status}, {"ExecutedVersion", std::string(response.headers.get("X-Amz-Executed-Version"))},
+      boost::json::object document{{"StatusCode", response.status},
+                                   {"ExecutedVersion", std::string(response.headers.get("X-Amz-Executed-Version"))},
                                    {"RequestId", std::string(response.headers.get("x-amzn-RequestId"))}};
       if (!error.empty()) document["FunctionError"] = error;
       if (tail && log.ok()) document["LogResult"] = *log;
@@ -67,7 +69,9 @@ int run_invoke(const std::vector<std::string>& words) {
       if (!response.body.empty()) std::cout << response.body << (response.body.ends_with('\n') ? "" : "\n") << std::flush;
       if (tail && log.ok()) std::cerr << printable(*log, true);
       if (!stand_in.empty()) std::cerr << "mayfly: " << stand_in << '\n';
-      if (!error.empty()) std::cerr << "mayfly: the function failed (" << error << "); request " << response.headers.get("x-amzn-RequestId") << "; its log: mayfly logs " << name << '\n';
+      if (!error.empty())
+        std::cerr << "mayfly: the function failed (" << error << "); request " << response.headers.get("x-amzn-RequestId")
+                  << "; its log: mayfly logs " << name << '\n';
       if (dry_run) std::cout << "The call would be accepted.\n";
     }
     return error.empty() ? 0 : base::exit_status(base::ErrorCode::kFunctionFailed);

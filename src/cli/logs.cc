@@ -24,7 +24,8 @@ Result<std::int64_t> since_ms(const std::string& text) {
   const std::size_t unit_at = text.find_first_not_of("0123456789");
   const std::string unit = unit_at == std::string::npos ? "" : text.substr(unit_at);
   const std::int64_t factor = unit == "s" ? 1000 : unit == "m" ? 60'000 : unit == "h" ? 3'600'000 : unit == "d" ? 86'400'000 : 0;
-  if (factor == 0 || unit_at == 0 || unit_at > 9) return Error(ErrorCode::kInvalidArgument, "--since \"" + text + "\" is not a time such as 30s, 15m, 2h or 7d");
+  if (factor == 0 || unit_at == 0 || unit_at > 9)
+    return Error(ErrorCode::kInvalidArgument, "--since \"" + text + "\" is not a time such as 30s, 15m, 2h or 7d");
   return base::epoch_ms(base::system_clock().wall_now()) - std::stoll(text.substr(0, unit_at)) * factor;
 }
 
@@ -48,7 +49,8 @@ void print_event(const boost::json::object& event, bool json) {
   }
   std::string message(event.at("message").get_string());
   while (message.ends_with('\n')) message.pop_back();
-  std::cout << base::format_iso_ms(base::wall_from_epoch_ms(event.at("timestamp").to_number<std::int64_t>())) << ' ' << printable(message, true) << '\n';
+  std::cout << base::format_iso_ms(base::wall_from_epoch_ms(event.at("timestamp").to_number<std::int64_t>())) << ' '
+            << printable(message, true) << '\n';
 }
 
 struct Query {
@@ -108,7 +110,8 @@ int run_logs(const std::vector<std::string>& words) {
     const auto first = print_new(session, query, seen, command.json());
     if (!first.ok() && !(follow && first.error().code() == ErrorCode::kNotFound)) {
       if (first.error().id() == "ResourceNotFoundException") {
-        return Error(ErrorCode::kNotFound, "there is no log group " + query.group + ": the function was never called, or its log expired", "ResourceNotFoundException");
+        return Error(ErrorCode::kNotFound, "there is no log group " + query.group + ": the function was never called, or its log expired",
+                     "ResourceNotFoundException");
       }
       return first.error();
     }

@@ -48,8 +48,8 @@ int run_ls(const std::vector<std::string>& words) {
     std::vector<std::vector<std::string>> rows = {{"NAME", "RUNTIME", "MEMORY", "TIMEOUT", "SIZE", "MODIFIED"}};
     for (const auto& function : functions) {
       const auto& object = function.as_object();
-      rows.push_back({text(object, "FunctionName"), text(object, "Runtime"), text(object, "MemorySize") + " MB", text(object, "Timeout") + " s", text(object, "CodeSize"),
-                      text(object, "LastModified")});
+      rows.push_back({text(object, "FunctionName"), text(object, "Runtime"), text(object, "MemorySize") + " MB",
+                      text(object, "Timeout") + " s", text(object, "CodeSize"), text(object, "LastModified")});
     }
     print_table(rows);
     return 0;

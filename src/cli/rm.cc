@@ -18,7 +18,8 @@ int run_rm(const std::vector<std::string>& words) {
   return command.run(words, [&]() -> base::Result<int> {
     MAYFLY_ASSIGN(const Session session, command.connect());
     if (!yes && !command.json() && output_is_terminal()) {
-      std::cout << "Delete " << (version.empty() ? "function " + name + " and all its versions" : "version " + version + " of " + name) << "? [y/N] " << std::flush;
+      std::cout << "Delete " << (version.empty() ? "function " + name + " and all its versions" : "version " + version + " of " + name)
+                << "? [y/N] " << std::flush;
       std::string answer;
       std::getline(std::cin, answer);
       if (answer != "y" && answer != "Y" && answer != "yes") return base::Error(base::ErrorCode::kCancelled, "nothing was deleted");
@@ -28,8 +29,10 @@ int run_rm(const std::vector<std::string>& words) {
     call.path = function_path(name);
     if (!version.empty()) call.query.emplace_back("Qualifier", version);
     MAYFLY_TRY(session.send(call).transform([](net::Response&&) { return true; }).and_then([](bool) { return base::Result<void>(); }));
-    if (command.json()) Command::print_json(boost::json::object{{"deleted", name}, {"version", version}});
-    else std::cout << "Deleted " << name << (version.empty() ? "" : ":" + version) << ". Its log is kept until it expires.\n";
+    if (command.json())
+      Command::print_json(boost::json::object{{"deleted", name}, {"version", version}});
+    else
+      std::cout << "Deleted " << name << (version.empty() ? "" : ":" + version) << ". Its log is kept until it expires.\n";
     return 0;
   });
 }

@@ -21,7 +21,8 @@ int run_runtimes(const std::vector<std::string>& words) {
     }
     std::vector<std::vector<std::string>> rows = {{"RUNTIME", "STATUS", "RUNS ON"}};
     for (const auto& runtime : answer.at("runtimes").as_array()) {
-      rows.push_back({std::string(runtime.at("name").get_string()), std::string(runtime.at("status").get_string()), std::string(runtime.at("detail").get_string())});
+      rows.push_back({std::string(runtime.at("name").get_string()), std::string(runtime.at("status").get_string()),
+                      std::string(runtime.at("detail").get_string())});
     }
     print_table(rows);
     std::cout << "\nName another interpreter with: mayfly server --runtimes python3.12=/path/to/python3.12\n";

@@ -32,7 +32,7 @@ net::ServerLimits server_limits() {
   limits.idle_timeout = std::chrono::hours(24);
   limits.write_timeout = std::chrono::hours(24);
   limits.body_rate_min = 0;
-  limits.connections_max = 256;
+  limits.connections_max = 32;  // a runtime needs one or two
   return limits;
 }
 
@@ -210,12 +210,14 @@ struct RuntimeCalls {
       (void)co_await exchange.respond(problem(403, "InvalidStateTransition", "The init has already ended."));
       co_return;
     }
+    api.state = State::kAnswering;  // one report at a time: its body is held in memory
     auto body = co_await exchange.read_all(api.limits.error_bytes);
     if (!body.ok()) {
+      if (api.state == State::kAnswering) api.state = State::kInit;
       (void)co_await exchange.respond(broken_body(body.error(), api.limits.error_bytes));
       co_return;
     }
-    if (api.state == State::kInit) {
+    if (api.state == State::kAnswering) {
       api.state = State::kInitFailed;
       const std::string type(exchange.head().headers.get("Lambda-Runtime-Function-Error-Type"));
       if (api.events != nullptr) api.events->on_init_error(posted_fault(type, std::move(*body)));

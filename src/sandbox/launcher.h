@@ -168,7 +168,7 @@ class Launcher {
   struct UnpackLimits {
     std::uint64_t bytes_max = 262'144'000;  // Lambda's unzipped limit
     std::uint32_t entries_max = 50'000;
-    std::uint32_t ratio_max = 200;          // unpacked to packed, above 1 MiB unpacked
+    std::uint32_t ratio_max = 1100;         // unpacked to packed, above 1 MiB: deflate reaches 1032, so more means lying headers
     std::uint32_t path_max = 4096;
     std::uint32_t depth_max = 64;
   };

@@ -14,7 +14,8 @@ using base::ErrorCode;
 using base::Result;
 
 Error invalid(std::string_view name, std::string_view value, std::string_view allowed) {
-  return Error(ErrorCode::kInvalidArgument, "setting " + std::string(name) + ": \"" + std::string(value) + "\" is not allowed; it must be " + std::string(allowed));
+  return Error(ErrorCode::kInvalidArgument,
+               "setting " + std::string(name) + ": \"" + std::string(value) + "\" is not allowed; it must be " + std::string(allowed));
 }
 
 Result<std::uint64_t> parse_number(std::string_view text) {
@@ -52,8 +53,10 @@ Apply text(std::string Config::* member) {
 Apply address(std::string Config::* member) {
   return [member](Config& config, std::string_view name, std::string_view value) -> Result<void> {
     const std::size_t colon = value.rfind(':');
-    const auto port = colon == std::string_view::npos ? Result<std::uint64_t>(Error(ErrorCode::kInvalidArgument, "")) : parse_number(value.substr(colon + 1));
-    if (!port.ok() || *port > 65535 || colon == 0) return invalid(name, value, "HOST:PORT, such as 127.0.0.1:9000 (port 0 picks a free one)");
+    const auto port = colon == std::string_view::npos ? Result<std::uint64_t>(Error(ErrorCode::kInvalidArgument, ""))
+                                                      : parse_number(value.substr(colon + 1));
+    if (!port.ok() || *port > 65535 || colon == 0)
+      return invalid(name, value, "HOST:PORT, such as 127.0.0.1:9000 (port 0 picks a free one)");
     config.*member = value;
     return {};
   };
@@ -78,7 +81,8 @@ Apply duration(base::Duration Config::* member) {
 Apply count(std::uint32_t Config::* member, std::uint32_t min, std::uint32_t max) {
   return [member, min, max](Config& config, std::string_view name, std::string_view value) -> Result<void> {
     const auto parsed = parse_number(value);
-    if (!parsed.ok() || *parsed < min || *parsed > max) return invalid(name, value, "a number from " + std::to_string(min) + " to " + std::to_string(max));
+    if (!parsed.ok() || *parsed < min || *parsed > max)
+      return invalid(name, value, "a number from " + std::to_string(min) + " to " + std::to_string(max));
     config.*member = static_cast<std::uint32_t>(*parsed);
     return {};
   };
@@ -153,24 +157,36 @@ const std::vector<Rule>& rules() {
       {{"data", "DIR", "where everything is kept (default ./mayfly-data)"}, text(&Config::data)},
       {{"account", "DIGITS", "account id in every ARN (default 000000000000)"}, apply_account},
       {{"region", "NAME", "region in every ARN and signature (default us-east-1)"}, apply_region},
-      {{"access-key", "KEY", "access key of the account; default: made at first start, kept in DIR/credentials.json"}, text(&Config::access_key)},
-      {{"secret-key", "SECRET", "its secret; prefer MAYFLY_SECRET_KEY or the file, as flags show in the process list"}, text(&Config::secret_key)},
-      {{"user", "NAME|UID", "whom the server becomes when started as root (default: mayfly if it exists, else uid 64900)"}, text(&Config::user)},
+      {{"access-key", "KEY", "access key of the account; default: made at first start, kept in DIR/credentials.json"},
+       text(&Config::access_key)},
+      {{"secret-key", "SECRET", "its secret; prefer MAYFLY_SECRET_KEY or the file, as flags show in the process list"},
+       text(&Config::secret_key)},
+      {{"user", "NAME|UID", "whom the server becomes when started as root (default: mayfly if it exists, else uid 64900)"},
+       text(&Config::user)},
       {{"log-level", "LEVEL", "debug, info, warning or error (default info)"},
-       one_of(&Config::log_level, {{"debug", base::LogLevel::kDebug}, {"info", base::LogLevel::kInfo}, {"warning", base::LogLevel::kWarning}, {"error", base::LogLevel::kError}})},
+       one_of(&Config::log_level, {{"debug", base::LogLevel::kDebug},
+                                   {"info", base::LogLevel::kInfo},
+                                   {"warning", base::LogLevel::kWarning},
+                                   {"error", base::LogLevel::kError}})},
       {{"log-format", "FORMAT", "text or json (default text)"},
        one_of(&Config::log_format, {{"text", base::LogFormat::kText}, {"json", base::LogFormat::kJson}})},
-      {{"concurrency", "N", "execution environments that may be busy at once, the account's concurrency (default 1000)"}, count(&Config::concurrency, 1, 100'000)},
+      {{"concurrency", "N", "execution environments that may be busy at once, the account's concurrency (default 1000)"},
+       count(&Config::concurrency, 1, 100'000)},
       {{"environments", "N", "execution environments in all, idle ones included (default 2000)"}, count(&Config::environments, 1, 200'000)},
-      {{"queue-per-function", "N", "invocations of one function that may wait (default 1000)"}, count(&Config::queue_per_function, 0, 1'000'000)},
+      {{"queue-per-function", "N", "invocations of one function that may wait (default 1000)"},
+       count(&Config::queue_per_function, 0, 1'000'000)},
       {{"idle-timeout", "DURATION", "idle environments end after this (default 10m)"}, duration(&Config::idle_timeout)},
       {{"freeze-after", "DURATION", "an idle environment is frozen after this (default 10ms)"}, duration(&Config::freeze_after)},
-      {{"shutdown-timeout", "DURATION", "longest wait for running invocations at SIGTERM (default 15m)"}, duration(&Config::shutdown_timeout)},
-      {{"cpu-quota", "on|off", "hard CPU quota of 1 vCPU per 1,769 MB (default on); off leaves only the weight"}, on_off(&Config::cpu_quota)},
+      {{"shutdown-timeout", "DURATION", "longest wait for running invocations at SIGTERM (default 15m)"},
+       duration(&Config::shutdown_timeout)},
+      {{"cpu-quota", "on|off", "hard CPU quota of 1 vCPU per 1,769 MB (default on); off leaves only the weight"},
+       on_off(&Config::cpu_quota)},
       {{"network", "on|off", "functions reach outside networks through NAT (default on)"}, on_off(&Config::network)},
       {{"network-cidr", "CIDR", "addresses given to environments (default 100.88.0.0/16)"}, text(&Config::network_cidr)},
       {{"network-deny", "CIDR,...", "networks that functions may not reach, beside those never reachable"}, list(&Config::network_deny)},
-      {{"resolvers", "IP[:PORT],...", "DNS servers asked for functions (default: those of /etc/resolv.conf; they may be on the host's loopback)"}, list(&Config::resolvers)},
+      {{"resolvers", "IP[:PORT],...",
+        "DNS servers asked for functions (default: those of /etc/resolv.conf; they may be on the host's loopback)"},
+       list(&Config::resolvers)},
       {{"stand-in", "POLICY", "nearest: a near interpreter version may stand in for a missing one; off: never (default nearest)"},
        one_of<std::string>(&Config::stand_in, {{"nearest", "nearest"}, {"off", "off"}})},
       {{"runtime-paths", "DIR,...", "further directories searched for interpreters"}, list(&Config::runtime_paths)},
@@ -222,7 +238,8 @@ Result<void> apply_file(Config& config, const std::string& path) {
     if (row.empty() || row.front() == '#') continue;
     const std::size_t equals = row.find('=');
     const std::string where = path + ":" + std::to_string(line);
-    if (equals == std::string_view::npos) return Error(ErrorCode::kInvalidArgument, where + ": expected \"name = value\", found \"" + std::string(row) + "\"");
+    if (equals == std::string_view::npos)
+      return Error(ErrorCode::kInvalidArgument, where + ": expected \"name = value\", found \"" + std::string(row) + "\"");
     MAYFLY_TRY(apply_setting(config, trim(row.substr(0, equals)), trim(row.substr(equals + 1))).with_context(where));
   }
   return {};
@@ -235,7 +252,8 @@ Result<Config> load_config(const std::string& config_file, const std::vector<std
   for (const Setting& setting : settings()) {
     const std::string prefix = variable_name(setting.name) + "=";
     for (const std::string& entry : environment) {
-      if (entry.starts_with(prefix)) MAYFLY_TRY(apply_setting(config, setting.name, std::string_view(entry).substr(prefix.size())).with_context("environment"));
+      if (entry.starts_with(prefix))
+        MAYFLY_TRY(apply_setting(config, setting.name, std::string_view(entry).substr(prefix.size())).with_context("environment"));
     }
   }
   for (const auto& [name, value] : flags) MAYFLY_TRY(apply_setting(config, name, value));
@@ -255,7 +273,8 @@ Result<base::Duration> parse_duration(std::string_view text) {
     if (unit == "m" && number <= 525'600) return base::Duration(std::chrono::minutes(number));
     if (unit == "h" && number <= 8'760) return base::Duration(std::chrono::hours(number));
   }
-  return Error(ErrorCode::kInvalidArgument, "\"" + std::string(text) + "\" is not a duration such as 500ms, 10s, 15m or 2h (at most a year)");
+  return Error(ErrorCode::kInvalidArgument,
+               "\"" + std::string(text) + "\" is not a duration such as 500ms, 10s, 15m or 2h (at most a year)");
 }
 
 Result<std::uint64_t> parse_bytes(std::string_view text) {
@@ -263,7 +282,8 @@ Result<std::uint64_t> parse_bytes(std::string_view text) {
   MAYFLY_ASSIGN(const std::uint64_t number, parse_number(text.substr(0, unit_at)));
   const std::string_view unit = text.substr(unit_at);
   const unsigned shift = unit.empty() ? 0 : unit == "KB" ? 10 : unit == "MB" ? 20 : unit == "GB" ? 30 : unit == "TB" ? 40 : 64;
-  if (shift == 64 || number > (UINT64_MAX >> shift)) return Error(ErrorCode::kInvalidArgument, "\"" + std::string(text) + "\" is not a size such as 64MB or 4GB");
+  if (shift == 64 || number > (UINT64_MAX >> shift))
+    return Error(ErrorCode::kInvalidArgument, "\"" + std::string(text) + "\" is not a size such as 64MB or 4GB");
   return number << shift;
 }
 

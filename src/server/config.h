@@ -20,8 +20,8 @@ struct Config {
   std::string data = "./mayfly-data";
   std::string account = "000000000000";
   std::string region = "us-east-1";
-  std::string access_key, secret_key;   // empty: made at first start and kept in the data directory
-  std::string user;                     // "" = mayfly if there is such a user, else uid 64900; root only
+  std::string access_key, secret_key;  // empty: made at first start and kept in the data directory
+  std::string user;                    // "" = mayfly if there is such a user, else uid 64900; root only
   base::LogLevel log_level = base::LogLevel::kInfo;
   base::LogFormat log_format = base::LogFormat::kText;
 
@@ -32,13 +32,13 @@ struct Config {
   base::Duration freeze_after = std::chrono::milliseconds(10);
   base::Duration shutdown_timeout = std::chrono::seconds(900);
   bool cpu_quota = true;
-  bool network = true;                  // false: no function reaches outside networks
+  bool network = true;  // false: no function reaches outside networks
   std::string network_cidr = "100.88.0.0/16";
   std::vector<std::string> network_deny;
-  std::vector<std::string> resolvers;   // "ADDRESS" or "ADDRESS:PORT"; empty: those of /etc/resolv.conf
-  std::string stand_in = "nearest";     // "nearest" or "off"
-  std::vector<std::string> runtime_paths;            // further directories searched for interpreters
-  std::map<std::string, std::string> runtimes;       // "python3.12" -> interpreter path
+  std::vector<std::string> resolvers;           // "ADDRESS" or "ADDRESS:PORT"; empty: those of /etc/resolv.conf
+  std::string stand_in = "nearest";             // "nearest" or "off"
+  std::vector<std::string> runtime_paths;       // further directories searched for interpreters
+  std::map<std::string, std::string> runtimes;  // "python3.12" -> interpreter path
   std::uint64_t log_group_bytes = 256ULL << 20U;
   std::uint64_t log_total_bytes = 4ULL << 30U;
   std::uint32_t log_days = 14;
@@ -46,8 +46,8 @@ struct Config {
 
 // What documentation, `--help` and the parser are made of.
 struct Setting {
-  std::string_view name;       // "idle-timeout"; the variable is MAYFLY_IDLE_TIMEOUT
-  std::string_view value;      // placeholder in help: "DURATION"
+  std::string_view name;   // "idle-timeout"; the variable is MAYFLY_IDLE_TIMEOUT
+  std::string_view value;  // placeholder in help: "DURATION"
   std::string_view help;
 };
 [[nodiscard]] const std::vector<Setting>& settings();

@@ -28,10 +28,20 @@ TEST(Config, NamesFileAndLineOfAMistake) {
 
 TEST(Config, RefusesWhatIsOutOfRange) {
   Config config;
-  for (const auto& [name, value] : std::vector<std::pair<std::string, std::string>>{{"account", "123"}, {"account", "12345678901x"}, {"api", "localhost"},
-                                                                                   {"api", ":1"}, {"api", "h:99999"}, {"concurrency", "0"}, {"concurrency", "-1"},
-                                                                                   {"idle-timeout", "5"}, {"idle-timeout", "99999999h"}, {"cpu-quota", "maybe"},
-                                                                                   {"log-total-bytes", "1"}, {"runtimes", "python3.12"}, {"no-such", "1"}, {"region", "EU"}}) {
+  for (const auto& [name, value] : std::vector<std::pair<std::string, std::string>>{{"account", "123"},
+                                                                                    {"account", "12345678901x"},
+                                                                                    {"api", "localhost"},
+                                                                                    {"api", ":1"},
+                                                                                    {"api", "h:99999"},
+                                                                                    {"concurrency", "0"},
+                                                                                    {"concurrency", "-1"},
+                                                                                    {"idle-timeout", "5"},
+                                                                                    {"idle-timeout", "99999999h"},
+                                                                                    {"cpu-quota", "maybe"},
+                                                                                    {"log-total-bytes", "1"},
+                                                                                    {"runtimes", "python3.12"},
+                                                                                    {"no-such", "1"},
+                                                                                    {"region", "EU"}}) {
     EXPECT_FALSE(apply_setting(config, name, value).ok()) << name << "=" << value;
   }
   EXPECT_FALSE(load_config("", {}, {{"access-key", "AKIA"}}).ok());

@@ -21,7 +21,7 @@ struct ServerIdentity {
 class DataDirectory {
  public:
   // Makes the directory and its parts, gives them to `owner` (root only), takes the lock. kAlreadyExists names the pid of the
-  // server that holds it.
+  // server that holds it; kPermissionDenied when the directory is somebody else's. Follows no link inside.
   [[nodiscard]] static base::Result<DataDirectory> open(const std::string& path, ServerIdentity owner);
 
   [[nodiscard]] const std::string& path() const { return path_; }          // absolute
@@ -35,8 +35,8 @@ class DataDirectory {
   [[nodiscard]] std::string runtimes() const { return path_ + "/runtimes"; }  // bootstraps
   [[nodiscard]] std::string logs() const { return path_ + "/logs"; }
 
-  // Writes the bootstraps carried in the program, replacing those of another version.
-  [[nodiscard]] base::Result<void> write_runtimes(ServerIdentity owner) const;
+  // Writes the bootstraps carried in the program, replacing those of another version. As the server's own uid, not as root.
+  [[nodiscard]] base::Result<void> write_runtimes() const;
   // server.json: how clients on this machine find the server. Removed at the end.
   [[nodiscard]] base::Result<void> write_server_json(const std::string& json) const;
   void remove_server_json() const;

@@ -31,7 +31,8 @@ struct Check {
   std::string remedy;
 };
 
-Check check_of(const std::string& name, bool good, const std::string& detail, const std::string& otherwise, const std::string& remedy, bool fatal = false) {
+Check check_of(const std::string& name, bool good, const std::string& detail, const std::string& otherwise, const std::string& remedy,
+               bool fatal = false) {
   if (good) return {name, "ok", detail, ""};
   return {name, fatal ? "failed" : "warning", otherwise, remedy};
 }
@@ -42,7 +43,8 @@ Check check_kernel() {
   int major = 0;
   int minor = 0;
   std::sscanf(system.release, "%d.%d", &major, &minor);
-  return check_of("kernel", major > 5 || (major == 5 && minor >= 12), std::string("Linux ") + system.release, std::string("Linux ") + system.release + " is older than 5.12",
+  return check_of("kernel", major > 5 || (major == 5 && minor >= 12), std::string("Linux ") + system.release,
+                  std::string("Linux ") + system.release + " is older than 5.12",
                   "upgrade the kernel: sandboxes need mount_setattr, openat2 and clone3", true);
 }
 
@@ -65,7 +67,9 @@ Check check_disk(const std::string& directory) {
   std::snprintf(text, sizeof text, "a durable write takes %.2f ms (median of %zu)", median, times.size());
   std::error_code ec;
   const auto space = std::filesystem::space(directory, ec);
-  if (!ec && space.available < (1ULL << 30U)) return {"disk", "warning", std::string(text) + "; only " + std::to_string(space.available >> 20U) + " MB are free", "free space: deploys and logs need it"};
+  if (!ec && space.available < (1ULL << 30U))
+    return {"disk", "warning", std::string(text) + "; only " + std::to_string(space.available >> 20U) + " MB are free",
+            "free space: deploys and logs need it"};
   return check_of("disk", median < 20, text, text, "a disk this slow delays every deploy; put --data on a faster one");
 }
 
@@ -73,16 +77,22 @@ void check_capabilities(std::vector<Check>& checks, const sandbox::HostCapabilit
   checks.push_back(check_of("privilege", host.privileged, "runs as root: every layer of isolation is there", "runs without root",
                             "start the server as root for memory limits, outside networks and disk-backed /tmp; it gives root up itself"));
   const auto controller = [](const std::string& version) { return "cgroup " + version; };
-  checks.push_back(check_of("memory limit", host.memory_limit, controller(host.memory_controller), "no memory controller: MemorySize is not enforced",
+  checks.push_back(check_of("memory limit", host.memory_limit, controller(host.memory_controller),
+                            "no memory controller: MemorySize is not enforced",
                             "delegate the memory controller to this user (systemd: Delegate=yes), or start as root"));
-  checks.push_back(check_of("cpu quota", host.cpu_quota, controller(host.cpu_controller), "no cpu controller: the CPU share of MemorySize is not enforced",
+  checks.push_back(check_of("cpu quota", host.cpu_quota, controller(host.cpu_controller),
+                            "no cpu controller: the CPU share of MemorySize is not enforced",
                             "delegate the cpu controller to this user, or start as root"));
-  checks.push_back(check_of("process limit", host.process_limit, controller(host.pids_controller), "no pids controller", "delegate the pids controller to this user, or start as root"));
-  checks.push_back(check_of("freezer", host.freezer, controller(host.freezer_controller), "idle environments cannot be frozen", "mount cgroup v2 or the v1 freezer"));
+  checks.push_back(check_of("process limit", host.process_limit, controller(host.pids_controller), "no pids controller",
+                            "delegate the pids controller to this user, or start as root"));
+  checks.push_back(check_of("freezer", host.freezer, controller(host.freezer_controller), "idle environments cannot be frozen",
+                            "mount cgroup v2 or the v1 freezer"));
   checks.push_back(check_of("network", host.outside_network, "NAT with veth and nftables", "functions reach no outside network",
                             "start as root with nftables installed (apt-get install nftables)"));
-  checks.push_back(check_of("tmp", host.disk_tmp, "disk-backed images", "/tmp is in memory", "start as root on a kernel with loop devices, with e2fsprogs installed"));
-  checks.push_back(check_of("seccomp", host.seccomp, "system call filter", "no system call filter", "use a kernel with CONFIG_SECCOMP_FILTER", true));
+  checks.push_back(check_of("tmp", host.disk_tmp, "disk-backed images", "/tmp is in memory",
+                            "start as root on a kernel with loop devices, with e2fsprogs installed"));
+  checks.push_back(
+      check_of("seccomp", host.seccomp, "system call filter", "no system call filter", "use a kernel with CONFIG_SECCOMP_FILTER", true));
   for (const std::string& note : host.notes) checks.push_back({"note", "warning", note, "see above"});
 }
 
@@ -97,7 +107,8 @@ Check check_server(const std::string& data) {
   request.timeout = std::chrono::seconds(5);
   const auto answer = net::blocking_request(request);
   if (!answer.ok()) return {"server", "failed", answer.error().message(), "look at the server's log; start it again if it has ended"};
-  return check_of("server", answer->status == 200, "ready at " + std::string(api->get_string()), "not ready: " + answer->body, "look at the server's log", true);
+  return check_of("server", answer->status == 200, "ready at " + std::string(api->get_string()), "not ready: " + answer->body,
+                  "look at the server's log", true);
 }
 
 std::vector<Check> examine(const std::string& data) {
@@ -112,12 +123,15 @@ std::vector<Check> examine(const std::string& data) {
   config.server_uid = geteuid();
   config.server_gid = getegid();
   for (const std::string& directory : {config.code_directory, config.scratch_directory, config.bootstrap_directory}) {
-    if (const auto made = base::make_directories(directory); !made.ok()) checks.push_back({"sandbox", "failed", made.error().message(), "make the temporary directory writable"});
+    if (const auto made = base::make_directories(directory); !made.ok())
+      checks.push_back({"sandbox", "failed", made.error().message(), "make the temporary directory writable"});
   }
   {
     const auto launcher = sandbox::Launcher::fork_off(config);
-    if (launcher.ok()) check_capabilities(checks, (*launcher)->capabilities());
-    else checks.push_back({"sandbox", "failed", launcher.error().message(), "functions cannot run here until this is mended"});
+    if (launcher.ok())
+      check_capabilities(checks, (*launcher)->capabilities());
+    else
+      checks.push_back({"sandbox", "failed", launcher.error().message(), "functions cannot run here until this is mended"});
   }
   (void)base::remove_tree(scratch).ok();
   std::error_code ec;
@@ -129,7 +143,8 @@ std::vector<Check> examine(const std::string& data) {
 void print(const std::vector<Check>& checks, bool as_json) {
   if (as_json) {
     json::array rows;
-    for (const Check& check : checks) rows.push_back(json::object{{"name", check.name}, {"status", check.status}, {"detail", check.detail}, {"remedy", check.remedy}});
+    for (const Check& check : checks)
+      rows.push_back(json::object{{"name", check.name}, {"status", check.status}, {"detail", check.detail}, {"remedy", check.remedy}});
     std::cout << base::pretty_json(json::object{{"checks", rows}});
     return;
   }

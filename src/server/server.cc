@@ -6,10 +6,10 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
-#include <boost/asio/signal_set.hpp>
-#include <boost/json.hpp>
 #include <algorithm>
 #include <atomic>
+#include <boost/asio/signal_set.hpp>
+#include <boost/json.hpp>
 #include <iostream>
 #include <set>
 
@@ -55,8 +55,8 @@ Result<Foundations> lay_foundations(const Config& config) {
   MAYFLY_ASSIGN(DataDirectory data, DataDirectory::open(config.data, identity));
   MAYFLY_ASSIGN(base::UniqueFd api_socket, net::listen_tcp(config.api).with_context("setting api"));
   MAYFLY_ASSIGN(base::UniqueFd gateway_socket, net::listen_tcp(config.gateway).with_context("setting gateway"));
-  for (const std::string& resolver : config.resolvers) MAYFLY_TRY(backend::parse_resolver(resolver).and_then([](auto&&) { return Result<void>(); }).with_context("setting resolvers"));
-  MAYFLY_TRY(data.write_runtimes(identity));
+  for (const std::string& resolver : config.resolvers)
+    MAYFLY_TRY(backend::parse_resolver(resolver).and_then([](auto&&) { return Result<void>(); }).with_context("setting resolvers"));
   runtime::CatalogueOptions options;
   options.interpreters = config.runtimes;
   options.search_paths = config.runtime_paths;
@@ -68,7 +68,10 @@ Result<Foundations> lay_foundations(const Config& config) {
   launcher_config.code_directory = data.code();
   launcher_config.scratch_directory = data.scratch();
   launcher_config.bootstrap_directory = data.runtimes();
-  for (const runtime::RootPlan& root : runtimes.roots()) launcher_config.roots.push_back({.id = root.id, .directory = "/", .extra_binds = root.extra_binds});
+  for (const runtime::RootPlan& root : runtimes.roots())
+    launcher_config.roots.push_back({.id = root.id, .directory = "/", .extra_binds = root.extra_binds});
+  // Limits that count per uid are the host's: two servers take different uids.
+  launcher_config.uid_base += static_cast<std::uint32_t>(std::stoul(data.instance(), nullptr, 16) % 1024) * launcher_config.uid_count;
   launcher_config.server_uid = identity.uid;
   launcher_config.server_gid = identity.gid;
   launcher_config.network_cidr = config.network_cidr;
@@ -78,10 +81,14 @@ Result<Foundations> lay_foundations(const Config& config) {
 
   MAYFLY_ASSIGN(std::string reachable, sandbox::drop_privileges(identity.uid, identity.gid, data.path()));
   data.moved_to(std::move(reachable));
+  data.remove_server_json();  // of a server that was killed
+  MAYFLY_TRY(data.write_runtimes());
   return Foundations{identity, std::move(api_socket), std::move(gateway_socket), std::move(data), std::move(runtimes), std::move(launcher)};
 }
 
-std::string url_of(const std::string& address, std::uint16_t port) { return "http://" + address.substr(0, address.rfind(':')) + ":" + std::to_string(port); }
+std::string url_of(const std::string& address, std::uint16_t port) {
+  return "http://" + address.substr(0, address.rfind(':')) + ":" + std::to_string(port);
+}
 
 std::string runtimes_page(const runtime::RuntimeCatalogue& runtimes) {
   json::array rows;
@@ -94,7 +101,8 @@ std::string runtimes_page(const runtime::RuntimeCatalogue& runtimes) {
 // Everything that runs. Members stand in order of dependence: the last made is the first to go.
 class Platform {
  public:
-  Platform(const Config& config, Foundations& foundations, base::TimePoint started) : config_(config), foundations_(foundations), started_(started) {}
+  Platform(const Config& config, Foundations& foundations, base::TimePoint started)
+      : config_(config), foundations_(foundations), started_(started) {}
 
   Result<void> assemble();
   // Serves until SIGTERM or SIGINT, then finishes what runs. The exit code.
@@ -150,7 +158,8 @@ Result<void> Platform::open_stores() {
   limits.age_max = std::chrono::hours(24 * config_.log_days);
   MAYFLY_ASSIGN(segments_, store::open_log_segments(data.logs(), limits, clock_));
   logs_ = std::make_unique<observe::LogStore>(*segments_);
-  MAYFLY_ASSIGN(credentials_, access::CredentialStore::open(data.path() + "/credentials.json", config_.account, {config_.access_key, config_.secret_key}));
+  MAYFLY_ASSIGN(credentials_, access::CredentialStore::open(data.path() + "/credentials.json", config_.account,
+                                                            {config_.access_key, config_.secret_key}));
   return {};
 }
 
@@ -182,7 +191,8 @@ void Platform::make_backend() {
           .clock = clock_,
           .issue_credentials = [this](const backend::EnvironmentIdentity& identity) { return issue_credentials(identity); },
           .revoke_credentials = [this](const std::string& access_key) { credentials_->revoke(access_key); },
-          .data_handler = [this](const backend::EnvironmentIdentity& identity) { return api::data_handler(*context_, identity.access_key); },
+          .data_handler =
+              [this](const backend::EnvironmentIdentity& identity) { return api::data_handler(*context_, identity.access_key); },
           .on_launcher_lost =
               [this](const Error& error) {
                 base::log_error("the launcher is gone, and every environment with it; the server ends", {{"cause", error.message()}});
@@ -205,7 +215,8 @@ Result<void> Platform::open_registry() {
     return backend_->prepare_code(code_id, std::move(archive));
   };
   const auto discard = [this](const std::string& code_id) { backend_->remove_code(code_id); };
-  MAYFLY_ASSIGN(registry_, engine::FunctionRegistry::open(*catalogue_, *blobs_, prepare, discard, {config_.account, config_.region}, clock_));
+  MAYFLY_ASSIGN(registry_,
+                engine::FunctionRegistry::open(*catalogue_, *blobs_, prepare, discard, {config_.account, config_.region}, clock_));
   registry_->on_change([this](const std::string& name) {
     backend_->drop_outdated(name, [this](const engine::FunctionVersion& version) { return is_current(version); });
   });
@@ -218,8 +229,13 @@ Result<void> Platform::ready() const {
 }
 
 void Platform::open_doors() {
-  context_ = std::make_unique<api::ApiContext>(api::ApiContext{
-      .registry = *registry_, .invoker = *backend_, .credentials = *credentials_, .logs = *logs_, .metrics = metrics_, .pool = pool_, .clock = clock_});
+  context_ = std::make_unique<api::ApiContext>(api::ApiContext{.registry = *registry_,
+                                                               .invoker = *backend_,
+                                                               .credentials = *credentials_,
+                                                               .logs = *logs_,
+                                                               .metrics = metrics_,
+                                                               .pool = pool_,
+                                                               .clock = clock_});
   context_->concurrency_max = config_.concurrency;
   context_->check_runtime = [this](const std::string& name) { return foundations_.runtimes.check(name); };
   context_->ready = [this] { return ready(); };
@@ -227,8 +243,10 @@ void Platform::open_doors() {
     if (path != "/mayfly/v1/runtimes") return std::nullopt;
     return runtimes_page(foundations_.runtimes);
   };
-  api_ = std::make_unique<net::HttpServer>(loop_.executor(), std::move(foundations_.api_socket), net::ServerLimits{}, api::management_handler(*context_));
-  gateway_ = std::make_unique<net::HttpServer>(loop_.executor(), std::move(foundations_.gateway_socket), net::ServerLimits{}, gateway::public_handler());
+  api_ = std::make_unique<net::HttpServer>(loop_.executor(), std::move(foundations_.api_socket), net::ServerLimits{},
+                                           api::management_handler(*context_));
+  gateway_ = std::make_unique<net::HttpServer>(loop_.executor(), std::move(foundations_.gateway_socket), net::ServerLimits{},
+                                               gateway::public_handler());
 }
 
 void Platform::add_gauges() {
@@ -239,19 +257,22 @@ void Platform::add_gauges() {
     metrics_.add_gauge("environments", "Execution environments by state.", "state=\"" + std::string(state) + "\"",
                        [this, count = member] { return static_cast<double>(backend_->counts().*count); });
   }
-  metrics_.add_gauge("invocations_queued", "Invocations that wait for an environment.", "", [this] { return static_cast<double>(backend_->counts().queued); });
+  metrics_.add_gauge("invocations_queued", "Invocations that wait for an environment.", "",
+                     [this] { return static_cast<double>(backend_->counts().queued); });
   metrics_.add_gauge("functions", "Functions deployed.", "", [this] { return static_cast<double>(registry_->function_count()); });
-  metrics_.add_gauge("http_connections", "Open connections of the API port.", "", [this] { return static_cast<double>(api_->connections()); });
-  metrics_.add_counter("log_events_dropped", "Log events dropped because the writer was behind.", "", [this] { return static_cast<double>(segments_->dropped()); });
+  metrics_.add_gauge("http_connections", "Open connections of the API port.", "",
+                     [this] { return static_cast<double>(api_->connections()); });
+  metrics_.add_counter("log_events_dropped", "Log events dropped because the writer was behind.", "",
+                       [this] { return static_cast<double>(segments_->dropped()); });
 }
 
 Result<void> Platform::announce() {
   const std::string api = url_of(config_.api, api_->port());
   const std::string gateway = url_of(config_.gateway, gateway_->port());
   const double ready_ms = base::to_ms(clock_.now() - started_);
-  const json::object document{{"pid", getpid()},         {"api", api},
-                              {"gateway", gateway},      {"account", config_.account},
-                              {"region", config_.region}, {"instance", foundations_.data.instance()},
+  const json::object document{{"pid", getpid()},           {"api", api},
+                              {"gateway", gateway},        {"account", config_.account},
+                              {"region", config_.region},  {"instance", foundations_.data.instance()},
                               {"version", MAYFLY_VERSION}, {"ready_ms", ready_ms}};
   MAYFLY_TRY(foundations_.data.write_server_json(base::pretty_json(document)));
   base::log_info("ready", {{"api", api}, {"gateway", gateway}, {"data", config_.data}, {"ms", std::to_string(static_cast<int>(ready_ms))}});
@@ -283,7 +304,9 @@ void Platform::restore_missing_code() {
         if (::access((foundations_.data.code() + "/" + code_id).c_str(), F_OK) == 0) continue;
         auto blob = blobs_->open(code_id, true);
         const Result<void> made = blob.ok() ? backend_->prepare_code(code_id, std::move(*blob)) : Result<void>(blob.error());
-        if (!made.ok()) base::log_error("the code of a function cannot be restored", {{"function", version->qualified_arn()}, {"cause", made.error().message()}});
+        if (!made.ok())
+          base::log_error("the code of a function cannot be restored",
+                          {{"function", version->qualified_arn()}, {"cause", made.error().message()}});
       }
     }
     if (page.empty()) return;
@@ -368,7 +391,8 @@ int run_server(const std::vector<std::string>& words) {
   std::vector<std::pair<std::string, std::string>> values;
   for (const Setting& setting : settings()) {
     app.add_option_function<std::string>(
-           "--" + std::string(setting.name), [&values, name = std::string(setting.name)](const std::string& value) { values.emplace_back(name, value); },
+           "--" + std::string(setting.name),
+           [&values, name = std::string(setting.name)](const std::string& value) { values.emplace_back(name, value); },
            std::string(setting.help))
         ->type_name(std::string(setting.value));
   }
@@ -389,7 +413,8 @@ int run_server(const std::vector<std::string>& words) {
 
   auto foundations = lay_foundations(*config);
   if (!foundations.ok()) return fail(foundations.error());
-  for (const std::string& note : foundations->launcher->capabilities().notes) base::log_warning("this host lacks something", {{"note", note}});
+  for (const std::string& note : foundations->launcher->capabilities().notes)
+    base::log_warning("this host lacks something", {{"note", note}});
   int exit_code = 0;
   {
     Platform platform(*config, *foundations, started);

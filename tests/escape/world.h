@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "base/fd.h"
-#include "sandbox/test_support.h"
+#include "sandbox/internal/test_support.h"
 
 namespace mayfly::escape {
 

@@ -26,6 +26,10 @@ using base::Result;
 using net::Awaitable;
 
 constexpr std::uint64_t kSmallBodyMax = 1U << 20U;  // every operation that carries neither code nor payload
+// Bodies held at once. They are read before the signature is proven where the client does not state their hash, so the sum
+// is bounded: for the functions of one environment, and for everybody at the management port.
+constexpr std::uint64_t kDataHeldMax = 32U << 20U;
+constexpr std::uint64_t kManagementHeldMax = 512U << 20U;
 constexpr std::size_t kCodePieceBytes = 256U << 10U;
 
 Error access_denied(std::string message) { return Error(ErrorCode::kPermissionDenied, std::move(message), "AccessDeniedException"); }
@@ -53,6 +57,7 @@ struct Door::Visit {
   std::string operation;  // for metrics and errors
   std::optional<Caller> caller;
   int status = 0;
+  std::uint64_t held_bytes = 0;
 };
 
 Door::Door(ApiContext& context, DoorKind kind, std::string access_key)
@@ -79,6 +84,7 @@ Awaitable<void> Door::serve(net::Exchange& exchange) {
     }
     (void)co_await send(exchange, visit, std::move(response));  // the peer may be gone; nothing is left to tell it
   }
+  held_bytes_ -= visit.held_bytes;
   context_.metrics.on_http_request(visit.service.name, visit.operation, visit.status, context_.clock.now() - started);
 }
 
@@ -99,7 +105,7 @@ Awaitable<Result<void>> Door::answer_from_pool(net::Exchange& exchange, Visit& v
 
 Awaitable<Result<void>> Door::serve_signed(net::Exchange& exchange, Visit& visit, Result<net::SignatureClaim> claim) {
   if (!claim.ok()) co_return std::move(claim).error();
-  if (!access_key_.empty() && claim->access_key != access_key_) {
+  if (kind_ == DoorKind::kData && claim->access_key != access_key_) {
     co_return Error(ErrorCode::kUnauthenticated, "The security token included in the request is invalid.", "UnrecognizedClientException");
   }
   const AuthenticationScope scope{
@@ -122,6 +128,12 @@ Awaitable<Result<void>> Door::serve_signed(net::Exchange& exchange, Visit& visit
 }
 
 Awaitable<Result<std::string>> Door::read_body(net::Exchange& exchange, Visit& visit, std::uint64_t limit, const std::string& operation) {
+  const std::uint64_t expected = std::min(exchange.content_length().value_or(limit), limit);
+  if (held_bytes_ + expected > (kind_ == DoorKind::kData ? kDataHeldMax : kManagementHeldMax)) {
+    co_return Error(ErrorCode::kResourceExhausted, "Too many large requests are being read at once; try again.", "TooManyRequestsException");
+  }
+  held_bytes_ += expected;
+  visit.held_bytes += expected;
   auto body = co_await exchange.read_all(limit);
   if (!body.ok()) {
     if (body.error().code() != ErrorCode::kTooLarge) co_return std::move(body).error();

@@ -41,6 +41,7 @@ class Door {
 
   ApiContext& context_;
   const DoorKind kind_;
+  std::uint64_t held_bytes_ = 0;  // of bodies being read or worked on
   const std::string access_key_;
 };
 

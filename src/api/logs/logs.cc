@@ -307,7 +307,7 @@ Result<net::Response> get_log_events(const LogCall& call) {
   by_time(events);
   json::array shown;
   for (LogEvent& event : events)
-    shown.push_back({{"timestamp", event.timestamp_ms}, {"message", std::move(event.message)}, {"ingestionTime", event.ingested_ms}});
+    shown.push_back({{"timestamp", event.timestamp_ms}, {"message", base::valid_utf8(std::move(event.message))}, {"ingestionTime", event.ingested_ms}});
   json::object body;
   body["events"] = std::move(shown);
   body["nextForwardToken"] = Place{.forward = true, .sequence = span.last}.token();
@@ -389,7 +389,7 @@ Result<net::Response> filter_log_events(const LogCall& call) {
   for (LogEvent& event : found.events) {
     shown.push_back({{"logStreamName", std::move(event.stream)},
                      {"timestamp", event.timestamp_ms},
-                     {"message", std::move(event.message)},
+                     {"message", base::valid_utf8(std::move(event.message))},
                      {"ingestionTime", event.ingested_ms},
                      {"eventId", wide(event.sequence)}});
   }

@@ -19,7 +19,7 @@ namespace {
 net::ServerLimits data_limits() {
   net::ServerLimits limits;
   limits.idle_timeout = std::chrono::hours(1);
-  limits.connections_max = 256;
+  limits.connections_max = 64;
   return limits;
 }
 

@@ -14,7 +14,9 @@ namespace mayfly::cli {
 Command::Command(const std::string& name, const std::string& summary) : app_(summary, "mayfly " + name) {
   app_.add_flag("--json", json_, "print JSON for programs");
   app_.add_option("--data", data_, "data directory of the server (default: MAYFLY_DATA, else ./mayfly-data)");
-  app_.add_option("--endpoint", endpoint_, "address of the server, such as http://127.0.0.1:9000 (default: AWS_ENDPOINT_URL, else found through the data directory)");
+  app_.add_option(
+      "--endpoint", endpoint_,
+      "address of the server, such as http://127.0.0.1:9000 (default: AWS_ENDPOINT_URL, else found through the data directory)");
 }
 
 int Command::run(const std::vector<std::string>& words, const std::function<base::Result<int>()>& action) {

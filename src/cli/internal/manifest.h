@@ -18,9 +18,9 @@ struct Manifest {
   std::string description;
   std::string role;
   std::optional<std::uint32_t> memory_mb, timeout_s, ephemeral_mb;
-  std::string code = ".";              // folder or file, relative to the manifest
-  std::vector<std::string> build;      // shell commands run in the folder first
-  std::string artifact;                // what they make, packaged instead of `code`
+  std::string code = ".";          // folder or file, relative to the manifest
+  std::vector<std::string> build;  // shell commands run in the folder first
+  std::string artifact;            // what they make, packaged instead of `code`
   std::map<std::string, std::string> environment;
   std::vector<std::string> include, exclude;
 };

@@ -21,8 +21,9 @@ using base::Result;
 constexpr std::uint64_t kZipBytesMax = 52'428'800;  // Lambda's limit for direct uploads
 
 const std::vector<std::string>& usual_excludes() {
-  static const std::vector<std::string> globs = {".git/**", ".gitignore", "mayfly.yaml", "mayfly.yml", "event.json", "**/__pycache__/**", "__pycache__/**",
-                                                 "**/*.pyc", "*.pyc", "mayfly-data/**", ".DS_Store"};
+  static const std::vector<std::string> globs = {".git/**",    ".gitignore",        "mayfly.yaml",    "mayfly.yml",
+                                                 "event.json", "**/__pycache__/**", "__pycache__/**", "**/*.pyc",
+                                                 "*.pyc",      "mayfly-data/**",    ".DS_Store"};
   return globs;
 }
 
@@ -67,7 +68,9 @@ Result<std::string> write_zip(const std::vector<File>& files) {
   const std::unique_ptr<archive, decltype(&archive_write_free)> writer(archive_write_new(), &archive_write_free);
   archive_write_set_format_zip(writer.get());
   archive_write_set_bytes_in_last_block(writer.get(), 1);
-  const auto failed = [&] { return Error(ErrorCode::kInternal, std::string("cannot make the package: ") + archive_error_string(writer.get())); };
+  const auto failed = [&] {
+    return Error(ErrorCode::kInternal, std::string("cannot make the package: ") + archive_error_string(writer.get()));
+  };
   if (archive_write_open(writer.get(), &zip, nullptr, append_to_string, nullptr) != ARCHIVE_OK) return failed();
   for (const File& file : files) {
     MAYFLY_ASSIGN(const std::string bytes, base::read_file(file.path, 262'144'000));
@@ -131,7 +134,9 @@ Result<Package> make_package(const std::string& path, const PackageRules& rules)
     MAYFLY_ASSIGN(package.zip, write_zip({{fs::path(path).filename().string(), path, executable}}));
   }
   if (package.zip.size() > kZipBytesMax) {
-    return Error(ErrorCode::kTooLarge, "the package has " + std::to_string(package.zip.size()) + " bytes; Lambda takes 52428800 (50 MB) at most. Exclude what the function does not need (exclude: in mayfly.yaml)");
+    return Error(ErrorCode::kTooLarge,
+                 "the package has " + std::to_string(package.zip.size()) +
+                     " bytes; Lambda takes 52428800 (50 MB) at most. Exclude what the function does not need (exclude: in mayfly.yaml)");
   }
   return package;
 }

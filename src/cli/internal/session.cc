@@ -33,26 +33,40 @@ Result<boost::json::value> read_json_file(const std::string& path) {
 
 Error no_server(const std::string& data, const Error& cause) {
   if (cause.code() == ErrorCode::kPermissionDenied) {
-    return Error(ErrorCode::kPermissionDenied, cause.message() + "; the data directory belongs to the server: use its user (sudo), or set the variables that `mayfly env` prints");
+    return Error(
+        ErrorCode::kPermissionDenied,
+        cause.message() + "; the data directory belongs to the server: use its user (sudo), or set the variables that `mayfly env` prints");
   }
-  return Error(ErrorCode::kUnavailable, "no server was found through the data directory " + data + " (" + cause.message() +
-                                            "); start one with `mayfly server`, or name it with --data DIR, --endpoint URL or AWS_ENDPOINT_URL");
+  return Error(ErrorCode::kUnavailable,
+               "no server was found through the data directory " + data + " (" + cause.message() +
+                   "); start one with `mayfly server`, or name it with --data DIR, --endpoint URL or AWS_ENDPOINT_URL");
 }
 
 ErrorCode code_of_status(int status) {
   switch (status) {
-    case 400: return ErrorCode::kInvalidArgument;
+    case 400:
+      return ErrorCode::kInvalidArgument;
     case 401:
-    case 403: return ErrorCode::kPermissionDenied;
-    case 404: return ErrorCode::kNotFound;
-    case 409: return ErrorCode::kConflict;
-    case 412: return ErrorCode::kPreconditionFailed;
-    case 413: return ErrorCode::kTooLarge;
-    case 429: return ErrorCode::kResourceExhausted;
-    case 501: return ErrorCode::kUnsupported;
-    case 503: return ErrorCode::kUnavailable;
-    case 504: return ErrorCode::kDeadlineExceeded;
-    default: return ErrorCode::kInternal;
+    case 403:
+      return ErrorCode::kPermissionDenied;
+    case 404:
+      return ErrorCode::kNotFound;
+    case 409:
+      return ErrorCode::kConflict;
+    case 412:
+      return ErrorCode::kPreconditionFailed;
+    case 413:
+      return ErrorCode::kTooLarge;
+    case 429:
+      return ErrorCode::kResourceExhausted;
+    case 501:
+      return ErrorCode::kUnsupported;
+    case 503:
+      return ErrorCode::kUnavailable;
+    case 504:
+      return ErrorCode::kDeadlineExceeded;
+    default:
+      return ErrorCode::kInternal;
   }
 }
 
@@ -66,7 +80,8 @@ Error service_error(const net::Response& response) {
     if (type.empty()) type = text_of(*document, "__type");
     if (const std::size_t hash = type.find('#'); hash != std::string::npos) type = type.substr(hash + 1);
   }
-  if (message.empty()) message = "the server answered " + std::to_string(response.status) + (response.body.empty() ? "" : ": " + response.body.substr(0, 500));
+  if (message.empty())
+    message = "the server answered " + std::to_string(response.status) + (response.body.empty() ? "" : ": " + response.body.substr(0, 500));
   // The JSON-1.1 services answer 400 for everything; their types say what it is.
   const ErrorCode code = type.ends_with("NotFoundException") ? ErrorCode::kNotFound : code_of_status(response.status);
   return Error(code, message, type);
@@ -77,8 +92,10 @@ Error service_error(const net::Response& response) {
 Result<Session> Session::open(const std::string& data_option, const std::string& endpoint_option) {
   Session session;
   const std::string from_environment = variable("AWS_ENDPOINT_URL");
-  if (const std::string region = variable("AWS_REGION"); !region.empty()) session.region = region;
-  else if (const std::string other = variable("AWS_DEFAULT_REGION"); !other.empty()) session.region = other;
+  if (const std::string region = variable("AWS_REGION"); !region.empty())
+    session.region = region;
+  else if (const std::string other = variable("AWS_DEFAULT_REGION"); !other.empty())
+    session.region = other;
   session.key = {variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"), variable("AWS_SESSION_TOKEN")};
   session.endpoint = !endpoint_option.empty() ? endpoint_option : data_option.empty() ? from_environment : "";
   if (!session.endpoint.empty() && !session.key.access_key.empty()) {
@@ -141,7 +158,8 @@ Result<boost::json::value> Session::send_json(const Call& call) const {
   return base::parse_json(response.body).with_context("the server's answer");
 }
 
-Result<boost::json::value> Session::send_target(const std::string& service, const std::string& target, const boost::json::value& body) const {
+Result<boost::json::value> Session::send_target(const std::string& service, const std::string& target,
+                                                const boost::json::value& body) const {
   Call call;
   call.service = service;
   call.method = "POST";

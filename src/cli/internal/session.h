@@ -16,8 +16,8 @@ namespace mayfly::cli {
 struct Call {
   std::string service = "lambda";
   std::string method = "GET";
-  std::string path = "/";                                       // already percent-encoded
-  std::vector<std::pair<std::string, std::string>> query;       // not encoded
+  std::string path = "/";                                  // already percent-encoded
+  std::vector<std::pair<std::string, std::string>> query;  // not encoded
   std::vector<std::pair<std::string, std::string>> headers;
   std::string body;
   std::chrono::seconds timeout{60};
@@ -35,12 +35,13 @@ class Session {
   // The same with a JSON body in and out; an empty answer is an empty object.
   [[nodiscard]] base::Result<boost::json::value> send_json(const Call& call) const;
   // CloudWatch Logs and the other services that name their operation in X-Amz-Target.
-  [[nodiscard]] base::Result<boost::json::value> send_target(const std::string& service, const std::string& target, const boost::json::value& body) const;
+  [[nodiscard]] base::Result<boost::json::value> send_target(const std::string& service, const std::string& target,
+                                                             const boost::json::value& body) const;
 
-  std::string endpoint;   // "http://127.0.0.1:9000"
-  std::string gateway;    // "http://127.0.0.1:8080"; empty when unknown
+  std::string endpoint;  // "http://127.0.0.1:9000"
+  std::string gateway;   // "http://127.0.0.1:8080"; empty when unknown
   std::string region = "us-east-1";
-  std::string account;    // empty when unknown
+  std::string account;  // empty when unknown
   net::SigningKey key;
 };
 

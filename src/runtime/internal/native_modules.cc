@@ -36,6 +36,11 @@ NativeModules find_native_modules(const std::string& directory) {
   std::size_t seen = 0;
   fs::recursive_directory_iterator it(directory, fs::directory_options::skip_permission_denied, error);
   for (; !error && it != fs::recursive_directory_iterator() && seen < kEntriesMax; it.increment(error), ++seen) {
+    // Links are not followed: what one points to may be a device that blocks, or the same large file thousands of times.
+    if (it->symlink_status(error).type() != fs::file_type::regular) {
+      error.clear();
+      continue;
+    }
     const std::string name = it->path().filename().string();
     if (const int minor = python_minor_of(name); minor != 0) {
       found.python_minors.insert(minor);

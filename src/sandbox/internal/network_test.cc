@@ -8,6 +8,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <cstdio>
 #include <cstring>
 #include <functional>
 #include <thread>
@@ -150,7 +151,7 @@ std::string outer_address(const SandboxNetwork& network) {
   return inside(network.netns, [] {
     const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     ifreq request{};
-    std::strcpy(request.ifr_name, "eth0");
+    std::snprintf(request.ifr_name, sizeof request.ifr_name, "eth0");
     if (::ioctl(socket.get(), SIOCGIFADDR, &request) != 0) return std::string();
     sockaddr_in name{};
     std::memcpy(&name, &request.ifr_addr, sizeof name);
