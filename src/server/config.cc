@@ -182,7 +182,7 @@ const std::vector<Rule>& rules() {
       {{"cpu-quota", "on|off", "hard CPU quota of 1 vCPU per 1,769 MB (default on); off leaves only the weight"},
        on_off(&Config::cpu_quota)},
       {{"network", "on|off", "functions reach outside networks through NAT (default on)"}, on_off(&Config::network)},
-      {{"network-cidr", "CIDR", "addresses given to environments (default 100.88.0.0/16)"}, text(&Config::network_cidr)},
+      {{"network-cidr", "CIDR", "addresses given to environments (default: a /18 of 100.64.0.0/10, chosen by the data directory)"}, text(&Config::network_cidr)},
       {{"network-deny", "CIDR,...", "networks that functions may not reach, beside those never reachable"}, list(&Config::network_deny)},
       {{"resolvers", "IP[:PORT],...",
         "DNS servers asked for functions (default: those of /etc/resolv.conf; they may be on the host's loopback)"},

@@ -33,7 +33,7 @@ struct Config {
   base::Duration shutdown_timeout = std::chrono::seconds(900);
   bool cpu_quota = true;
   bool network = true;  // false: no function reaches outside networks
-  std::string network_cidr = "100.88.0.0/16";
+  std::string network_cidr;             // "": a /18 of 100.64.0.0/10, chosen by the data directory
   std::vector<std::string> network_deny;
   std::vector<std::string> resolvers;           // "ADDRESS" or "ADDRESS:PORT"; empty: those of /etc/resolv.conf
   std::string stand_in = "nearest";             // "nearest" or "off"

@@ -50,6 +50,13 @@ struct Foundations {
   std::unique_ptr<sandbox::Launcher> launcher;
 };
 
+// Two servers on one host must not give out the same addresses: each takes one of the 256 parts of the shared address space
+// (RFC 6598) that its instance names.
+std::string own_network(const std::string& instance) {
+  const unsigned long part = std::stoul(instance, nullptr, 16) % 256;
+  return "100." + std::to_string(64 + part / 4) + "." + std::to_string(part % 4 * 64) + ".0/18";
+}
+
 Result<Foundations> lay_foundations(const Config& config) {
   MAYFLY_ASSIGN(const ServerIdentity identity, server_identity(config.user));
   MAYFLY_ASSIGN(DataDirectory data, DataDirectory::open(config.data, identity));
@@ -74,7 +81,7 @@ Result<Foundations> lay_foundations(const Config& config) {
   launcher_config.uid_base += static_cast<std::uint32_t>(std::stoul(data.instance(), nullptr, 16) % 1024) * launcher_config.uid_count;
   launcher_config.server_uid = identity.uid;
   launcher_config.server_gid = identity.gid;
-  launcher_config.network_cidr = config.network_cidr;
+  launcher_config.network_cidr = config.network_cidr.empty() ? own_network(data.instance()) : config.network_cidr;
   launcher_config.network_deny = config.network_deny;
   launcher_config.cpu_quota = config.cpu_quota;
   MAYFLY_ASSIGN(std::unique_ptr<sandbox::Launcher> launcher, sandbox::Launcher::fork_off(launcher_config));

