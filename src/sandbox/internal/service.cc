@@ -232,8 +232,13 @@ Result<void> Service::enter_namespaces() {
 }
 
 Result<void> Service::open_directories() {
-  work_ = config_.scratch_directory + "/launcher";
+  // As root not in the scratch directory: that belongs to the server, which could put a link in the place of a directory root works in.
+  work_ = privileged_ ? "/run/mayfly-launcher-" + config_.instance : config_.scratch_directory + "/launcher";
   if (mkdir(work_.c_str(), 0700) != 0 && errno != EEXIST) return errno_error("make " + work_, errno);
+  struct stat made{};
+  if (lstat(work_.c_str(), &made) != 0 || !S_ISDIR(made.st_mode) || made.st_uid != geteuid()) {
+    return base::Error(base::ErrorCode::kPermissionDenied, work_ + " is not a directory of this user; remove it");
+  }
   MAYFLY_ASSIGN(code_, base::open_file(config_.code_directory, O_RDONLY | O_DIRECTORY));
   MAYFLY_ASSIGN(null_, base::open_file("/dev/null", O_RDWR));
   epoll_ = UniqueFd(epoll_create1(EPOLL_CLOEXEC));
