@@ -301,3 +301,27 @@ def test_json_logs(aws, name):
     assert message["level"] == "INFO" and message["requestId"] == raw["ResponseMetadata"]["RequestId"]
     kinds = [line.get("type") for line in lines]
     assert "platform.report" in kinds and "platform.start" in kinds
+
+
+def test_bytes_that_are_no_utf8_leave_the_log_readable(aws, server, name):
+    function(aws, name, "os.write(1, b'before \\xff\\xed\\xa0\\x80 after\\n')\nreturn 1")
+    assert invoke(aws, name)[0] == 1
+    logs = server.client("logs")
+    deadline = time.monotonic() + 5
+    messages = []
+    while time.monotonic() < deadline and not any("before" in message for message in messages):
+        messages = [event["message"] for event in logs.filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]]
+    assert any(re.search("before \ufffd+ after", message) for message in messages), messages
+
+
+def test_a_package_with_very_regular_content_is_no_bomb(aws, name):
+    python_function(aws, name, "import os\ndef handler(e, c):\n    return os.path.getsize('/var/task/zeros')\n", files={"zeros": b"\0" * (20 << 20)})
+    assert invoke(aws, name)[0] == 20 << 20
+
+
+def test_a_node_function_collects_garbage_before_its_memory_runs_out(aws, name):
+    source = "exports.handler = async () => { let kept = []; for (let i = 0; i < 3000; i++) { kept[i % 200] = new Array(20000).fill(i); } return require('v8').getHeapStatistics().heap_size_limit; };"
+    aws.create_function(FunctionName=name, Runtime="nodejs20.x", Role=ROLE, Handler="index.handler", MemorySize=256, Timeout=30, Code={"ZipFile": zip_of({"index.js": source})})
+    answer, error, log, _ = invoke(aws, name)
+    assert error is None, (answer, log)
+    assert answer < 300 << 20

@@ -298,3 +298,24 @@ def test_hostile_archives_change_nothing(server, aws, name):
         assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400, kind
         with pytest.raises(aws.exceptions.ResourceNotFoundException):
             aws.get_function(FunctionName=name)
+
+
+@pytest.mark.parametrize("planted", ["logs", "runtimes", "lock", "code"])
+def test_links_planted_in_the_data_directory_do_not_redirect_root(own_server, tmp_path, planted):
+    if os.geteuid() != 0:
+        pytest.skip("needs root: only a server started by root could be redirected")
+    server = own_server()
+    server.stop()
+    victim = tmp_path / "victim"
+    if planted == "lock":
+        victim.write_text("precious", encoding="ascii")
+    else:
+        victim.mkdir(mode=0o700)
+    path = os.path.join(server.data, planted)
+    subprocess.run(["rm", "-rf", path], check=True)
+    os.symlink(victim, path)
+    refused = subprocess.run([PROGRAM, "server", "--api", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--data", server.data], capture_output=True, text=True, timeout=20, check=False)
+    assert refused.returncode != 0 and planted in refused.stderr, refused
+    assert victim.stat().st_uid == 0 and victim.stat().st_mode & 0o777 in (0o700, 0o644)
+    assert planted != "lock" or victim.read_text(encoding="ascii") == "precious"
+    os.unlink(path)
