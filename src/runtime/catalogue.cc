@@ -259,7 +259,12 @@ Result<LaunchPlan> RuntimeCatalogue::plan(const engine::FunctionVersion& version
   const std::string& runtime = version.config.runtime;
   LaunchPlan plan;
   if (is_provided(runtime)) {
-    if (!is_executable_file(fs::path(code_directory) / "bootstrap")) {
+    const fs::path bootstrap = fs::path(code_directory) / "bootstrap";
+    if (!is_executable_file(bootstrap)) {
+      std::error_code unreadable;
+      if (fs::is_regular_file(bootstrap, unreadable))
+        return Error(ErrorCode::kFunctionFailed, "fork/exec /var/task/bootstrap: permission denied; make it executable (chmod +x)",
+                     "Runtime.InvalidEntrypoint");
       return Error(ErrorCode::kFunctionFailed, "Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]",
                    "Runtime.InvalidEntrypoint");
     }

@@ -120,6 +120,11 @@ TEST_F(CatalogueTest, ABootstrapMustBeThereAndExecutable) {
   const auto refused = detect()->plan(*make_version("provided.al2023"), (root / "bad").string());
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.error().id(), "Runtime.InvalidEntrypoint");
+  EXPECT_EQ(refused.error().message(), "fork/exec /var/task/bootstrap: permission denied; make it executable (chmod +x)");
+  const auto missing = detect()->plan(*make_version("provided.al2023"), (root / "none").string());
+  ASSERT_FALSE(missing.ok());
+  EXPECT_EQ(missing.error().id(), "Runtime.InvalidEntrypoint");
+  EXPECT_TRUE(missing.error().message().starts_with("Couldn't find valid bootstrap(s)")) << missing.error().message();
 }
 
 TEST_F(CatalogueTest, RuntimesThatDoNotExistHereAreRefusedWithWhatDoes) {

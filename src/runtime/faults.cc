@@ -70,7 +70,7 @@ std::string process_fault_text(const ProcessEnd& end, std::uint32_t memory_mb) {
 
 FunctionFault platform_fault(std::string_view error_type, const std::string& request_id, const std::string& message) {
   const std::string text = request_id.empty() ? "Error: " + message : "RequestId: " + request_id + " Error: " + message;
-  return {std::string(error_type), document(error_type, text)};
+  return {std::string(error_type), document(error_type, text), message};
 }
 
 FunctionFault process_fault(const ProcessEnd& end, const std::string& request_id, std::uint32_t memory_mb) {
@@ -79,8 +79,8 @@ FunctionFault process_fault(const ProcessEnd& end, const std::string& request_id
 
 FunctionFault response_too_large(std::uint64_t limit) {
   constexpr std::string_view kType = "Function.ResponseSizeTooLarge";
-  return {std::string(kType),
-          document(kType, "Response payload size exceeded maximum allowed payload size (" + std::to_string(limit) + " bytes).")};
+  const std::string text = "Response payload size exceeded maximum allowed payload size (" + std::to_string(limit) + " bytes).";
+  return {std::string(kType), document(kType, text), text};
 }
 
 std::string checked_error_type(std::string_view type) {

@@ -11,6 +11,7 @@ namespace mayfly::runtime {
 struct FunctionFault {
   std::string error_type;  // "Runtime.ExitError", "Function.Custom", "Runtime.Unknown"
   std::string payload;     // JSON document for the caller
+  std::string cause = {};  // words for the log when the platform found the fault; empty when the function reported it itself
 };
 
 // How the main process of an environment ended.

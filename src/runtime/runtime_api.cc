@@ -255,7 +255,10 @@ struct RuntimeCalls {
   }
 
   static void fail(Impl& api, FunctionFault fault) {
-    api.answer({.failed = true, .payload = std::move(fault.payload), .error_type = std::move(fault.error_type)});
+    api.answer({.failed = true,
+                .payload = std::move(fault.payload),
+                .error_type = std::move(fault.error_type),
+                .cause = std::move(fault.cause)});
   }
 
   static Awaitable<void> response(Impl& api, Exchange& exchange, std::string_view id) {

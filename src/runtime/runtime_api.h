@@ -20,6 +20,7 @@ struct Answer {
   bool failed = false;
   std::string payload;     // empty when the body went to the sink as a stream and nothing failed
   std::string error_type;  // when failed
+  std::string cause = {};  // when the platform found the fault, and not the function: words for the log
 };
 
 // What the runtime did. Called on the loop's thread; must not destroy the RuntimeApi before returning.

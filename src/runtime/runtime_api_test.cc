@@ -77,7 +77,13 @@ class Peer {
 struct Told final : RuntimeEvents, engine::ResponseSink {
   void on_next() override { note("next"); }
   void on_init_error(FunctionFault fault) override { note("init-error " + fault.error_type + " " + fault.payload); }
-  void on_answer(Answer answer) override { note((answer.failed ? "failed " + answer.error_type + " " : "answer ") + answer.payload); }
+  void on_answer(Answer answer) override {
+    {
+      const std::lock_guard lock(mutex);
+      cause = answer.cause;
+    }
+    note((answer.failed ? "failed " + answer.error_type + " " : "answer ") + answer.payload);
+  }
   void on_stream_begin(const std::string& type) override { note("begin " + type); }
   void on_stream_piece(std::string bytes, std::function<void(bool)> taken) override {
     note("piece " + bytes);
@@ -105,6 +111,7 @@ struct Told final : RuntimeEvents, engine::ResponseSink {
   std::mutex mutex;
   std::condition_variable changed;
   std::vector<std::string> lines;
+  std::string cause;  // of the last answer
   bool holding = false, deaf = false;  // set before the piece comes
   std::function<void(bool)> held;
 };
@@ -286,6 +293,7 @@ TEST_F(RuntimeApiTest, ACutStreamIsTruncated) {
   EXPECT_EQ(told->take(), "piece one");
   peer.close();
   EXPECT_TRUE(told->take().starts_with("failed Runtime.TruncatedResponse"));
+  EXPECT_TRUE(told->cause.starts_with("Response was truncated")) << told->cause;
 }
 
 TEST_F(RuntimeApiTest, AStreamPastItsLimitFails) {

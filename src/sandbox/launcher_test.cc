@@ -69,7 +69,7 @@ TEST_F(LauncherTest, NamesAProgramThatCannotBeExecutedAsTheFunctionsFault) {
     const auto started = bench.start(spec);
     ASSERT_FALSE(started.ok()) << program;
     EXPECT_EQ(started.error().id(), "Runtime.InvalidEntrypoint") << started.error().to_string();
-    EXPECT_NE(started.error().message().find("execute"), std::string::npos) << started.error().to_string();
+    EXPECT_NE(started.error().message().find("fork/exec "), std::string::npos) << started.error().to_string();
   }
   auto spec = bench.spec(bench.add_code("true"));
   spec.working_directory = "/var/task/nowhere";

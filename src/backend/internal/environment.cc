@@ -48,8 +48,10 @@ void Environment::adopt(sandbox::Sandbox sandbox, Listeners listeners) {
   if (stopping_) return;
   if (order_.phase == InitPhase::kOwn) log_->init_start(runtime_version_);
   if (!stand_in_.empty()) log_->note(stand_in_);
-  const auto on_message = [log = log_](std::string message, std::optional<base::WallTime> time) {
-    log->function_message(std::move(message), time);
+  (void)measure_memory();
+  const auto on_message = [this](std::string message, std::optional<base::WallTime> time) {  // the readers end before this does
+    if (!initialised_) (void)measure_memory();  // an init that fails may leave no later chance
+    log_->function_message(std::move(message), time);
   };
   output_ =
       std::make_unique<runtime::OutputReader>(executor, std::move(sandbox_->output), std::make_unique<runtime::LineSplitter>(), on_message);
@@ -101,6 +103,7 @@ void Environment::on_next() {
 
 void Environment::on_init_error(runtime::FunctionFault fault) {
   if (stopping_ || initialised_) return;
+  (void)measure_memory();
   init_fault_ = std::move(fault);
   owner_.environment_init_failing(order_.id);
 }
@@ -113,7 +116,10 @@ void Environment::on_answer(runtime::Answer answer) {
   outcome.kind = answer.failed ? OutcomeKind::kFunctionError : OutcomeKind::kSuccess;
   outcome.payload = std::move(answer.payload);
   outcome.error_type = std::move(answer.error_type);
-  report(outcome, run, "success");
+  const bool found_here = !answer.cause.empty();  // nothing of it is in what the function wrote
+  if (found_here) log_->process_ended(invocation_->request_id, answer.cause, outcome.error_type);
+  if (outcome.error_type == "Runtime.TruncatedResponse") truncated_ = invocation_->request_id;
+  report(outcome, run, found_here ? "error" : "success");
   owner_.environment_answered(order_.id, std::move(outcome));
 }
 
@@ -127,6 +133,7 @@ void Environment::send(engine::InvocationPtr invocation, base::Deadline run_dead
   }
   invocation_ = std::move(invocation);
   first_ = first;
+  truncated_.clear();
   const bool redone = order_.phase == InitPhase::kInInvocation && invocation_ == order_.waiting;
   if (!redone) {
     run_began_ = clock_.now();
@@ -204,7 +211,7 @@ void Environment::prepare_stop(StopReason reason) {
 Outcome Environment::conclude(const runtime::ProcessEnd& end) {
   if (timed_out_) return std::move(*timed_out_);
   if (stopping_ && !invocation_) return {};
-  const std::string id = request_id();
+  const std::string id = invocation_ ? request_id() : truncated_;
   drain_output();
   if (end.out_of_memory) memory_seen_ = std::uint64_t{version().config.memory_mb} << 20U;
   runtime::FunctionFault fault = runtime::process_fault(end, id, version().config.memory_mb);

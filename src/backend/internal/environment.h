@@ -90,6 +90,7 @@ class Environment final : public runtime::RuntimeEvents {
   base::TimePoint made_{};
   base::Duration init_{0};
   std::uint64_t memory_seen_ = 0;  // bytes
+  std::string truncated_;          // request id, when the last answer broke off: the process may have ended
   bool initialised_ = false, stopping_ = false, frozen_ = false;
 
   engine::InvocationPtr invocation_;  // running

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -76,6 +77,7 @@ struct Live {
   Cgroup group;
   ScratchMount tmp;
   Sandbox handed_out;  // descriptors until they are sent
+  std::string program;  // the first of its arguments
   std::vector<std::string> code;
   std::vector<ReadyMount> mounts;  // until the child has moved them
   std::uint64_t memory_bytes = 0;
@@ -444,6 +446,7 @@ Result<std::uint32_t> Service::take_user() {
 Result<void> Service::assemble(const SandboxSpec& spec, Live& live) {
   MAYFLY_ASSIGN(live.user, take_user());
   live.memory_bytes = spec.memory_bytes;
+  live.program = spec.arguments.empty() ? std::string() : spec.arguments.front();
   live.code = spec.layer_ids;
   live.code.push_back(spec.code_id);
   Sandbox& sandbox = live.handed_out;
@@ -573,6 +576,20 @@ void Service::terminate(SandboxId id) {
 
 // ---- events of sandboxes
 
+// Why execve refused a program that the function brought, in words that say what to change.
+std::string cannot_execute(const std::string& program, int error) {
+  const std::string what = "fork/exec " + program + ": ";
+  if (error == ENOENT)
+    return what + "no such file or directory: its interpreter (the first line) is missing, or the file has Windows line ends";
+  if (error == EACCES) return what + "permission denied; make it executable (chmod +x)";
+  if (error == ENOEXEC) {
+    utsname machine{};
+    (void)uname(&machine);
+    return what + "exec format error: it is not a program for " + machine.machine + ", nor a script whose first line names its interpreter";
+  }
+  return errno_error("fork/exec " + program, error).message();
+}
+
 Error Service::explain(const Live& live, const StepFailure& failure) const {
   std::string what = step_name(failure.step);
   const auto index = static_cast<std::size_t>(failure.argument);
@@ -583,7 +600,8 @@ Error Service::explain(const Live& live, const StepFailure& failure) const {
   // What the function brought cannot be run: its fault, under the name Lambda gives it.
   const bool missing = failure.error == ENOENT || failure.error == EACCES || failure.error == ENOEXEC || failure.error == ENOTDIR ||
                        failure.error == ELOOP || failure.error == EISDIR;
-  if (failure.step == Step::kExec && missing) return {ErrorCode::kFunctionFailed, cause.message(), "Runtime.InvalidEntrypoint"};
+  if (failure.step == Step::kExec && missing)
+    return {ErrorCode::kFunctionFailed, cannot_execute(live.program, failure.error), "Runtime.InvalidEntrypoint"};
   if (failure.step == Step::kWorkingDirectory && missing) return {ErrorCode::kFunctionFailed, cause.message(), "Runtime.InvalidWorkingDir"};
   return {cause.code() == ErrorCode::kResourceExhausted ? cause.code() : ErrorCode::kInternal, cause.message()};
 }
