@@ -293,6 +293,14 @@ TEST_F(UnpackTest, RefusesBombs) {
   EXPECT_NE(refusal(zip, {.ratio_max = 100}).find("more than 100 times"), std::string::npos);
 }
 
+// LZMA (method 14) with a dictionary of 4 GiB less one byte: the decoder would allocate it before it sees that the data are none.
+TEST_F(UnpackTest, RefusesCompressionThatAllocatesWhatTheArchiveSays) {
+  constexpr std::uint16_t kLzma = 14;
+  const std::string properties("\x09\x04\x05\x00\x5d\xff\xff\xff\xff", 9);
+  const Zip::Entry entry{.name = "a", .content = properties + std::string(32, '\0'), .method = kLzma, .real_size = 150, .real_crc = 1};
+  EXPECT_NE(refusal(Zip().add(entry).bytes()).find("\"stored\" or \"deflated\""), std::string::npos);
+}
+
 TEST_F(UnpackTest, UnpacksThousandsOfFiles) {
   Zip many;
   for (int i = 0; i < 1000; ++i) many.file("d" + std::to_string(i % 50) + "/f" + std::to_string(i), "content");

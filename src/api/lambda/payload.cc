@@ -22,20 +22,23 @@ Error invalid_content(std::string message) {
   return Error(ErrorCode::kInvalidArgument, std::move(message), "InvalidRequestContentException");
 }
 
-// Walks text that is known to be no JSON until it meets what is wrong. `at_` is where Jackson's read position stands.
+// Walks text that the parser refused until it meets what is wrong. `at_` is where Jackson's read position stands.
 class Diagnosis {
  public:
-  explicit Diagnosis(std::string_view text) : text_(text) {}
+  explicit Diagnosis(std::string_view text) : text_(text) {
+    value(0);
+    if (failed()) return;
+    skip_space();
+    if (!ended()) unexpected("Expected end of input: more text follows the JSON value");
+  }
+
+  // Half a surrogate pair as an escape ("\ud800") is JSON by its grammar (RFC 8259, section 8.2), and Jackson, Python and
+  // JavaScript all take it; Boost.JSON does not. Nothing else may be wrong.
+  [[nodiscard]] bool only_lone_surrogates() const { return !failed() && surrogate_escape_ && base::valid_utf8(std::string(text_)) == text_; }
 
   // The complaint and its place, such as "Unexpected character ('}' (code 125)): ...\n at [Source: ...; line: 1, column: 3]".
-  std::string run() {
-    value(0);
-    if (problem_.empty()) {
-      skip_space();
-      if (at_ < text_.size()) unexpected("Expected end of input: more text follows the JSON value");
-    }
-    if (problem_.empty()) report("The text is not valid JSON");
-    return problem_ + "\n at [Source: REDACTED (`StreamReadFeature.INCLUDE_SOURCE_IN_LOCATION` disabled); line: " + std::to_string(line_) +
+  [[nodiscard]] std::string complaint() const {
+    return (failed() ? problem_ : std::string("The text is not valid JSON")) + "\n at [Source: REDACTED (`StreamReadFeature.INCLUDE_SOURCE_IN_LOCATION` disabled); line: " + std::to_string(line_) +
            ", column: " + std::to_string(place_ - line_start_ + 1) + "]";
   }
 
@@ -170,12 +173,18 @@ class Diagnosis {
       return false;
     }
     ++at_;
+    surrogate_escape_ = surrogate_escape_ || is_surrogate(text_.substr(at_, 4));
     for (int i = 0; i < 4; ++i, ++at_) {
       if (!ended() && std::isxdigit(static_cast<unsigned char>(text_[at_])) != 0) continue;
       if (!ended()) unexpected("expected a hex-digit for character escape sequence");
       return false;
     }
     return true;
+  }
+
+  // d800 to dfff.
+  static bool is_surrogate(std::string_view hex) {
+    return hex.size() == 4 && (hex[0] | 0x20) == 'd' && (hex[1] == '8' || hex[1] == '9' || std::isalpha(static_cast<unsigned char>(hex[1])) != 0);
   }
 
   // One character of several bytes. Jackson's read position is past a byte it complains about.
@@ -242,6 +251,7 @@ class Diagnosis {
   std::string_view text_;
   std::size_t at_ = 0, place_ = 0, line_start_ = 0;
   std::size_t line_ = 1;
+  bool surrogate_escape_ = false;
   std::string problem_;
 };
 
@@ -249,7 +259,9 @@ class Diagnosis {
 
 Result<void> check_payload_json(std::string_view payload) {
   if (base::check_json(payload, {.depth_max = kDepthMax, .bytes_max = payload.size()}).ok()) return {};
-  return invalid_content("Could not parse request body into json: Could not parse payload into json: " + Diagnosis(payload).run());
+  const Diagnosis diagnosis(payload);
+  if (diagnosis.only_lone_surrogates()) return {};
+  return invalid_content("Could not parse request body into json: Could not parse payload into json: " + diagnosis.complaint());
 }
 
 Result<std::string> decode_client_context(std::string_view header) {

@@ -23,6 +23,12 @@ TEST(PayloadTest, JsonOfEveryKindPasses) {
     EXPECT_TRUE(check_payload_json(good).ok()) << good;
 }
 
+TEST(PayloadTest, HalfASurrogatePairAsAnEscapePasses) {
+  for (const char* good : {R"("\ud800")", R"({"\uDFFF":["\udc00\ud800", "\ud83d\ude00"]})"}) EXPECT_TRUE(check_payload_json(good).ok()) << good;
+  EXPECT_NE(complaint(R"({"a":"\ud800"]})").find("comma"), std::string::npos);
+  complaint("[\"\\ud800\", \"\xed\xa0\x80\"]");
+}
+
 TEST(PayloadTest, BrokenBytesAreReportedAsTheRealServiceDoes) {
   EXPECT_EQ(complaint("n\x87r\x9e\xe9\xb5\xd7I\xee\x9bmt"),
             std::string(kPrefix) + "Invalid UTF-8 start byte 0x87" + kSource + "line: 1, column: 3]");

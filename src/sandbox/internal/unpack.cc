@@ -161,6 +161,7 @@ class Unpacker {
     if (name == nullptr) name = archive_entry_pathname_utf8(entry);
     if (name == nullptr) return refuse("The archive was refused: entry number " + std::to_string(entries_) + " has an unreadable name.");
     if (archive_entry_is_encrypted(entry) != 0) return refuse_entry(name, "is encrypted");
+    MAYFLY_TRY(check_compression(name, from));
     if (archive_entry_hardlink(entry) != nullptr) return refuse_entry(name, "is a hard link");
     MAYFLY_ASSIGN(const auto parts, split_path(name, limits_));
     const auto type = archive_entry_filetype(entry);
@@ -185,6 +186,14 @@ class Unpacker {
   }
 
  private:
+  // AWS takes stored and deflated entries. The decoders of the others allocate what the archive asks for: LZMA up to 4 GiB. The
+  // format's name tells the method that libarchive is going to use, whichever of the two headers it believed.
+  static Result<void> check_compression(const char* name, archive* from) {
+    const char* format = archive_format_name(from);
+    const std::string_view text = format == nullptr ? "" : format;
+    if (text.ends_with("(uncompressed)") || text.ends_with("(deflation)")) return {};
+    return refuse_entry(name, "is compressed in a way other than \"stored\" or \"deflated\"");
+  }
   Result<UniqueFd> open_beneath(const std::string& path, int flags, unsigned mode) const {
     open_how how{};
     how.flags = static_cast<std::uint64_t>(flags | O_CLOEXEC | O_NOFOLLOW);
