@@ -22,6 +22,7 @@ namespace mayfly::api {
 // loop (its invoker is that loop's); the other parts are shared between loops.
 struct ApiContext {
   engine::FunctionRegistry& registry;
+  engine::CodeStore& code;
   engine::Invoker& invoker;  // called on the loop's thread only
   access::CredentialStore& credentials;
   observe::LogStore& logs;

@@ -109,13 +109,14 @@ class ApiTest : public ::testing::Test {
     directory_ = mkdtemp(pattern.data());
     catalogue_ = *store::open_catalogue(directory_ + "/catalogue.db");
     blobs_ = *store::open_directory_blobs(directory_ + "/blobs");
-    registry_ = *engine::FunctionRegistry::open(
-        *catalogue_, *blobs_, [](const std::string&) { return Result<void>(); }, [](const std::string&) {}, engine::Account{}, clock_);
+    code_ = std::make_unique<engine::CodeStore>(*blobs_, [](const std::string&) { return Result<void>(); }, [](const std::string&) {});
+    registry_ = *engine::FunctionRegistry::open(*catalogue_, *code_, engine::Account{}, clock_);
     credentials_ =
         *access::CredentialStore::open(directory_ + "/credentials.json", "000000000000", {.access_key = kAccessKey, .secret_key = kSecret});
     segments_ = *store::open_log_segments(directory_ + "/logs", {}, clock_);
     logs_ = std::make_unique<observe::LogStore>(*segments_);
     context_.reset(new ApiContext{.registry = *registry_,
+                                  .code = *code_,
                                   .invoker = invoker_,
                                   .credentials = *credentials_,
                                   .logs = *logs_,
@@ -148,6 +149,8 @@ class ApiTest : public ::testing::Test {
   net::Response call(const std::string& method, const std::string& target, const std::string& body = "", net::Headers headers = {}) {
     return send(signed_head(method, target, body, "lambda", std::move(headers)), body);
   }
+  // As a client that waits for the end of a change, which asking for the function is.
+  void wait(const std::string& name = "f") { EXPECT_EQ(call("GET", "/2015-03-31/functions/" + name + "/configuration").status, 200); }
   net::Response create(const std::string& name = "f", const std::string& more = "", const std::string& zip = "a zip") {
     return call("POST", "/2015-03-31/functions",
                 R"({"FunctionName":")" + name +
@@ -189,6 +192,7 @@ class ApiTest : public ::testing::Test {
   base::ManualClock clock_;
   std::unique_ptr<store::Catalogue> catalogue_;
   std::unique_ptr<store::Blobs> blobs_;
+  std::unique_ptr<engine::CodeStore> code_;
   std::unique_ptr<engine::FunctionRegistry> registry_;
   std::unique_ptr<access::CredentialStore> credentials_;
   std::unique_ptr<store::LogSegments> segments_;
@@ -359,6 +363,9 @@ TEST_F(ApiTest, GetFunctionLinksToItsCodeAndTheLinkDownloadsIt) {
 
 TEST_F(ApiTest, UpdatesAnswerInProgressAndHonourTheRevision) {
   create();
+  expect_error(call("PUT", "/2015-03-31/functions/f/configuration", R"({"Timeout":9})"), 409, "ResourceConflictException",
+               "The function is currently in the following state: Pending");
+  wait();
   const net::Response updated = call("PUT", "/2015-03-31/functions/f/configuration", R"({"Timeout":9})");
   EXPECT_EQ(updated.status, 200) << updated.body;
   EXPECT_EQ(body_of(updated).at("LastUpdateStatus").as_string(), "InProgress");
@@ -372,6 +379,7 @@ TEST_F(ApiTest, UpdatesAnswerInProgressAndHonourTheRevision) {
 
 TEST_F(ApiTest, ListsAreCutIntoPages) {
   for (const char* name : {"a", "b", "c"}) create(name);
+  wait("b");
   call("POST", "/2015-03-31/functions/b/versions", "{}");
   std::vector<std::string> arns;
   std::string marker;
@@ -394,6 +402,7 @@ TEST_F(ApiTest, ListsAreCutIntoPages) {
 
 TEST_F(ApiTest, VersionsArePublishedAndListed) {
   create();
+  wait();
   EXPECT_EQ(call("POST", "/2015-03-31/functions/f/versions", R"({"Description":"one"})").status, 201);
   const json::object listed = body_of(call("GET", "/2015-03-31/functions/f/versions"));
   ASSERT_EQ(listed.at("Versions").as_array().size(), 2U);
@@ -466,6 +475,7 @@ TEST_F(ApiTest, AMissingPayloadArrivesAsAnEmptyObjectAndABrokenOneNever) {
 
 TEST_F(ApiTest, TheQualifierIsPartOfTheInvokedArn) {
   create();
+  wait();
   call("POST", "/2015-03-31/functions/f/versions", "{}");
   EXPECT_EQ(call("POST", "/2015-03-31/functions/f/invocations?Qualifier=1").status, 200);
   EXPECT_EQ(invoker_.last->invoked_arn, kArn + "f:1");

@@ -102,17 +102,42 @@ std::string_view update_status_name(UpdateStatus status) {
   return "Failed";
 }
 
-VersionPtr FunctionRecord::find(std::string_view qualifier) const {
+const std::shared_ptr<const FunctionSettings>& FunctionRecord::default_settings() {
+  static const auto none = std::make_shared<const FunctionSettings>();
+  return none;
+}
+
+const Alias* FunctionRecord::find_alias(std::string_view name) const {
+  const auto found = settings->aliases.find(std::string(name));
+  return found == settings->aliases.end() ? nullptr : &found->second;
+}
+
+VersionPtr FunctionRecord::find(std::string_view qualifier) const { return route(qualifier, 1.0); }
+
+VersionPtr FunctionRecord::route(std::string_view qualifier, double chance) const {
   if (qualifier.empty() || qualifier == kLatest) return latest;
-  if (!is_digits(qualifier)) return nullptr;
-  for (const VersionPtr& version : published) {
-    if (version->version == qualifier) return version;
+  if (!is_digits(qualifier)) {
+    const Alias* alias = find_alias(qualifier);
+    if (alias == nullptr) return nullptr;
+    const bool additional = !alias->additional_version.empty() && chance < alias->additional_weight;
+    return route(additional ? alias->additional_version : alias->version, 1.0);
   }
-  return nullptr;
+  // Ascending numbers without leading zeros: shorter is smaller.
+  const auto smaller = [](const VersionPtr& version, std::string_view wanted) {
+    return version->version.size() != wanted.size() ? version->version.size() < wanted.size() : version->version < wanted;
+  };
+  const auto found = std::lower_bound(published.begin(), published.end(), qualifier, smaller);
+  return found == published.end() || (*found)->version != qualifier ? nullptr : *found;
 }
 
 std::string Account::function_arn(std::string_view name) const {
   std::string arn = "arn:aws:lambda:" + region + ":" + id + ":function:";
+  arn += name;
+  return arn;
+}
+
+std::string Account::layer_arn(std::string_view name) const {
+  std::string arn = "arn:aws:lambda:" + region + ":" + id + ":layer:";
   arn += name;
   return arn;
 }

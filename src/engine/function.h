@@ -2,6 +2,7 @@
 // catalogue and shared between threads as shared_ptr<const ...>.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -27,6 +28,14 @@ struct Limits {
   static constexpr base::Duration kInitTimeout = std::chrono::seconds(10);
 };
 
+// A layer version as a function uses it. Keeps working when the layer version is deleted, as on AWS: the code stays while used.
+struct LayerUse {
+  std::string arn;              // arn:aws:lambda:REGION:ACCOUNT:layer:NAME:VERSION
+  std::string code_id;          // of its zip, shown merged at /opt
+  std::uint64_t code_size = 0;  // bytes of the zip
+  bool operator==(const LayerUse&) const = default;
+};
+
 // What an owner sets; a published version keeps a copy for ever.
 struct FunctionConfig {
   std::string runtime;  // "python3.12", "provided.al2023", ...
@@ -44,6 +53,7 @@ struct FunctionConfig {
   std::string log_group;  // "/aws/lambda/NAME" unless set
   std::string tracing_mode = "PassThrough";
   std::string snap_start = "None";
+  std::vector<LayerUse> layers;  // in the order given: later ones lie on top
   std::string accepted_json =
       "{}";  // members that are stored and echoed but do nothing yet, as sent (VpcConfig, DeadLetterConfig, KMSKeyArn ...)
 
@@ -86,15 +96,95 @@ struct FunctionVersion {
 };
 using VersionPtr = std::shared_ptr<const FunctionVersion>;
 
+// A name for a version that its owner can move, or split between two versions.
+struct Alias {
+  std::string name, description, revision_id;
+  std::string version;             // digits or "$LATEST"
+  std::string additional_version;  // "" unless weighted
+  double additional_weight = 0;    // share of calls that go to `additional_version`, 0 to 1
+  bool operator==(const Alias&) const = default;
+};
+
+// Statements of a resource policy in the order added, each one a JSON object as AddPermission answers it, with its Sid.
+struct ResourcePolicy {
+  struct Statement {
+    std::string sid;
+    std::string document;
+    bool operator==(const Statement&) const = default;
+  };
+  std::string revision_id;
+  std::vector<Statement> statements;
+  bool operator==(const ResourcePolicy&) const = default;
+};
+
+enum class UrlAuthentication : std::uint8_t { kNone, kIam };
+struct FunctionUrl {
+  std::string id;  // 32 of [a-z0-9]: first label of its host name
+  UrlAuthentication authentication = UrlAuthentication::kIam;
+  bool streams = false;           // InvokeMode RESPONSE_STREAM
+  std::string cors_json;          // the Cors member as given; "" when never set
+  std::string created, modified;  // ISO 8601
+  bool operator==(const FunctionUrl&) const = default;
+};
+
+// What happens to asynchronous invocations; absent members have the service's defaults (2 retries, 6 h).
+struct EventInvokeConfig {
+  std::optional<std::uint32_t> retries_max, age_max_s;
+  std::string on_success, on_failure;  // destination ARNs, "" when none
+  base::WallTime modified{};
+  bool operator==(const EventInvokeConfig&) const = default;
+};
+
+struct ProvisionedConcurrency {
+  std::uint32_t requested = 0;
+  std::string modified;  // ISO 8601
+  bool operator==(const ProvisionedConcurrency&) const = default;
+};
+
+struct RuntimeManagement {
+  std::string update_on = "Auto";
+  std::string runtime_version_arn;  // with "Manual" only
+  bool operator==(const RuntimeManagement&) const = default;
+};
+
+// What belongs to a function beside its versions. Keys of the maps are qualifiers; "" is the function without one.
+struct FunctionSettings {
+  std::map<std::string, std::string> tags;
+  std::map<std::string, Alias> aliases;
+  std::optional<std::uint32_t> reserved_concurrency;
+  std::map<std::string, ProvisionedConcurrency> provisioned;    // by version or alias
+  std::map<std::string, ResourcePolicy> policies;               // by "", version or alias
+  std::map<std::string, FunctionUrl> urls;                      // by "" or alias
+  std::map<std::string, EventInvokeConfig> event_invoke;        // by "$LATEST", version or alias
+  std::map<std::string, RuntimeManagement> runtime_management;  // by "$LATEST" or version
+  std::string recursive_loop = "Terminate";                     // or "Allow"
+  bool operator==(const FunctionSettings&) const = default;
+};
+
+// A creation or update that others must not interrupt (FunctionRegistry). In memory only: after a restart nothing is under way.
+struct UnderWay {
+  enum class Kind : std::uint8_t { kCreation, kUpdate };
+  Kind kind = Kind::kCreation;
+  base::TimePoint until{};
+  std::atomic<bool> seen = false;  // somebody was shown the end
+};
+
 // A function with everything that belongs to it.
 struct FunctionRecord {
   VersionPtr latest;
   std::vector<VersionPtr> published;  // ascending
   std::uint64_t next_version = 1;
-  std::map<std::string, std::string> tags;
+  std::shared_ptr<const FunctionSettings> settings = default_settings();
+  std::shared_ptr<UnderWay> under_way;  // null: nothing since the start of the server
 
-  // The version a qualifier names: "" and "$LATEST" the latest, digits a published one; null when there is none.
+  // The version a qualifier names: "" and "$LATEST" the latest, digits a published one, else an alias's (of a weighted alias the
+  // main one); null when there is none.
   [[nodiscard]] VersionPtr find(std::string_view qualifier) const;
+  // The same for an invocation: `chance` in [0, 1) decides between the two versions of a weighted alias.
+  [[nodiscard]] VersionPtr route(std::string_view qualifier, double chance) const;
+  [[nodiscard]] const Alias* find_alias(std::string_view name) const;
+  // Shared by every function that has set nothing.
+  [[nodiscard]] static const std::shared_ptr<const FunctionSettings>& default_settings();
 };
 using RecordPtr = std::shared_ptr<const FunctionRecord>;
 
@@ -103,6 +193,7 @@ struct Account {
   std::string id = "000000000000";
   std::string region = "us-east-1";
   [[nodiscard]] std::string function_arn(std::string_view name) const;
+  [[nodiscard]] std::string layer_arn(std::string_view name) const;
 };
 
 // A function named by one of the four forms (name, name:qualifier, account:function:name[:q], full ARN[:q]).

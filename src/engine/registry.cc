@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <set>
 #include <utility>
 
 #include "base/bytes.h"
@@ -9,6 +10,7 @@
 #include "base/mutex.h"
 #include "engine/internal/documents.h"
 #include "engine/internal/function_view.h"
+#include "engine/internal/sharded_map.h"
 
 namespace mayfly::engine {
 namespace {
@@ -25,12 +27,6 @@ constexpr const char* kCreatingReason = "The function is being created.";  // AW
 
 Error invalid_parameter(std::string message) {
   return Error(ErrorCode::kInvalidArgument, std::move(message), "InvalidParameterValueException");
-}
-
-// The archive's faults get AWS's type; the platform's keep theirs.
-Error code_error(Error error) {
-  if (error.code() == ErrorCode::kInvalidArgument && error.id().empty()) return invalid_parameter(error.message());
-  return error;
 }
 
 bool is_version_number(std::string_view text) { return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos; }
@@ -77,6 +73,7 @@ void apply_change(FunctionConfig& config, const ConfigChange& change) {
   set(config.timeout_s, change.timeout_s);
   set(config.memory_mb, change.memory_mb);
   set(config.ephemeral_mb, change.ephemeral_mb);
+  set(config.layers, change.layers);
   if (change.environment) config.environment = change.environment;
 }
 
@@ -118,22 +115,17 @@ FunctionVersion as_updating(FunctionVersion version) {
   return version;
 }
 
+std::shared_ptr<const FunctionSettings> share_settings(FunctionSettings settings) {
+  if (settings == *FunctionRecord::default_settings()) return FunctionRecord::default_settings();
+  return std::make_shared<const FunctionSettings>(std::move(settings));
+}
+
 VersionPtr share(FunctionVersion version) { return std::make_shared<const FunctionVersion>(std::move(version)); }
 
-struct CodeIdentity {
-  std::string id, sha256_base64;
-  std::uint64_t size = 0;
-
-  void put_into(FunctionConfig& config) const {
-    config.code_id = id;
-    config.code_sha256 = sha256_base64;
-    config.code_size = size;
-  }
-};
-
-CodeIdentity identify(std::string_view zip) {
-  const base::Sha256Digest digest = base::sha256(zip);
-  return {.id = base::hex_encode(digest), .sha256_base64 = base::base64_encode(base::as_text(digest)), .size = zip.size()};
+void put_into(FunctionConfig& config, const CodeIdentity& code) {
+  config.code_id = code.id;
+  config.code_sha256 = code.sha256_base64;
+  config.code_size = code.size;
 }
 
 std::uint64_t code_bytes_of(const FunctionRecord& record) {
@@ -145,14 +137,8 @@ std::uint64_t code_bytes_of(const FunctionRecord& record) {
 }  // namespace
 
 struct FunctionRegistry::Impl {
-  Impl(store::Catalogue& a_catalogue, store::Blobs& a_blobs, CodePreparer a_prepare, std::function<void(const std::string&)> a_discard,
-       Account an_account, const base::Clock& a_clock)
-      : catalogue(a_catalogue),
-        blobs(a_blobs),
-        prepare(std::move(a_prepare)),
-        discard(std::move(a_discard)),
-        account(std::move(an_account)),
-        clock(a_clock) {}
+  Impl(store::Catalogue& a_catalogue, CodeStore& a_code, Account an_account, const base::Clock& a_clock)
+      : catalogue(a_catalogue), code(a_code), account(std::move(an_account)), clock(a_clock) {}
 
   // --- Errors with AWS's texts.
   Error not_found(const std::string& name) const {
@@ -175,62 +161,13 @@ struct FunctionRegistry::Impl {
                  "PreconditionFailedException");
   }
 
-  // --- Code. While held, a code is being deployed: sweep() leaves it alone although no version names it yet.
-  void pin(const std::string& code_id) {
-    const MutexLock lock(writing);
-    ++pins[code_id];
-  }
-  // What came to nothing goes at once; what was there before may be in use and is left to sweep().
-  void unpin(const std::string& code_id, bool was_there) {
-    const MutexLock lock(writing);
-    const auto found = pins.find(code_id);
-    if (--found->second > 0) return;
-    pins.erase(found);
-    if (!was_there && !is_named(code_id)) forget_code(code_id);
-  }
-  bool is_named(const std::string& code_id) const {
-    const auto names = [&code_id](const VersionPtr& version) { return version->config.code_id == code_id; };
-    const std::vector<RecordPtr> all = view.all();
-    return std::any_of(all.begin(), all.end(), [&](const RecordPtr& record) {
-      return names(record->latest) || std::any_of(record->published.begin(), record->published.end(), names);
-    });
-  }
-  class CodeHold {
-   public:
-    CodeHold(Impl& impl, const std::string& code_id) : impl_(impl), code_id_(code_id) {
-      impl_.pin(code_id_);
-      was_there_ = impl_.blobs.open(code_id_, false).ok();
-    }
-    ~CodeHold() { impl_.unpin(code_id_, was_there_ || kept_); }
-    CodeHold(const CodeHold&) = delete;
-    CodeHold& operator=(const CodeHold&) = delete;
-    // A version names it now.
-    void keep() { kept_ = true; }
-
-   private:
-    Impl& impl_;
-    const std::string code_id_;
-    bool was_there_ = false;
-    bool kept_ = false;
-  };
-  Result<void> store_code(const std::string& zip) {
-    MAYFLY_ASSIGN(const std::string id, blobs.put(zip));
-    Result<void> prepared = prepare(id);
-    if (prepared.ok()) return {};
-    return code_error(std::move(prepared).error());
-  }
-  void forget_code(const std::string& code_id) {
-    discard(code_id);  // first: a crash in between leaves the blob, by which the next start finds the rest
-    const Result<void> removed = blobs.remove(code_id);
-    if (!removed.ok()) base::log_warning("unused code stays on disk", {{"code", code_id}, {"cause", removed.error().message()}});
-  }
-
   // --- Loading.
   Result<void> load();
   Result<std::vector<RecordPtr>> read_records(store::CatalogueChange& settled);
   Result<std::map<std::string, FunctionRecord>> read_functions();
+  // Every code id that a version names, layers' included.
+  void add_code_names(std::set<std::string>& names) const;
   void note_settled(FunctionVersion& version, store::CatalogueChange& settled);
-  Result<std::size_t> sweep_locked(const std::set<std::string>& in_use) MAYFLY_REQUIRES(writing);
 
   // --- Changing; the caller holds `writing`.
   // Generations come from the clock, so that a function deleted and made again never repeats one.
@@ -251,12 +188,32 @@ struct FunctionRegistry::Impl {
   }
   // Makes `next` the record's $LATEST after an update: times, generation, settled state, and the answer.
   VersionPtr update_latest(FunctionRecord& record, FunctionVersion next) MAYFLY_REQUIRES(writing);
-  Result<void> change_tags(const std::string& name, const std::function<void(Tags&)>& change);
+  Result<RecordPtr> change_settings(const std::string& name, const SettingsChange& change);
+  void index_urls(const std::string& name, const FunctionSettings& before, const FunctionSettings& after) MAYFLY_REQUIRES(writing);
+  // Marks a change as under way from now on.
+  std::shared_ptr<UnderWay> begin(UnderWay::Kind kind) const {
+    auto made = std::make_shared<UnderWay>();
+    made->kind = kind;
+    made->until = clock.now() + kUpdateWindow;
+    return made;
+  }
+  // ResourceConflictException while a creation or update is under way.
+  Result<void> check_idle(const FunctionRecord& record) const {
+    if (record.under_way == nullptr || record.under_way->seen || clock.now() >= record.under_way->until) return {};
+    if (record.under_way->kind == UnderWay::Kind::kUpdate) {
+      return Error(ErrorCode::kConflict,
+                   "The operation cannot be performed at this time. An update is in progress for resource: " + record.latest->arn,
+                   "ResourceConflictException");
+    }
+    return Error(ErrorCode::kConflict,
+                 "The operation cannot be performed at this time. The function is currently in the following state: Pending",
+                 "ResourceConflictException");
+  }
   Result<void> remove_function(const std::string& name) MAYFLY_REQUIRES(writing);
   Result<void> remove_version(const std::string& name, const std::string& version) MAYFLY_REQUIRES(writing);
 
   Result<VersionPtr> insert(const std::string& name, FunctionConfig config, Tags tags, bool publish);
-  Result<VersionPtr> replace_code(const std::string& name, const CodeIdentity& code, const std::optional<std::string>& architecture,
+  Result<VersionPtr> replace_code(const std::string& name, const CodeIdentity& identity, const std::optional<std::string>& architecture,
                                   const std::string& revision_id, bool publish, bool dry_run);
 
   void tell(const std::string& name) const {
@@ -267,18 +224,16 @@ struct FunctionRegistry::Impl {
   using Listeners = std::vector<std::function<void(const std::string&)>>;
 
   store::Catalogue& catalogue;
-  store::Blobs& blobs;
-  const CodePreparer prepare;
-  const std::function<void(const std::string&)> discard;
+  CodeStore& code;
   const Account account;
   const base::Clock& clock;
 
   FunctionView view;
+  ShardedMap<std::string> urls;  // id to function name
   std::atomic<std::uint64_t> code_bytes = 0;
   base::Published<Listeners> listeners{std::make_shared<const Listeners>()};
   base::Mutex writing;  // held over the commit: changes happen one after the other
   std::uint64_t last_generation MAYFLY_GUARDED_BY(writing) = 0;
-  std::map<std::string, std::size_t> pins MAYFLY_GUARDED_BY(writing);
 };
 
 // --- Loading ---
@@ -287,11 +242,11 @@ Result<std::map<std::string, FunctionRecord>> FunctionRegistry::Impl::read_funct
   MAYFLY_ASSIGN(const std::vector<store::FunctionRow> rows, catalogue.functions());
   std::map<std::string, FunctionRecord> functions;
   for (const store::FunctionRow& row : rows) {
-    auto tags = tags_from_document(row.document);
-    if (!tags.ok()) return std::move(tags).error().with_context("function " + row.name);
+    auto settings = settings_from_document(row.document);
+    if (!settings.ok()) return std::move(settings).error().with_context("function " + row.name);
     FunctionRecord& record = functions[row.name];
     record.next_version = row.next_version;
-    record.tags = *std::move(tags);
+    record.settings = share_settings(*std::move(settings));
   }
   return functions;
 }
@@ -341,26 +296,19 @@ Result<void> FunctionRegistry::Impl::load() {
   }
   code_bytes = bytes;
   view.load(records);
-  const auto swept = sweep_locked({});
-  if (!swept.ok()) base::log_warning("unused code could not be looked for", {{"cause", swept.error().message()}});
+  for (const RecordPtr& record : records) index_urls(record->latest->function_name, *FunctionRecord::default_settings(), *record->settings);
   return {};
 }
 
-Result<std::size_t> FunctionRegistry::Impl::sweep_locked(const std::set<std::string>& in_use) {
-  MAYFLY_ASSIGN(const std::vector<std::string> stored, blobs.list());
-  std::set<std::string> needed = in_use;
-  for (const auto& [code_id, count] : pins) needed.insert(code_id);
+void FunctionRegistry::Impl::add_code_names(std::set<std::string>& names) const {
+  const auto add = [&names](const FunctionVersion& version) {
+    names.insert(version.config.code_id);
+    for (const LayerUse& layer : version.config.layers) names.insert(layer.code_id);
+  };
   for (const RecordPtr& record : view.all()) {
-    needed.insert(record->latest->config.code_id);
-    for (const VersionPtr& version : record->published) needed.insert(version->config.code_id);
+    add(*record->latest);
+    for (const VersionPtr& version : record->published) add(*version);
   }
-  std::size_t gone = 0;
-  for (const std::string& code_id : stored) {
-    if (needed.contains(code_id)) continue;
-    forget_code(code_id);
-    ++gone;
-  }
-  return gone;
 }
 
 // --- Changing ---
@@ -368,8 +316,9 @@ Result<std::size_t> FunctionRegistry::Impl::sweep_locked(const std::set<std::str
 Result<void> FunctionRegistry::Impl::commit(const RecordPtr& before, const FunctionRecord& after) {
   store::CatalogueChange change;
   const std::string& name = after.latest->function_name;
-  if (before == nullptr || before->next_version != after.next_version || before->tags != after.tags) {
-    change.put_functions.push_back({.name = name, .next_version = after.next_version, .document = tags_to_document(after.tags)});
+  const bool new_settings = before == nullptr || before->settings != after.settings;
+  if (new_settings || before->next_version != after.next_version) {
+    change.put_functions.push_back({.name = name, .next_version = after.next_version, .document = settings_to_document(*after.settings)});
   }
   if (before == nullptr || before->latest != after.latest) change.put_versions.push_back(to_row(*after.latest));
   for (const VersionPtr& version : after.published) {
@@ -383,7 +332,14 @@ Result<void> FunctionRegistry::Impl::commit(const RecordPtr& before, const Funct
   MAYFLY_TRY(catalogue.apply(change));
   code_bytes += code_bytes_of(after) - (before == nullptr ? 0 : code_bytes_of(*before));
   view.put(std::make_shared<const FunctionRecord>(after));
+  if (new_settings) index_urls(name, before == nullptr ? *FunctionRecord::default_settings() : *before->settings, *after.settings);
   return {};
+}
+
+void FunctionRegistry::Impl::index_urls(const std::string& name, const FunctionSettings& before, const FunctionSettings& after) {
+  if (before.urls == after.urls) return;
+  for (const auto& [qualifier, url] : before.urls) urls.remove(url.id);
+  for (const auto& [qualifier, url] : after.urls) urls.put(url.id, name);
 }
 
 VersionPtr FunctionRegistry::Impl::add_version(FunctionRecord& record, const std::optional<std::string>& description) {
@@ -405,6 +361,7 @@ VersionPtr FunctionRegistry::Impl::update_latest(FunctionRecord& record, Functio
   VersionPtr answer = share(as_updating(next));
   settle(next);
   record.latest = share(std::move(next));
+  record.under_way = begin(UnderWay::Kind::kUpdate);
   return answer;
 }
 
@@ -422,20 +379,24 @@ Result<VersionPtr> FunctionRegistry::Impl::insert(const std::string& name, Funct
   settle(latest);
   FunctionRecord record;
   record.latest = share(std::move(latest));
-  record.tags = std::move(tags);
+  FunctionSettings settings;
+  settings.tags = std::move(tags);
+  record.settings = share_settings(std::move(settings));
+  record.under_way = begin(UnderWay::Kind::kCreation);
   if (publish) answer = share(as_pending(*add_version(record, std::nullopt)));
   MAYFLY_TRY(commit(nullptr, record));
   return answer;
 }
 
-Result<VersionPtr> FunctionRegistry::Impl::replace_code(const std::string& name, const CodeIdentity& code,
+Result<VersionPtr> FunctionRegistry::Impl::replace_code(const std::string& name, const CodeIdentity& identity,
                                                         const std::optional<std::string>& architecture, const std::string& revision_id,
                                                         bool publish, bool dry_run) {
   const MutexLock lock(writing);
   MAYFLY_ASSIGN(const RecordPtr before, existing_at(name, revision_id));
+  MAYFLY_TRY(check_idle(*before));
   FunctionRecord record = *before;
   FunctionVersion next = *before->latest;
-  code.put_into(next.config);
+  put_into(next.config, identity);
   if (architecture) next.config.architecture = *architecture;
   if (dry_run) return share(std::move(next));
   VersionPtr answer = update_latest(record, std::move(next));
@@ -447,17 +408,22 @@ Result<VersionPtr> FunctionRegistry::Impl::replace_code(const std::string& name,
   return answer;
 }
 
-Result<void> FunctionRegistry::Impl::change_tags(const std::string& name, const std::function<void(Tags&)>& change) {
+Result<RecordPtr> FunctionRegistry::Impl::change_settings(const std::string& name, const SettingsChange& change) {
   const MutexLock lock(writing);
   MAYFLY_ASSIGN(const RecordPtr before, existing(name));
+  FunctionSettings settings = *before->settings;
+  MAYFLY_TRY(change(*before, settings));
+  if (settings == *before->settings) return before;
   FunctionRecord record = *before;
-  change(record.tags);
-  if (record.tags == before->tags) return {};
-  MAYFLY_TRY(check_tags(record.tags));
-  FunctionVersion latest = *before->latest;
-  latest.revision_id = base::random_uuid();  // recorded: tags change it
-  record.latest = share(std::move(latest));
-  return commit(before, record);
+  if (settings.tags != before->settings->tags) {
+    MAYFLY_TRY(check_tags(settings.tags));
+    FunctionVersion latest = *before->latest;
+    latest.revision_id = base::random_uuid();  // recorded: tags change it
+    record.latest = share(std::move(latest));
+  }
+  record.settings = share_settings(std::move(settings));
+  MAYFLY_TRY(commit(before, record));
+  return view.find(name);
 }
 
 Result<void> FunctionRegistry::Impl::remove_function(const std::string& name) {
@@ -467,14 +433,31 @@ Result<void> FunctionRegistry::Impl::remove_function(const std::string& name) {
   MAYFLY_TRY(catalogue.apply(change));
   code_bytes -= code_bytes_of(*record);
   view.remove(name);
+  index_urls(name, *record->settings, *FunctionRecord::default_settings());
   return {};
 }
 
 Result<void> FunctionRegistry::Impl::remove_version(const std::string& name, const std::string& version) {
   MAYFLY_ASSIGN(const RecordPtr before, existing(name));
   if (before->find(version) == nullptr) return {};
+  std::string users;
+  for (const auto& [alias, target] : before->settings->aliases) {
+    if (target.version == version || target.additional_version == version) users += (users.empty() ? "" : ", ") + alias;
+  }
+  if (!users.empty()) {
+    return Error(ErrorCode::kConflict,
+                 "Version " + version + " of " + before->latest->arn + " is used by the alias " + users +
+                     "; point the alias at another version or delete it first.",
+                 "ResourceConflictException");
+  }
   FunctionRecord record = *before;
   std::erase_if(record.published, [&](const VersionPtr& each) { return each->version == version; });
+  FunctionSettings settings = *before->settings;  // what was set for that version goes with it
+  settings.provisioned.erase(version);
+  settings.policies.erase(version);
+  settings.event_invoke.erase(version);
+  settings.runtime_management.erase(version);
+  if (!(settings == *before->settings)) record.settings = share_settings(std::move(settings));
   return commit(before, record);
 }
 
@@ -483,11 +466,11 @@ Result<void> FunctionRegistry::Impl::remove_version(const std::string& name, con
 FunctionRegistry::FunctionRegistry(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 FunctionRegistry::~FunctionRegistry() = default;
 
-Result<std::unique_ptr<FunctionRegistry>> FunctionRegistry::open(store::Catalogue& catalogue, store::Blobs& blobs, CodePreparer prepare,
-                                                                 std::function<void(const std::string& code_id)> discard_code,
-                                                                 Account account, const base::Clock& clock) {
-  auto impl = std::make_unique<Impl>(catalogue, blobs, std::move(prepare), std::move(discard_code), std::move(account), clock);
+Result<std::unique_ptr<FunctionRegistry>> FunctionRegistry::open(store::Catalogue& catalogue, CodeStore& code, Account account,
+                                                                 const base::Clock& clock) {
+  auto impl = std::make_unique<Impl>(catalogue, code, std::move(account), clock);
   MAYFLY_TRY(impl->load().with_context("cannot load the catalogue"));
+  code.add_owner([loaded = impl.get()](std::set<std::string>& names) { loaded->add_code_names(names); });
   return std::unique_ptr<FunctionRegistry>(new FunctionRegistry(std::move(impl)));
 }
 
@@ -502,10 +485,10 @@ Result<VersionPtr> FunctionRegistry::create(const std::string& name, FunctionCon
   MAYFLY_TRY(check_tags(tags));
   MAYFLY_TRY(check_network(config));
   if (find(name) != nullptr) return impl_->already_exists(name);  // before the work; asked again with the lock held
-  const CodeIdentity code = identify(zip);
-  Impl::CodeHold hold(*impl_, code.id);
-  MAYFLY_TRY(impl_->store_code(zip));
-  code.put_into(config);
+  const CodeIdentity identity = CodeStore::identify(zip);
+  CodeStore::Hold hold(impl_->code, identity.id);
+  MAYFLY_TRY(impl_->code.put(hold, zip));
+  put_into(config, identity);
   if (config.log_group.empty()) config.log_group = "/aws/lambda/" + name;
   settle_log_levels(config);
   MAYFLY_ASSIGN(VersionPtr answer, impl_->insert(name, std::move(config), std::move(tags), publish));
@@ -516,11 +499,12 @@ Result<VersionPtr> FunctionRegistry::create(const std::string& name, FunctionCon
 
 Result<VersionPtr> FunctionRegistry::update_code(const std::string& name, std::string zip, std::optional<std::string> architecture,
                                                  const std::string& revision_id, bool publish, bool dry_run) {
-  MAYFLY_TRY(impl_->existing_at(name, revision_id));  // before the work; asked again with the lock held
-  const CodeIdentity code = identify(zip);
-  Impl::CodeHold hold(*impl_, code.id);
-  MAYFLY_TRY(impl_->store_code(zip));
-  MAYFLY_ASSIGN(VersionPtr answer, impl_->replace_code(name, code, architecture, revision_id, publish, dry_run));
+  MAYFLY_ASSIGN(const RecordPtr there, impl_->existing_at(name, revision_id));  // before the work; asked again with the lock held
+  MAYFLY_TRY(impl_->check_idle(*there));
+  const CodeIdentity identity = CodeStore::identify(zip);
+  CodeStore::Hold hold(impl_->code, identity.id);
+  MAYFLY_TRY(impl_->code.put(hold, zip));
+  MAYFLY_ASSIGN(VersionPtr answer, impl_->replace_code(name, identity, architecture, revision_id, publish, dry_run));
   if (dry_run) return answer;
   hold.keep();
   impl_->tell(name);
@@ -533,6 +517,7 @@ Result<VersionPtr> FunctionRegistry::update_configuration(const std::string& nam
   {
     const MutexLock lock(impl_->writing);
     MAYFLY_ASSIGN(const RecordPtr before, impl_->existing_at(name, revision_id));
+    MAYFLY_TRY(impl_->check_idle(*before));
     FunctionRecord record = *before;
     FunctionVersion next = *before->latest;
     apply_change(next.config, change);
@@ -551,6 +536,7 @@ Result<VersionPtr> FunctionRegistry::publish(const std::string& name, const std:
   {
     const MutexLock lock(impl_->writing);
     MAYFLY_ASSIGN(const RecordPtr before, impl_->existing_at(name, revision_id));
+    MAYFLY_TRY(impl_->check_idle(*before));
     const std::string& current = before->latest->config.code_sha256;
     if (!code_sha256.empty() && code_sha256 != current) {
       return invalid_parameter("CodeSHA256 (" + code_sha256 + ") is different from current CodeSHA256 in $LATEST (" + current +
@@ -578,33 +564,46 @@ Result<void> FunctionRegistry::remove(const std::string& name, const std::string
 
 Result<void> FunctionRegistry::tag(const std::string& name, const Tags& tags) {
   if (tags.empty()) return invalid_parameter("An error occurred and the request cannot be processed.");  // AWS's words for an empty set
-  MAYFLY_TRY(impl_->change_tags(name, [&tags](Tags& all) {
-    for (const auto& [key, value] : tags) all[key] = value;
+  MAYFLY_TRY(change_settings(name, [&tags](const FunctionRecord&, FunctionSettings& settings) -> Result<void> {
+    for (const auto& [key, value] : tags) settings.tags[key] = value;
+    return {};
   }));
-  impl_->tell(name);
   return {};
 }
 
 Result<void> FunctionRegistry::untag(const std::string& name, const std::vector<std::string>& keys) {
-  MAYFLY_TRY(impl_->change_tags(name, [&keys](Tags& all) {
-    for (const std::string& key : keys) all.erase(key);
+  MAYFLY_TRY(change_settings(name, [&keys](const FunctionRecord&, FunctionSettings& settings) -> Result<void> {
+    for (const std::string& key : keys) settings.tags.erase(key);
+    return {};
   }));
-  impl_->tell(name);
   return {};
 }
 
-Result<base::UniqueFd> FunctionRegistry::open_code(const std::string& code_id) const { return impl_->blobs.open(code_id, true); }
+Result<RecordPtr> FunctionRegistry::change_settings(const std::string& name, const SettingsChange& change) {
+  MAYFLY_ASSIGN(RecordPtr changed, impl_->change_settings(name, change));
+  impl_->tell(name);
+  return changed;
+}
+
+std::optional<UrlTarget> FunctionRegistry::find_url(std::string_view url_id) const {
+  const auto name = impl_->urls.find(url_id);
+  RecordPtr record = name ? find(*name) : nullptr;
+  if (record == nullptr) return std::nullopt;
+  for (const auto& [qualifier, url] : record->settings->urls) {
+    if (url.id == url_id) return UrlTarget{.record = record, .qualifier = qualifier};
+  }
+  return std::nullopt;  // changed since the index was read
+}
+
+void FunctionRegistry::observed(const FunctionRecord& record) const {
+  if (record.under_way != nullptr) record.under_way->seen = true;
+}
 
 void FunctionRegistry::on_change(std::function<void(const std::string& name)> listener) {
   const MutexLock lock(impl_->writing);
   auto all = std::make_shared<Impl::Listeners>(*impl_->listeners.get());
   all->push_back(std::move(listener));
   impl_->listeners.set(std::move(all));
-}
-
-Result<std::size_t> FunctionRegistry::sweep(const std::set<std::string>& in_use) {
-  const MutexLock lock(impl_->writing);
-  return impl_->sweep_locked(in_use);
 }
 
 }  // namespace mayfly::engine

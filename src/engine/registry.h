@@ -5,13 +5,12 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "base/time.h"
+#include "engine/code_store.h"
 #include "engine/function.h"
-#include "store/blobs.h"
 #include "store/catalogue.h"
 
 namespace mayfly::engine {
@@ -22,24 +21,27 @@ struct ConfigChange {
                              system_log_level = {}, log_group = {}, tracing_mode = {}, snap_start = {}, accepted_json = {};
   std::optional<std::uint32_t> timeout_s = {}, memory_mb = {}, ephemeral_mb = {};
   std::optional<std::map<std::string, std::string>> environment = {};
+  std::optional<std::vector<LayerUse>> layers = {};
 };
 
-// Puts a stored zip where environments can use it (unpacked beneath the code directory); blocks; success when it is there
-// already. The error is the archive's fault (kInvalidArgument) or the platform's. Called from several threads at once, also
-// for the same code.
-using CodePreparer = std::function<base::Result<void>(const std::string& code_id)>;
+// A function URL's id and what it leads to.
+struct UrlTarget {
+  RecordPtr record;
+  std::string qualifier;  // "" or an alias
+  [[nodiscard]] const FunctionUrl& url() const { return record->settings->urls.at(qualifier); }
+};
 
 // Errors carry AWS's type in Error::id (ResourceNotFoundException, ResourceConflictException, PreconditionFailedException,
 // InvalidParameterValueException ...) and AWS's message text (recorded.json).
 // Threads: find(), list() and revision() from anywhere, at any time; the others block (SQLite, files) and are serialised inside.
 class FunctionRegistry {
  public:
-  // Loads the catalogue, settles what a crash left Pending or InProgress, and forgets code nobody uses. All references
-  // must outlive the registry.
-  [[nodiscard]] static base::Result<std::unique_ptr<FunctionRegistry>> open(store::Catalogue& catalogue, store::Blobs& blobs,
-                                                                            CodePreparer prepare,
-                                                                            std::function<void(const std::string& code_id)> discard_code,
-                                                                            Account account, const base::Clock& clock);
+  // An update is under way for so long unless somebody looks at the function meanwhile (see below).
+  static constexpr base::Duration kUpdateWindow = std::chrono::milliseconds(800);
+
+  // Loads the catalogue and settles what a crash left Pending or InProgress. All references must outlive the registry.
+  [[nodiscard]] static base::Result<std::unique_ptr<FunctionRegistry>> open(store::Catalogue& catalogue, CodeStore& code, Account account,
+                                                                            const base::Clock& clock);
   ~FunctionRegistry();
 
   [[nodiscard]] const Account& account() const;
@@ -49,10 +51,17 @@ class FunctionRegistry {
   [[nodiscard]] std::vector<RecordPtr> list(std::string_view after, std::size_t max) const;
   [[nodiscard]] std::size_t function_count() const;
   [[nodiscard]] std::uint64_t total_code_bytes() const;
+  // Absent when no function has that URL.
+  [[nodiscard]] std::optional<UrlTarget> find_url(std::string_view url_id) const;
+  // Tells that somebody was shown the function's settled state: what is under way has ended for everybody.
+  void observed(const FunctionRecord& record) const;
 
   // The answers are the versions as the API shows them at that moment: create() answers Pending, the updates InProgress,
-  // either with `publish` the new version, Pending; by the time the caller reads on, find() shows the settled state with its
-  // new revision. Code is stored and prepared before anything else changes: a bad archive changes nothing.
+  // either with `publish` the new version, Pending; find() shows the settled state with its new revision at once, so calls run
+  // what was deployed. Code is stored and prepared before anything else changes: a bad archive changes nothing.
+  // As on AWS a second update or publication while one is under way is ResourceConflictException. Here one is under way until
+  // somebody is shown the settled state (observed()), at most kUpdateWindow: who waits for the end, as AWS's waiters do, never
+  // waits, and of blind updates at the same time one succeeds.
   // `revision_id` "" stands for whatever is there. Of concurrent changes that name the same revision one succeeds.
   [[nodiscard]] base::Result<VersionPtr> create(const std::string& name, FunctionConfig config, std::string zip,
                                                 std::map<std::string, std::string> tags, bool publish);
@@ -68,16 +77,14 @@ class FunctionRegistry {
   // Merges; at most 50 per function. $LATEST gets a new revision, as on AWS.
   [[nodiscard]] base::Result<void> tag(const std::string& name, const std::map<std::string, std::string>& tags);
   [[nodiscard]] base::Result<void> untag(const std::string& name, const std::vector<std::string>& keys);
-  // The zip as uploaded.
-  [[nodiscard]] base::Result<base::UniqueFd> open_code(const std::string& code_id) const;
+  // Changes what belongs to the function as a whole. `change` is called once with the record as it is and a copy of its settings to
+  // edit, while no other change can happen; its error leaves everything as it was. It must not block or call the registry.
+  using SettingsChange = std::function<base::Result<void>(const FunctionRecord& record, FunctionSettings& settings)>;
+  [[nodiscard]] base::Result<RecordPtr> change_settings(const std::string& name, const SettingsChange& change);
 
   // Adds a listener, called on the changing thread after a function changed or went, when find() shows it already; so that
-  // pools can drop environments of old generations.
+  // pools can drop environments of old generations and obey new limits.
   void on_change(std::function<void(const std::string& name)> listener);
-
-  // Forgets blobs and unpacked code that no version names any more (of deleted or updated functions), except what `in_use` (code ids of
-  // living environments) holds. open() does it with nothing in use; call it now and then. Answers how many codes went.
-  [[nodiscard]] base::Result<std::size_t> sweep(const std::set<std::string>& in_use);
 
  private:
   struct Impl;

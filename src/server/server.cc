@@ -143,6 +143,7 @@ class Platform {
   std::unique_ptr<observe::LogStore> logs_;
   observe::Metrics metrics_;
   std::unique_ptr<backend::LocalBackend> backend_;
+  std::unique_ptr<engine::CodeStore> code_;
   std::unique_ptr<engine::FunctionRegistry> registry_;
   std::unique_ptr<api::ApiContext> context_;  // outlives the pool, whose jobs use it
   base::WorkerPool pool_{"mayfly-control", 4};
@@ -222,8 +223,10 @@ Result<void> Platform::open_registry() {
     return backend_->prepare_code(code_id, std::move(archive));
   };
   const auto discard = [this](const std::string& code_id) { backend_->remove_code(code_id); };
-  MAYFLY_ASSIGN(registry_,
-                engine::FunctionRegistry::open(*catalogue_, *blobs_, prepare, discard, {config_.account, config_.region}, clock_));
+  code_ = std::make_unique<engine::CodeStore>(*blobs_, prepare, discard);
+  MAYFLY_ASSIGN(registry_, engine::FunctionRegistry::open(*catalogue_, *code_, {config_.account, config_.region}, clock_));
+  if (const auto swept = code_->sweep({}); !swept.ok())
+    base::log_warning("unused code could not be looked for", {{"cause", swept.error().message()}});
   registry_->on_change([this](const std::string& name) {
     backend_->drop_outdated(name, [this](const engine::FunctionVersion& version) { return is_current(version); });
   });
@@ -237,6 +240,7 @@ Result<void> Platform::ready() const {
 
 void Platform::open_doors() {
   context_ = std::make_unique<api::ApiContext>(api::ApiContext{.registry = *registry_,
+                                                               .code = *code_,
                                                                .invoker = *backend_,
                                                                .credentials = *credentials_,
                                                                .logs = *logs_,
@@ -300,24 +304,12 @@ Result<void> Platform::assemble() {
 
 // Unpacked code is a cache of the blobs: whatever is missing (deleted by hand, restored from a backup) is made again.
 void Platform::restore_missing_code() {
-  std::string after;
-  while (true) {
-    const std::vector<engine::RecordPtr> page = registry_->list(after, 500);
-    for (const engine::RecordPtr& record : page) {
-      std::vector<engine::VersionPtr> versions = record->published;
-      versions.push_back(record->latest);
-      for (const engine::VersionPtr& version : versions) {
-        const std::string& code_id = version->config.code_id;
-        if (::access((foundations_.data.code() + "/" + code_id).c_str(), F_OK) == 0) continue;
-        auto blob = blobs_->open(code_id, true);
-        const Result<void> made = blob.ok() ? backend_->prepare_code(code_id, std::move(*blob)) : Result<void>(blob.error());
-        if (!made.ok())
-          base::log_error("the code of a function cannot be restored",
-                          {{"function", version->qualified_arn()}, {"cause", made.error().message()}});
-      }
-    }
-    if (page.empty()) return;
-    after = page.back()->latest->function_name;
+  for (const std::string& code_id : code_->named()) {
+    if (::access((foundations_.data.code() + "/" + code_id).c_str(), F_OK) == 0) continue;
+    auto blob = blobs_->open(code_id, true);
+    const Result<void> made = blob.ok() ? backend_->prepare_code(code_id, std::move(*blob)) : Result<void>(blob.error());
+    if (!made.ok())
+      base::log_error("the code of a function or layer cannot be restored", {{"code", code_id}, {"cause", made.error().message()}});
   }
 }
 
@@ -330,7 +322,7 @@ net::Awaitable<void> Platform::housekeeping() {
     housekeeping_busy_ = false;
     co_await net::sleep_until(clock_.now() + kSweepInterval);
     job = [this] {
-      const auto swept = registry_->sweep(backend_->code_in_use());
+      const auto swept = code_->sweep(backend_->code_in_use());
       if (!swept.ok()) base::log_warning("unused code cannot be removed", {{"cause", swept.error().message()}});
     };
   }

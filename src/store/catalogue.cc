@@ -34,10 +34,19 @@ CREATE TABLE settings(
   key TEXT PRIMARY KEY,
   value TEXT NOT NULL
 ) WITHOUT ROWID;
+)sql"},
+                                    Migration{2, R"sql(
+CREATE TABLE resources(
+  kind TEXT NOT NULL,
+  key TEXT NOT NULL,
+  document TEXT NOT NULL,
+  PRIMARY KEY(kind, key)
+) WITHOUT ROWID;
 )sql"}};
 
 struct Statements {
   Statement put_function, put_version, remove_version, remove_function, functions, versions, setting, set_setting, check;
+  Statement put_resource, remove_resource, resources;
 };
 
 Result<Statements> prepare_statements(Database& database) {
@@ -56,6 +65,10 @@ Result<Statements> prepare_statements(Database& database) {
       {&all.setting, "SELECT value FROM settings WHERE key=?"},
       {&all.set_setting, "INSERT INTO settings(key, value) VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET value=excluded.value"},
       {&all.check, "SELECT count(*) FROM migrations"},
+      {&all.put_resource,
+       "INSERT INTO resources(kind, key, document) VALUES(?, ?, ?) ON CONFLICT(kind, key) DO UPDATE SET document=excluded.document"},
+      {&all.remove_resource, "DELETE FROM resources WHERE kind=? AND key=?"},
+      {&all.resources, "SELECT key, document FROM resources WHERE kind=? ORDER BY key"},
   };
   for (const auto& [statement, sql] : wanted) {
     MAYFLY_ASSIGN(*statement, database.prepare(sql));
@@ -97,6 +110,18 @@ class SqliteCatalogue final : public Catalogue {
     }
   }
 
+  Result<std::vector<ResourceRow>> resources(const std::string& kind) override {
+    const MutexLock lock(mutex_);
+    std::vector<ResourceRow> rows;
+    Statement& all = statements_.resources;
+    all.bind(1, kind);
+    while (true) {
+      MAYFLY_ASSIGN(const bool row, all.step());
+      if (!row) return rows;
+      rows.push_back({.kind = kind, .key = all.text(0), .document = all.text(1)});
+    }
+  }
+
   Result<std::string> setting(const std::string& key) override {
     const MutexLock lock(mutex_);
     MAYFLY_ASSIGN(const bool row, statements_.setting.bind(1, key).step());
@@ -122,6 +147,9 @@ class SqliteCatalogue final : public Catalogue {
   Result<void> apply_rows(const CatalogueChange& change) MAYFLY_REQUIRES(mutex_) {
     for (const std::string& name : change.remove_functions) MAYFLY_TRY(statements_.remove_function.bind(1, name).run());
     for (const auto& [name, version] : change.remove_versions) MAYFLY_TRY(statements_.remove_version.bind(1, name).bind(2, version).run());
+    for (const auto& [kind, key] : change.remove_resources) MAYFLY_TRY(statements_.remove_resource.bind(1, kind).bind(2, key).run());
+    for (const ResourceRow& row : change.put_resources)
+      MAYFLY_TRY(statements_.put_resource.bind(1, row.kind).bind(2, row.key).bind(3, row.document).run());
     for (const FunctionRow& row : change.put_functions) {
       MAYFLY_TRY(
           statements_.put_function.bind(1, row.name).bind(2, static_cast<std::int64_t>(row.next_version)).bind(3, row.document).run());

@@ -25,12 +25,21 @@ struct VersionRow {
   std::string document;
 };
 
+// Anything else that is deployed, by kind ("layer", "role" ...) and a key of its owner's making. Documents as above.
+struct ResourceRow {
+  std::string kind;
+  std::string key;
+  std::string document;
+};
+
 // One change, applied whole or not at all.
 struct CatalogueChange {
   std::vector<FunctionRow> put_functions = {};
   std::vector<VersionRow> put_versions = {};
   std::vector<std::pair<std::string, std::string>> remove_versions = {};  // name, version
   std::vector<std::string> remove_functions = {};                         // with all their versions; before anything is put
+  std::vector<ResourceRow> put_resources = {};
+  std::vector<std::pair<std::string, std::string>> remove_resources = {};  // kind, key; before anything is put
 };
 
 class Catalogue {
@@ -40,6 +49,8 @@ class Catalogue {
   [[nodiscard]] virtual base::Result<void> apply(const CatalogueChange& change) = 0;
   [[nodiscard]] virtual base::Result<std::vector<FunctionRow>> functions() = 0;
   [[nodiscard]] virtual base::Result<std::vector<VersionRow>> versions() = 0;
+  // Of one kind, in order of key.
+  [[nodiscard]] virtual base::Result<std::vector<ResourceRow>> resources(const std::string& kind) = 0;
   // Small named values: instance id, format numbers.
   [[nodiscard]] virtual base::Result<std::string> setting(const std::string& key) = 0;  // "" when absent
   [[nodiscard]] virtual base::Result<void> set_setting(const std::string& key, const std::string& value) = 0;

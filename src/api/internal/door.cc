@@ -114,12 +114,18 @@ Awaitable<Result<void>> Door::serve_signed(net::Exchange& exchange, Visit& visit
   if (!caller.ok()) co_return std::move(caller).error();
   visit.caller.emplace(*std::move(caller));
   switch (visit.service.kind) {
-    case ServiceKind::kLambda: co_return co_await serve_lambda(exchange, visit);
-    case ServiceKind::kLogs: co_return co_await serve_logs(exchange, visit);
-    case ServiceKind::kSts: co_return co_await serve_sts(exchange, visit);
-    case ServiceKind::kCode: co_return co_await serve_code(exchange, visit);
-    case ServiceKind::kMayfly: co_return co_await serve_mayfly(exchange, visit);
-    case ServiceKind::kOperator: break;
+    case ServiceKind::kLambda:
+      co_return co_await serve_lambda(exchange, visit);
+    case ServiceKind::kLogs:
+      co_return co_await serve_logs(exchange, visit);
+    case ServiceKind::kSts:
+      co_return co_await serve_sts(exchange, visit);
+    case ServiceKind::kCode:
+      co_return co_await serve_code(exchange, visit);
+    case ServiceKind::kMayfly:
+      co_return co_await serve_mayfly(exchange, visit);
+    case ServiceKind::kOperator:
+      break;
     case ServiceKind::kUnknown:
       co_return unsupported("mayfly does not provide the service \"" + visit.service.name +
                             "\" yet; this endpoint provides lambda, logs and sts");
@@ -130,7 +136,8 @@ Awaitable<Result<void>> Door::serve_signed(net::Exchange& exchange, Visit& visit
 Awaitable<Result<std::string>> Door::read_body(net::Exchange& exchange, Visit& visit, std::uint64_t limit, const std::string& operation) {
   const std::uint64_t expected = std::min(exchange.content_length().value_or(limit), limit);
   if (held_bytes_ + expected > (kind_ == DoorKind::kData ? kDataHeldMax : kManagementHeldMax)) {
-    co_return Error(ErrorCode::kResourceExhausted, "Too many large requests are being read at once; try again.", "TooManyRequestsException");
+    co_return Error(ErrorCode::kResourceExhausted, "Too many large requests are being read at once; try again.",
+                    "TooManyRequestsException");
   }
   held_bytes_ += expected;
   visit.held_bytes += expected;
@@ -228,7 +235,7 @@ Awaitable<Result<void>> Door::serve_code(net::Exchange& exchange, Visit& visit) 
   std::optional<Error> failure;
   std::string piece;
   std::function<void()> open = [&] {
-    auto opened = context_.registry.open_code(link->code_id);
+    auto opened = context_.code.open(link->code_id);
     if (opened.ok()) file = *std::move(opened);
     if (!opened.ok()) failure = opened.error();
   };

@@ -137,11 +137,18 @@ Result<net::Response> update_function_configuration(const ControlCall& call) {
 
 // --- Reading ---
 
+// The version `target` means; whoever asks is shown its settled state, so that the next change is welcome.
+Result<engine::VersionPtr> shown_version(const ControlCall& call, const Target& target) {
+  MAYFLY_ASSIGN(engine::VersionPtr version, find_version(call.context.registry, target, false));
+  if (const engine::RecordPtr record = call.context.registry.find(target.name)) call.context.registry.observed(*record);
+  return version;
+}
+
 ArnForm form_of(const Target& target) { return target.qualifier.empty() ? ArnForm::kPlainLatest : ArnForm::kQualified; }
 
 Result<net::Response> get_function_configuration(const ControlCall& call) {
   MAYFLY_ASSIGN(const Target target, target_of(call));
-  MAYFLY_ASSIGN(const engine::VersionPtr version, find_version(call.context.registry, target, false));
+  MAYFLY_ASSIGN(const engine::VersionPtr version, shown_version(call, target));
   return answer(200, configuration_json(*version, form_of(target)));
 }
 
@@ -156,18 +163,24 @@ Result<std::string> code_location(const ControlCall& call, const engine::Functio
   return "http://" + call.host + path + "?" + net::presign_get(call.host, path, key, scope, call.context.clock.wall_now(), kCodeLinkValid);
 }
 
+void add_settings(json::object& body, const engine::FunctionRecord& record) {
+  if (!record.settings->tags.empty()) {
+    json::object tags;
+    for (const auto& [key, value] : record.settings->tags) tags[key] = value;
+    body["Tags"] = std::move(tags);
+  }
+  if (record.settings->reserved_concurrency)
+    body["Concurrency"] = json::object{{"ReservedConcurrentExecutions", *record.settings->reserved_concurrency}};
+}
+
 Result<net::Response> get_function(const ControlCall& call) {
   MAYFLY_ASSIGN(const Target target, target_of(call));
-  MAYFLY_ASSIGN(const engine::VersionPtr version, find_version(call.context.registry, target, false));
+  MAYFLY_ASSIGN(const engine::VersionPtr version, shown_version(call, target));
   MAYFLY_ASSIGN(const std::string location, code_location(call, *version));
   json::object body{{"Configuration", configuration_json(*version, form_of(target))}};
   body["Code"] = json::object{{"RepositoryType", "S3"}, {"Location", location}};
   const engine::RecordPtr record = call.context.registry.find(target.name);
-  if (record != nullptr && !record->tags.empty()) {
-    json::object tags;
-    for (const auto& [key, value] : record->tags) tags[key] = value;
-    body["Tags"] = std::move(tags);
-  }
+  if (record != nullptr) add_settings(body, *record);
   return answer(200, body);
 }
 
@@ -325,7 +338,7 @@ Result<net::Response> list_tags(const ControlCall& call) {
   MAYFLY_ASSIGN(const std::string name, tagged_function(call));
   json::object tags;
   if (const engine::RecordPtr record = call.context.registry.find(name)) {
-    for (const auto& [key, value] : record->tags) tags[key] = value;
+    for (const auto& [key, value] : record->settings->tags) tags[key] = value;
   }
   return answer(200, {{"Tags", std::move(tags)}});
 }

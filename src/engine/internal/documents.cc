@@ -1,6 +1,7 @@
 #include "engine/internal/documents.h"
 
 #include <boost/json.hpp>
+#include <type_traits>
 
 #include "base/json.h"
 
@@ -49,6 +50,7 @@ void visit_config(Config& config, Visitor&& visit) {
   visit("log_group", config.log_group);
   visit("tracing_mode", config.tracing_mode);
   visit("snap_start", config.snap_start);
+  visit("layers", config.layers);
   visit("accepted_json", config.accepted_json);
   visit("code_id", config.code_id);
   visit("code_sha256", config.code_sha256);
@@ -68,6 +70,95 @@ void visit_version(Version& version, Visitor&& visit) {
   visit("generation", version.generation);
 }
 
+template <typename Layer, typename Visitor>
+void visit_members(Layer& layer, Visitor&& visit)
+  requires std::is_same_v<std::remove_const_t<Layer>, LayerUse>
+{
+  visit("arn", layer.arn);
+  visit("code_id", layer.code_id);
+  visit("code_size", layer.code_size);
+}
+
+template <typename Item, typename Visitor>
+void visit_members(Item& alias, Visitor&& visit)
+  requires std::is_same_v<std::remove_const_t<Item>, Alias>
+{
+  visit("name", alias.name);
+  visit("description", alias.description);
+  visit("revision_id", alias.revision_id);
+  visit("version", alias.version);
+  visit("additional_version", alias.additional_version);
+  visit("additional_weight", alias.additional_weight);
+}
+
+template <typename Item, typename Visitor>
+void visit_members(Item& statement, Visitor&& visit)
+  requires std::is_same_v<std::remove_const_t<Item>, ResourcePolicy::Statement>
+{
+  visit("sid", statement.sid);
+  visit("document", statement.document);
+}
+
+template <typename Item, typename Visitor>
+void visit_members(Item& policy, Visitor&& visit)
+  requires std::is_same_v<std::remove_const_t<Item>, ResourcePolicy>
+{
+  visit("revision_id", policy.revision_id);
+  visit("statements", policy.statements);
+}
+
+template <typename Item, typename Visitor>
+void visit_members(Item& url, Visitor&& visit)
+  requires std::is_same_v<std::remove_const_t<Item>, FunctionUrl>
+{
+  visit("id", url.id);
+  visit("authentication", url.authentication);
+  visit("streams", url.streams);
+  visit("cors", url.cors_json);
+  visit("created", url.created);
+  visit("modified", url.modified);
+}
+
+template <typename Item, typename Visitor>
+void visit_members(Item& config, Visitor&& visit)
+  requires std::is_same_v<std::remove_const_t<Item>, EventInvokeConfig>
+{
+  visit("retries_max", config.retries_max);
+  visit("age_max_s", config.age_max_s);
+  visit("on_success", config.on_success);
+  visit("on_failure", config.on_failure);
+  visit("modified_us", config.modified);
+}
+
+template <typename Item, typename Visitor>
+void visit_members(Item& provisioned, Visitor&& visit)
+  requires std::is_same_v<std::remove_const_t<Item>, ProvisionedConcurrency>
+{
+  visit("requested", provisioned.requested);
+  visit("modified", provisioned.modified);
+}
+
+template <typename Item, typename Visitor>
+void visit_members(Item& management, Visitor&& visit)
+  requires std::is_same_v<std::remove_const_t<Item>, RuntimeManagement>
+{
+  visit("update_on", management.update_on);
+  visit("runtime_version_arn", management.runtime_version_arn);
+}
+
+template <typename Settings, typename Visitor>
+void visit_settings(Settings& settings, Visitor&& visit) {
+  visit("tags", settings.tags);
+  visit("aliases", settings.aliases);
+  visit("reserved_concurrency", settings.reserved_concurrency);
+  visit("provisioned", settings.provisioned);
+  visit("policies", settings.policies);
+  visit("urls", settings.urls);
+  visit("event_invoke", settings.event_invoke);
+  visit("runtime_management", settings.runtime_management);
+  visit("recursive_loop", settings.recursive_loop);
+}
+
 struct Writer {
   json::object& object;
   void operator()(const char* name, const std::string& value) const { object.emplace(name, value); }
@@ -75,8 +166,41 @@ struct Writer {
   void operator()(const char* name, std::uint64_t value) const { object.emplace(name, value); }
   void operator()(const char* name, FunctionState value) const { object.emplace(name, state_name(value)); }
   void operator()(const char* name, UpdateStatus value) const { object.emplace(name, update_status_name(value)); }
-  void operator()(const char* name, const std::optional<Texts>& value) const {
-    if (value) object.emplace(name, to_json(*value));
+  void operator()(const char* name, double value) const { object.emplace(name, value); }
+  void operator()(const char* name, bool value) const { object.emplace(name, value); }
+  void operator()(const char* name, UrlAuthentication value) const {
+    object.emplace(name, value == UrlAuthentication::kIam ? "AWS_IAM" : "NONE");
+  }
+  void operator()(const char* name, base::WallTime value) const { object.emplace(name, value.time_since_epoch().count()); }
+  void operator()(const char* name, const Texts& value) const {
+    if (!value.empty()) object.emplace(name, to_json(value));
+  }
+  template <typename Value>
+  void operator()(const char* name, const std::optional<Value>& value) const {
+    if (value) (*this)(name, *value);
+  }
+  // An object of objects, left out when empty.
+  template <typename Item>
+  void operator()(const char* name, const std::map<std::string, Item>& items) const {
+    if (items.empty()) return;
+    json::object all;
+    for (const auto& [key, item] : items) all.emplace(key, object_of(item));
+    object.emplace(name, std::move(all));
+  }
+  template <typename Item>
+  void operator()(const char* name, const std::vector<Item>& items) const {
+    if (items.empty()) return;
+    json::array all;
+    for (const Item& item : items) all.push_back(object_of(item));
+    object.emplace(name, std::move(all));
+  }
+
+ private:
+  template <typename Item>
+  static json::object object_of(const Item& item) {
+    json::object made;
+    visit_members(item, Writer{made});
+    return made;
   }
 };
 
@@ -111,8 +235,48 @@ struct Reader {
       if (text == update_status_name(status)) value = status;
     }
   }
-  void operator()(const char* name, std::optional<Texts>& value) const {
+  void operator()(const char* name, double& value) const {
+    const auto* found = object.if_contains(name);
+    json::error_code ec;
+    if (found != nullptr && found->is_number()) value = found->to_number<double>(ec);
+  }
+  void operator()(const char* name, bool& value) const {
+    if (const auto* found = object.if_contains(name); found != nullptr && found->is_bool()) value = found->get_bool();
+  }
+  void operator()(const char* name, UrlAuthentication& value) const {
+    std::string text;
+    (*this)(name, text);
+    value = text == "NONE" ? UrlAuthentication::kNone : UrlAuthentication::kIam;
+  }
+  void operator()(const char* name, base::WallTime& value) const {
+    std::uint64_t us = 0;
+    (*this)(name, us);
+    value = base::WallTime(std::chrono::microseconds(us));
+  }
+  void operator()(const char* name, Texts& value) const {
     if (const auto* found = object.if_contains(name); found != nullptr && found->is_object()) value = texts_from(found->get_object());
+  }
+  template <typename Value>
+  void operator()(const char* name, std::optional<Value>& value) const {
+    if (!object.contains(name)) return;
+    value.emplace();
+    (*this)(name, *value);
+  }
+  template <typename Item>
+  void operator()(const char* name, std::map<std::string, Item>& items) const {
+    const auto* found = object.if_contains(name);
+    if (found == nullptr || !found->is_object()) return;
+    for (const auto& member : found->get_object()) {
+      if (member.value().is_object()) visit_members(items[std::string(member.key())], Reader{member.value().get_object()});
+    }
+  }
+  template <typename Item>
+  void operator()(const char* name, std::vector<Item>& items) const {
+    const auto* found = object.if_contains(name);
+    if (found == nullptr || !found->is_array()) return;
+    for (const json::value& each : found->get_array()) {
+      if (each.is_object()) visit_members(items.emplace_back(), Reader{each.get_object()});
+    }
   }
 };
 
@@ -157,17 +321,18 @@ Result<FunctionVersion> version_from(const store::VersionRow& row, const Account
   return version;
 }
 
-std::string tags_to_document(const Texts& tags) {
+std::string settings_to_document(const FunctionSettings& settings) {
   json::object document;
   document.emplace("format", kFormat);
-  document.emplace("tags", to_json(tags));
+  visit_settings(settings, Writer{document});
   return json::serialize(document);
 }
 
-Result<Texts> tags_from_document(const std::string& text) {
+Result<FunctionSettings> settings_from_document(const std::string& text) {
   MAYFLY_ASSIGN(const json::value document, parse_document(text));
-  const auto* tags = document.get_object().if_contains("tags");
-  return tags != nullptr && tags->is_object() ? texts_from(tags->get_object()) : Texts();
+  FunctionSettings settings;
+  visit_settings(settings, Reader{document.get_object()});
+  return settings;
 }
 
 }  // namespace mayfly::engine

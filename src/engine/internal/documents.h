@@ -2,7 +2,6 @@
 // Unknown members are ignored and missing ones have defaults, so that the version before and after this one can read them.
 #pragma once
 
-#include <map>
 #include <string>
 
 #include "base/result.h"
@@ -15,7 +14,8 @@ namespace mayfly::engine {
 // kDataLoss when the document is not one; kUnsupported when its format is newer than ours.
 [[nodiscard]] base::Result<FunctionVersion> version_from(const store::VersionRow& row, const Account& account);
 
-[[nodiscard]] std::string tags_to_document(const std::map<std::string, std::string>& tags);
-[[nodiscard]] base::Result<std::map<std::string, std::string>> tags_from_document(const std::string& document);
+[[nodiscard]] std::string settings_to_document(const FunctionSettings& settings);
+// kDataLoss and kUnsupported as above.
+[[nodiscard]] base::Result<FunctionSettings> settings_from_document(const std::string& document);
 
 }  // namespace mayfly::engine

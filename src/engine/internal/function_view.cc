@@ -4,16 +4,9 @@
 
 namespace mayfly::engine {
 
-FunctionView::FunctionView() : index_(std::make_shared<const Index>()) {
-  const auto empty = std::make_shared<const Map>();
-  for (auto& shard : shards_) shard = std::make_unique<base::Published<Map>>(empty);
-}
+FunctionView::FunctionView() : index_(std::make_shared<const Index>()) {}
 
-RecordPtr FunctionView::find(std::string_view name) const {
-  const auto map = shards_[shard_of(name)]->get();
-  const auto found = map->find(name);
-  return found == map->end() ? nullptr : found->second;
-}
+RecordPtr FunctionView::find(std::string_view name) const { return records_.find(name).value_or(nullptr); }
 
 std::size_t FunctionView::size() const { return index_.get()->size; }
 
@@ -35,31 +28,21 @@ std::vector<RecordPtr> FunctionView::list(std::string_view after, std::size_t ma
 
 void FunctionView::put(RecordPtr record) {
   const std::string name = record->latest->function_name;
-  auto& shard = *shards_[shard_of(name)];
-  auto map = std::make_shared<Map>(*shard.get());
-  const bool is_new = map->insert_or_assign(name, std::move(record)).second;
-  shard.set(std::move(map));
-  if (is_new) index_insert(name);
+  if (records_.put(name, std::move(record))) index_insert(name);
 }
 
 void FunctionView::remove(std::string_view name) {
-  auto& shard = *shards_[shard_of(name)];
-  auto map = std::make_shared<Map>(*shard.get());
-  const auto found = map->find(name);
-  if (found == map->end()) return;
-  map->erase(found);
-  shard.set(std::move(map));
-  index_remove(name);
+  if (records_.remove(name)) index_remove(name);
 }
 
 void FunctionView::load(const std::vector<RecordPtr>& records) {
-  std::array<std::shared_ptr<Map>, kShards> maps;
-  for (auto& map : maps) map = std::make_shared<Map>();
+  std::vector<std::pair<std::string, RecordPtr>> named;
+  named.reserve(records.size());
   auto index = std::make_shared<Index>();
   std::shared_ptr<Chunk> chunk;
   for (const RecordPtr& record : records) {
     const std::string& name = record->latest->function_name;
-    maps[shard_of(name)]->emplace(name, record);
+    named.emplace_back(name, record);
     if (chunk == nullptr || chunk->size() == kChunkMax / 2) {  // half full: room to grow
       chunk = std::make_shared<Chunk>();
       index->chunks.push_back(chunk);
@@ -67,7 +50,7 @@ void FunctionView::load(const std::vector<RecordPtr>& records) {
     chunk->push_back(name);
   }
   index->size = records.size();
-  for (std::size_t i = 0; i < kShards; ++i) shards_[i]->set(std::move(maps[i]));
+  records_.load(named);
   index_.set(std::move(index));
 }
 
