@@ -10,7 +10,9 @@
 #include "access/access.h"
 #include "base/time.h"
 #include "base/worker_pool.h"
+#include "engine/dispatcher.h"
 #include "engine/invocation.h"
+#include "engine/layers.h"
 #include "engine/registry.h"
 #include "net/http_server.h"
 #include "observe/log_store.h"
@@ -23,6 +25,7 @@ namespace mayfly::api {
 struct ApiContext {
   engine::FunctionRegistry& registry;
   engine::CodeStore& code;
+  engine::LayerRegistry& layers;
   engine::Invoker& invoker;  // called on the loop's thread only
   access::CredentialStore& credentials;
   observe::LogStore& logs;
@@ -36,9 +39,16 @@ struct ApiContext {
   base::Duration start_budget = std::chrono::seconds(30);
   // Whether functions of a runtime can be run here, asked when one is made or changed; empty: no further check. Blocking.
   std::function<base::Result<void>(const std::string& runtime)> check_runtime = {};
+  // Provisioned environments of one version as they are now, for GetProvisionedConcurrencyConfig. Blocking: on the pool. Empty: none.
+  std::function<engine::ProvisionedStatus(const std::string& name, const std::string& version)> provisioned_status = {};
   // Mayfly's own pages for its CLI, signed like every call (service name "mayfly"): the JSON text at `path`, none where there is nothing.
   // On the pool.
   std::function<std::optional<std::string>(std::string_view path)> page = {};
+  // The address of a function URL by its id. Any thread.
+  std::function<std::string(const std::string& url_id)> function_url = [](const std::string& id) { return "http://" + id + ".localhost/"; };
+  // A whole object of a bucket, for code that a request names in S3; its error is the one the request is answered with. Blocking;
+  // empty: no code from S3.
+  std::function<base::Result<std::string>(const std::string& bucket, const std::string& key, const std::string& version)> read_object = {};
   // What /readyz asks: the store answers, the launcher lives. Called on the pool; empty: always ready.
   std::function<base::Result<void>()> ready = {};
 };

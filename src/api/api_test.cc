@@ -109,7 +109,9 @@ class ApiTest : public ::testing::Test {
     directory_ = mkdtemp(pattern.data());
     catalogue_ = *store::open_catalogue(directory_ + "/catalogue.db");
     blobs_ = *store::open_directory_blobs(directory_ + "/blobs");
-    code_ = std::make_unique<engine::CodeStore>(*blobs_, [](const std::string&) { return Result<void>(); }, [](const std::string&) {});
+    code_ = std::make_unique<engine::CodeStore>(
+        *blobs_, [](const std::string&) { return Result<std::uint64_t>(1); }, [](const std::string&) {});
+    layers_ = *engine::LayerRegistry::open(*catalogue_, *code_, engine::Account{}, clock_);
     registry_ = *engine::FunctionRegistry::open(*catalogue_, *code_, engine::Account{}, clock_);
     credentials_ =
         *access::CredentialStore::open(directory_ + "/credentials.json", "000000000000", {.access_key = kAccessKey, .secret_key = kSecret});
@@ -117,6 +119,7 @@ class ApiTest : public ::testing::Test {
     logs_ = std::make_unique<observe::LogStore>(*segments_);
     context_.reset(new ApiContext{.registry = *registry_,
                                   .code = *code_,
+                                  .layers = *layers_,
                                   .invoker = invoker_,
                                   .credentials = *credentials_,
                                   .logs = *logs_,
@@ -193,6 +196,7 @@ class ApiTest : public ::testing::Test {
   std::unique_ptr<store::Catalogue> catalogue_;
   std::unique_ptr<store::Blobs> blobs_;
   std::unique_ptr<engine::CodeStore> code_;
+  std::unique_ptr<engine::LayerRegistry> layers_;
   std::unique_ptr<engine::FunctionRegistry> registry_;
   std::unique_ptr<access::CredentialStore> credentials_;
   std::unique_ptr<store::LogSegments> segments_;
@@ -256,8 +260,8 @@ TEST_F(ApiTest, AnUnknownServiceIsNamed) {
 }
 
 TEST_F(ApiTest, AnOperationThatIsMissingIsNamedAndAnUnknownPathIsNotFound) {
-  expect_error(call("PUT", "/2019-09-30/functions/f/provisioned-concurrency?Qualifier=1", "{}"), 400, "UnsupportedOperationException",
-               "mayfly does not support PutProvisionedConcurrencyConfig yet");
+  expect_error(call("GET", "/2025-11-30/capacity-providers"), 400, "UnsupportedOperationException",
+               "mayfly does not support ListCapacityProviders yet");
   expect_error(call("GET", "/2015-03-31/nothing"), 404, "UnknownOperationException", "GET /2015-03-31/nothing");
 }
 

@@ -131,7 +131,7 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   TimePoint armed = base::kNoDeadline;
   bool lost = false;
   std::map<std::string, std::shared_ptr<runtime::EnvironmentLog>> carried_logs;
-  std::map<std::uint64_t, std::shared_ptr<std::promise<Result<void>>>> unpacking;
+  std::map<std::uint64_t, std::shared_ptr<std::promise<Result<std::uint64_t>>>> unpacking;
   std::uint64_t next_request = 1;
   net::Event something_ended;
   const DnsOptions dns;
@@ -385,7 +385,7 @@ void LocalBackend::Impl::gone(EnvironmentId id, Outcome outcome) {
 void LocalBackend::Impl::handle(sandbox::ArchiveUnpacked event) {
   const auto it = unpacking.find(event.request);
   if (it == unpacking.end()) return;
-  it->second->set_value(event.bytes.ok() ? Result<void>() : Result<void>(std::move(event.bytes).error()));
+  it->second->set_value(std::move(event.bytes));
   unpacking.erase(it);
 }
 
@@ -439,16 +439,16 @@ void LocalBackend::invoke(engine::InvocationPtr invocation) {
   impl_->rearm();
 }
 
-Result<void> LocalBackend::prepare_code(const std::string& code_id, base::UniqueFd archive) {
+Result<std::uint64_t> LocalBackend::prepare_code(const std::string& code_id, base::UniqueFd archive) {
   MAYFLY_ASSERT(!impl_->loop.in_loop(), "prepare_code blocks and would wait for itself");
-  auto promise = std::make_shared<std::promise<Result<void>>>();
+  auto promise = std::make_shared<std::promise<Result<std::uint64_t>>>();
   auto done = promise->get_future();
   auto shared = std::make_shared<base::UniqueFd>(std::move(archive));
   impl_->loop.post([this, promise, shared, code_id, token = std::weak_ptr<bool>(impl_->alive)] {
     if (token.expired()) return promise->set_value(Error(ErrorCode::kUnavailable, "The server is shutting down.", "ServiceException"));
     const std::uint64_t request = impl_->next_request++;
     const auto asked = impl_->ports.launcher.unpack(request, std::move(*shared), code_id, {});
-    if (!asked.ok()) return promise->set_value(asked);
+    if (!asked.ok()) return promise->set_value(asked.error());
     impl_->unpacking[request] = promise;
   });
   if (done.wait_for(std::chrono::minutes(5)) != std::future_status::ready) {

@@ -66,9 +66,9 @@ class LocalBackend final : public engine::Invoker {
 
   void invoke(engine::InvocationPtr invocation) override;
 
-  // Unpacks a zip so that environments can use it; success at once when it is there already. Blocks; any thread but the
-  // loop's, while the loop runs. kInvalidArgument and kTooLarge are the archive's fault.
-  [[nodiscard]] base::Result<void> prepare_code(const std::string& code_id, base::UniqueFd archive);
+  // Unpacks a zip so that environments can use it and answers its unpacked size in bytes; at once when it is there already. Blocks;
+  // any thread but the loop's, while the loop runs. kInvalidArgument and kTooLarge are the archive's fault.
+  [[nodiscard]] base::Result<std::uint64_t> prepare_code(const std::string& code_id, base::UniqueFd archive);
   // Deletes unpacked code. Any thread.
   void remove_code(const std::string& code_id);
   // Code of living environments and of waiting invocations: the sweeper must leave it. Blocks; any thread.

@@ -39,10 +39,10 @@ CodeIdentity CodeStore::identify(std::string_view zip) {
   return {.id = base::hex_encode(digest), .sha256_base64 = base::base64_encode(base::as_text(digest)), .size = zip.size()};
 }
 
-Result<void> CodeStore::put(const Hold&, const std::string& zip) {
+Result<std::uint64_t> CodeStore::put(const Hold&, const std::string& zip) {
   MAYFLY_ASSIGN(const std::string id, blobs_.put(zip));
-  Result<void> prepared = prepare_(id);
-  if (prepared.ok()) return {};
+  Result<std::uint64_t> prepared = prepare_(id);
+  if (prepared.ok()) return prepared;
   Error error = std::move(prepared).error();  // the archive's faults get AWS's type; the platform's keep theirs
   if (error.code() == ErrorCode::kInvalidArgument && error.id().empty())
     return Error(ErrorCode::kInvalidArgument, error.message(), "InvalidParameterValueException");

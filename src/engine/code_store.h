@@ -17,10 +17,10 @@
 
 namespace mayfly::engine {
 
-// Puts a stored zip where environments can use it (unpacked beneath the code directory); blocks; success when it is there
-// already. The error is the archive's fault (kInvalidArgument) or the platform's. Called from several threads at once, also
-// for the same code.
-using CodePreparer = std::function<base::Result<void>(const std::string& code_id)>;
+// Puts a stored zip where environments can use it (unpacked beneath the code directory) and answers its unpacked size in bytes;
+// blocks; the same when it is there already. The error is the archive's fault (kInvalidArgument) or the platform's. Called from several
+// threads at once, also for the same code.
+using CodePreparer = std::function<base::Result<std::uint64_t>(const std::string& code_id)>;
 
 // What a package is called.
 struct CodeIdentity {
@@ -58,8 +58,10 @@ class CodeStore {
   };
 
   [[nodiscard]] static CodeIdentity identify(std::string_view zip);
-  // Stores and prepares the zip that `hold` was made for. A bad archive is InvalidParameterValueException.
-  [[nodiscard]] base::Result<void> put(const Hold& hold, const std::string& zip);
+  // Stores and prepares the zip that `hold` was made for; its unpacked size. A bad archive is InvalidParameterValueException.
+  [[nodiscard]] base::Result<std::uint64_t> put(const Hold& hold, const std::string& zip);
+  // The unpacked size of what is stored.
+  [[nodiscard]] base::Result<std::uint64_t> unpacked_bytes(const std::string& code_id) const { return prepare_(code_id); }
   // The zip as uploaded, verified. kNotFound.
   [[nodiscard]] base::Result<base::UniqueFd> open(const std::string& code_id) const;
 

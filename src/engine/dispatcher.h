@@ -80,6 +80,17 @@ struct DispatcherOptions {
 // {"errorType":"Sandbox.Timedout","errorMessage":"RequestId: <id> Error: Task timed out after 3.00 seconds"}
 [[nodiscard]] std::string timeout_document(const std::string& request_id, base::Duration timeout);
 
+// Provisioned environments of one version.
+struct ProvisionedStatus {
+  std::uint32_t requested = 0;
+  std::uint32_t allocated = 0;  // initialised, whether or not an invocation runs there
+  std::uint32_t available = 0;  // of these: free to take an invocation at once
+  // Why the last one could not be made ("FUNCTION_ERROR_INIT_FAILURE: Runtime.ExitError"); empty when none failed since one was
+  // ready. Meanwhile it is tried again, ever more rarely.
+  std::string failed_reason;
+  bool operator==(const ProvisionedStatus&) const = default;
+};
+
 // One thread. References must outlive it.
 class Dispatcher final {
  public:

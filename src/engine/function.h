@@ -33,6 +33,7 @@ struct LayerUse {
   std::string arn;              // arn:aws:lambda:REGION:ACCOUNT:layer:NAME:VERSION
   std::string code_id;          // of its zip, shown merged at /opt
   std::uint64_t code_size = 0;  // bytes of the zip
+  std::uint64_t unpacked_bytes = 0;
   bool operator==(const LayerUse&) const = default;
 };
 
@@ -112,7 +113,7 @@ struct ResourcePolicy {
     std::string document;
     bool operator==(const Statement&) const = default;
   };
-  std::string revision_id;
+  std::string revision_id;  // of layer versions' policies; a function's is guarded by what it belongs to
   std::vector<Statement> statements;
   bool operator==(const ResourcePolicy&) const = default;
 };

@@ -115,6 +115,20 @@ FunctionVersion as_updating(FunctionVersion version) {
   return version;
 }
 
+template <typename Value>
+std::set<std::string> differing_keys(const std::map<std::string, Value>& a, const std::map<std::string, Value>& b) {
+  std::set<std::string> keys;
+  const auto note = [&keys](const auto& from, const auto& other) {
+    for (const auto& [key, value] : from) {
+      const auto found = other.find(key);
+      if (found == other.end() || !(found->second == value)) keys.insert(key);
+    }
+  };
+  note(a, b);
+  note(b, a);
+  return keys;
+}
+
 std::shared_ptr<const FunctionSettings> share_settings(FunctionSettings settings) {
   if (settings == *FunctionRecord::default_settings()) return FunctionRecord::default_settings();
   return std::make_shared<const FunctionSettings>(std::move(settings));
@@ -128,10 +142,29 @@ void put_into(FunctionConfig& config, const CodeIdentity& code) {
   config.code_size = code.size;
 }
 
+Result<void> check_unpacked(std::uint64_t own, const std::vector<LayerUse>& layers) {
+  std::uint64_t total = own;
+  for (const LayerUse& layer : layers) total += layer.unpacked_bytes;
+  if (total <= Limits::kUnzippedBytesMax) return {};
+  return invalid_parameter("Function code combined with layers exceeds the maximum allowed size of " +
+                           std::to_string(Limits::kUnzippedBytesMax) + " bytes. The actual size is " + std::to_string(total) + " bytes.");
+}
+
 std::uint64_t code_bytes_of(const FunctionRecord& record) {
   std::uint64_t bytes = record.latest->config.code_size;
   for (const VersionPtr& version : record.published) bytes += version->config.code_size;
   return bytes;
+}
+
+// Recorded: tags, policies and provisioned concurrency give the version they concern a new revision. Aliases have their own.
+void renew_revision(FunctionRecord& record, std::string_view qualifier) {
+  const VersionPtr concerned = record.find(qualifier);
+  if (concerned == nullptr) return;
+  FunctionVersion renewed = *concerned;
+  renewed.revision_id = base::random_uuid();
+  const VersionPtr shared = share(std::move(renewed));
+  if (record.latest == concerned) record.latest = shared;
+  std::replace(record.published.begin(), record.published.end(), concerned, shared);
 }
 
 }  // namespace
@@ -322,7 +355,7 @@ Result<void> FunctionRegistry::Impl::commit(const RecordPtr& before, const Funct
   }
   if (before == nullptr || before->latest != after.latest) change.put_versions.push_back(to_row(*after.latest));
   for (const VersionPtr& version : after.published) {
-    if (before == nullptr || before->find(version->version) == nullptr) change.put_versions.push_back(to_row(*version));
+    if (before == nullptr || before->find(version->version) != version) change.put_versions.push_back(to_row(*version));
   }
   if (before != nullptr) {
     for (const VersionPtr& version : before->published) {
@@ -417,10 +450,13 @@ Result<RecordPtr> FunctionRegistry::Impl::change_settings(const std::string& nam
   FunctionRecord record = *before;
   if (settings.tags != before->settings->tags) {
     MAYFLY_TRY(check_tags(settings.tags));
-    FunctionVersion latest = *before->latest;
-    latest.revision_id = base::random_uuid();  // recorded: tags change it
-    record.latest = share(std::move(latest));
+    renew_revision(record, kLatest);
   }
+  for (const std::string& qualifier : differing_keys(settings.policies, before->settings->policies)) {
+    if (before->find_alias(qualifier) == nullptr) renew_revision(record, qualifier);
+  }
+  for (const std::string& qualifier : differing_keys(settings.provisioned, before->settings->provisioned))
+    renew_revision(record, qualifier);
   record.settings = share_settings(std::move(settings));
   MAYFLY_TRY(commit(before, record));
   return view.find(name);
@@ -487,7 +523,8 @@ Result<VersionPtr> FunctionRegistry::create(const std::string& name, FunctionCon
   if (find(name) != nullptr) return impl_->already_exists(name);  // before the work; asked again with the lock held
   const CodeIdentity identity = CodeStore::identify(zip);
   CodeStore::Hold hold(impl_->code, identity.id);
-  MAYFLY_TRY(impl_->code.put(hold, zip));
+  MAYFLY_ASSIGN(const std::uint64_t unpacked, impl_->code.put(hold, zip));
+  MAYFLY_TRY(check_unpacked(unpacked, config.layers));
   put_into(config, identity);
   if (config.log_group.empty()) config.log_group = "/aws/lambda/" + name;
   settle_log_levels(config);
@@ -503,7 +540,8 @@ Result<VersionPtr> FunctionRegistry::update_code(const std::string& name, std::s
   MAYFLY_TRY(impl_->check_idle(*there));
   const CodeIdentity identity = CodeStore::identify(zip);
   CodeStore::Hold hold(impl_->code, identity.id);
-  MAYFLY_TRY(impl_->code.put(hold, zip));
+  MAYFLY_ASSIGN(const std::uint64_t unpacked, impl_->code.put(hold, zip));
+  MAYFLY_TRY(check_unpacked(unpacked, there->latest->config.layers));
   MAYFLY_ASSIGN(VersionPtr answer, impl_->replace_code(name, identity, architecture, revision_id, publish, dry_run));
   if (dry_run) return answer;
   hold.keep();
@@ -513,6 +551,11 @@ Result<VersionPtr> FunctionRegistry::update_code(const std::string& name, std::s
 
 Result<VersionPtr> FunctionRegistry::update_configuration(const std::string& name, const ConfigChange& change,
                                                           const std::string& revision_id) {
+  if (change.layers) {
+    MAYFLY_ASSIGN(const RecordPtr there, impl_->existing(name));
+    MAYFLY_ASSIGN(const std::uint64_t unpacked, impl_->code.unpacked_bytes(there->latest->config.code_id));
+    MAYFLY_TRY(check_unpacked(unpacked, *change.layers));
+  }
   VersionPtr answer;
   {
     const MutexLock lock(impl_->writing);

@@ -74,10 +74,10 @@ class RegistryTest : public ::testing::Test {
     close();
     open();
   }
-  Result<void> prepare(const std::string&) {
+  Result<std::uint64_t> prepare(const std::string&) {
     if (refuse_code_)
       return Error(ErrorCode::kInvalidArgument, "Could not unzip uploaded file. Please check your file, then try to upload again.");
-    return {};
+    return unpacked_bytes_;
   }
 
   static FunctionConfig config() {
@@ -115,6 +115,7 @@ class RegistryTest : public ::testing::Test {
   base::ManualClock clock_;
   std::unique_ptr<FallibleCatalogue> catalogue_;
   std::unique_ptr<store::Blobs> blobs_;
+  std::uint64_t unpacked_bytes_ = 1000;
   std::unique_ptr<CodeStore> code_;
   std::unique_ptr<FunctionRegistry> registry_;
   std::atomic<bool> refuse_code_ = false;
@@ -163,7 +164,7 @@ TEST_F(RegistryTest, ASecondChangeIsRefusedUntilTheFirstWasSeenToEnd) {
 TEST_F(RegistryTest, SettingsAreChangedWholeOrNotAtAllAndKept) {
   create();
   ASSERT_TRUE(settled().publish("f", "", {}, "").ok());
-  const std::string revision = latest()->revision_id;
+  const std::string revision = latest()->revision_id, version_revision = registry_->find("f")->published[0]->revision_id;
   const auto change = [](const FunctionRecord& record, FunctionSettings& settings) -> Result<void> {
     EXPECT_EQ(record.published.size(), 1U);
     settings.aliases["live"] = {
@@ -180,7 +181,8 @@ TEST_F(RegistryTest, SettingsAreChangedWholeOrNotAtAllAndKept) {
     return {};
   };
   ASSERT_TRUE(registry_->change_settings("f", change).ok());
-  EXPECT_EQ(latest()->revision_id, revision) << "only tags change the function's revision";
+  EXPECT_NE(latest()->revision_id, revision) << "a policy of the function gives it a new revision";
+  EXPECT_NE(registry_->find("f")->published[0]->revision_id, version_revision) << "and so does provisioned concurrency to a version";
   const auto refused = registry_->change_settings("f", [](const FunctionRecord&, FunctionSettings& settings) -> Result<void> {
     settings = {};
     return Error(ErrorCode::kConflict, "no");

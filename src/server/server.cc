@@ -144,6 +144,7 @@ class Platform {
   observe::Metrics metrics_;
   std::unique_ptr<backend::LocalBackend> backend_;
   std::unique_ptr<engine::CodeStore> code_;
+  std::unique_ptr<engine::LayerRegistry> layers_;
   std::unique_ptr<engine::FunctionRegistry> registry_;
   std::unique_ptr<api::ApiContext> context_;  // outlives the pool, whose jobs use it
   base::WorkerPool pool_{"mayfly-control", 4};
@@ -218,13 +219,15 @@ bool Platform::is_current(const engine::FunctionVersion& version) const {
 }
 
 Result<void> Platform::open_registry() {
-  const auto prepare = [this](const std::string& code_id) -> Result<void> {
+  const auto prepare = [this](const std::string& code_id) -> Result<std::uint64_t> {
     MAYFLY_ASSIGN(base::UniqueFd archive, blobs_->open(code_id, true));
     return backend_->prepare_code(code_id, std::move(archive));
   };
   const auto discard = [this](const std::string& code_id) { backend_->remove_code(code_id); };
   code_ = std::make_unique<engine::CodeStore>(*blobs_, prepare, discard);
-  MAYFLY_ASSIGN(registry_, engine::FunctionRegistry::open(*catalogue_, *code_, {config_.account, config_.region}, clock_));
+  const engine::Account account{config_.account, config_.region};
+  MAYFLY_ASSIGN(layers_, engine::LayerRegistry::open(*catalogue_, *code_, account, clock_));
+  MAYFLY_ASSIGN(registry_, engine::FunctionRegistry::open(*catalogue_, *code_, account, clock_));
   if (const auto swept = code_->sweep({}); !swept.ok())
     base::log_warning("unused code could not be looked for", {{"cause", swept.error().message()}});
   registry_->on_change([this](const std::string& name) {
@@ -241,6 +244,7 @@ Result<void> Platform::ready() const {
 void Platform::open_doors() {
   context_ = std::make_unique<api::ApiContext>(api::ApiContext{.registry = *registry_,
                                                                .code = *code_,
+                                                               .layers = *layers_,
                                                                .invoker = *backend_,
                                                                .credentials = *credentials_,
                                                                .logs = *logs_,
@@ -307,7 +311,7 @@ void Platform::restore_missing_code() {
   for (const std::string& code_id : code_->named()) {
     if (::access((foundations_.data.code() + "/" + code_id).c_str(), F_OK) == 0) continue;
     auto blob = blobs_->open(code_id, true);
-    const Result<void> made = blob.ok() ? backend_->prepare_code(code_id, std::move(*blob)) : Result<void>(blob.error());
+    const auto made = blob.ok() ? backend_->prepare_code(code_id, std::move(*blob)) : Result<std::uint64_t>(blob.error());
     if (!made.ok())
       base::log_error("the code of a function or layer cannot be restored", {{"code", code_id}, {"cause", made.error().message()}});
   }

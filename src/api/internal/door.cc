@@ -9,6 +9,7 @@
 
 #include "api/internal/authenticate.h"
 #include "api/internal/service.h"
+#include "api/lambda/control.h"
 #include "api/lambda/functions.h"
 #include "api/lambda/invoke.h"
 #include "api/lambda/validation.h"
@@ -227,9 +228,8 @@ Awaitable<Result<void>> Door::serve_code(net::Exchange& exchange, Visit& visit) 
   const auto link = lambda::parse_code_path(exchange.head().path());
   if (!link || exchange.head().method != "GET")
     co_return not_found("There is nothing at " + std::string(exchange.head().path().substr(0, 256)));
-  MAYFLY_CO_TRY(allow(visit, "lambda:GetFunction", context_.registry.account().function_arn(link->function_name)));
-  if (context_.registry.find(link->function_name) == nullptr)
-    co_return not_found("The function \"" + link->function_name + "\" is gone; so is its code.");
+  MAYFLY_CO_TRY(allow(visit, "lambda:GetFunction", context_.registry.account().function_arn(link->owner)));
+  if (!lambda::names_code(context_, *link)) co_return not_found("What that code belonged to is gone; so is the code.");
 
   base::UniqueFd file;
   std::optional<Error> failure;
@@ -239,11 +239,10 @@ Awaitable<Result<void>> Door::serve_code(net::Exchange& exchange, Visit& visit) 
     if (opened.ok()) file = *std::move(opened);
     if (!opened.ok()) failure = opened.error();
   };
-  if (!co_await net::run_on(context_.pool, std::move(open)) || failure)
-    co_return not_found("The code of function \"" + link->function_name + "\" is not here any more.");
+  if (!co_await net::run_on(context_.pool, std::move(open)) || failure) co_return not_found("The code is not here any more.");
   net::Headers headers;
   headers.add("Content-Type", "application/zip");
-  headers.add("Content-Disposition", "attachment; filename=\"" + link->function_name + ".zip\"");
+  headers.add("Content-Disposition", "attachment; filename=\"" + link->owner + ".zip\"");
   headers.add("x-amzn-RequestId", visit.request_id);
   visit.status = 200;
   MAYFLY_CO_TRY(co_await exchange.begin(200, std::move(headers)));

@@ -5,6 +5,7 @@
 #include <boost/json.hpp>
 
 #include "api/internal/answer.h"
+#include "api/lambda/input.h"
 #include "api/lambda/model.h"
 #include "base/bytes.h"
 #include "base/json.h"
@@ -42,22 +43,12 @@ constexpr std::array kReservedVariables = {"_HANDLER",
                                            "LAMBDA_TASK_ROOT",
                                            "LAMBDA_RUNTIME_DIR"};
 
-const json::object* object_in(const json::object& input, json::string_view name) {
-  const json::value* found = input.if_contains(name);
-  return found == nullptr ? nullptr : found->if_object();
+// The member of a structure that may be absent itself.
+std::optional<std::string> text_in(const json::object* input, std::string_view name) {
+  return input == nullptr ? std::nullopt : optional_text_in(*input, name);
 }
-
-std::optional<std::string> text_in(const json::object* input, json::string_view name) {
-  const json::value* found = input == nullptr ? nullptr : input->if_contains(name);
-  if (found == nullptr || !found->is_string()) return std::nullopt;
-  return std::string(found->get_string().data(), found->get_string().size());
-}
-
-std::optional<std::int64_t> number_in(const json::object* input, json::string_view name) {
-  const json::value* found = input == nullptr ? nullptr : input->if_contains(name);
-  if (found == nullptr) return std::nullopt;
-  if (const auto* number = found->if_int64()) return *number;
-  return std::nullopt;
+std::optional<std::int64_t> number_in(const json::object* input, std::string_view name) {
+  return input == nullptr ? std::nullopt : lambda::number_in(*input, name);
 }
 
 bool is_set(const json::object& input, json::string_view name) {
@@ -74,8 +65,6 @@ Result<void> refuse_unsupported(const json::object& input) {
   if (text_in(&input, "PackageType").value_or("Zip") == "Image" || is_set(input, "ImageConfig")) {
     return unsupported("mayfly does not run container images yet; deploy the function as a zip (PackageType Zip)");
   }
-  if (is_set(input, "Layers"))
-    return unsupported("mayfly does not support layers (Layers) yet; put the layer's files into the function's zip");
   for (const char* name :
        {"FileSystemConfigs", "CodeSigningConfigArn", "TenancyConfig", "CapacityProviderConfig", "DurableConfig", "PublishTo"}) {
     if (is_set(input, name)) return unsupported("mayfly does not support " + std::string(name) + " yet; leave it out");
@@ -187,11 +176,10 @@ void add_state(json::object& shown, const engine::FunctionVersion& version) {
 
 }  // namespace
 
-json::object configuration_json(const engine::FunctionVersion& version, ArnForm form) {
+json::object configuration_json(const engine::FunctionVersion& version, std::string_view qualifier) {
   const engine::FunctionConfig& config = version.config;
-  const bool plain = version.version == engine::kLatest && form == ArnForm::kPlainLatest;
   json::object shown{{"FunctionName", version.function_name},
-                     {"FunctionArn", plain ? version.arn : version.qualified_arn()},
+                     {"FunctionArn", qualifier.empty() ? version.arn : version.arn + ":" + std::string(qualifier)},
                      {"Runtime", config.runtime},
                      {"Role", config.role},
                      {"Handler", config.handler},
@@ -214,6 +202,11 @@ json::object configuration_json(const engine::FunctionVersion& version, ArnForm 
     json::object variables;
     for (const auto& [name, value] : *config.environment) variables[name] = value;
     shown["Environment"] = {{"Variables", std::move(variables)}};
+  }
+  if (!config.layers.empty()) {
+    json::array layers;
+    for (const engine::LayerUse& layer : config.layers) layers.push_back(json::object{{"Arn", layer.arn}, {"CodeSize", layer.code_size}});
+    shown["Layers"] = std::move(layers);
   }
   add_accepted(shown, config.accepted_json);
   add_state(shown, version);
@@ -300,14 +293,6 @@ Result<engine::ConfigChange> change_from(const json::object& input, const engine
   change.snap_start = text_in(object_in(input, "SnapStart"), "ApplyOn");
   if (has_accepted(input)) change.accepted_json = merge_accepted(current.accepted_json, input);
   return change;
-}
-
-std::map<std::string, std::string> string_map(const json::object& object) {
-  std::map<std::string, std::string> map;
-  for (const auto& member : object) {
-    if (const auto* text = member.value().if_string()) map.emplace(std::string(member.key()), std::string(text->data(), text->size()));
-  }
-  return map;
 }
 
 }  // namespace mayfly::api::lambda

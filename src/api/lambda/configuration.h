@@ -10,11 +10,8 @@
 
 namespace mayfly::api::lambda {
 
-// How an answer names the version: GetFunction shows $LATEST without a qualifier unless asked for it, lists show it with one.
-enum class ArnForm { kPlainLatest, kQualified };
-
-// FunctionConfiguration as AWS answers it.
-[[nodiscard]] boost::json::object configuration_json(const engine::FunctionVersion& version, ArnForm form);
+// FunctionConfiguration as AWS answers it. Its FunctionArn ends in `qualifier` (a version or alias) unless that is "".
+[[nodiscard]] boost::json::object configuration_json(const engine::FunctionVersion& version, std::string_view qualifier);
 
 // Whether functions of this runtime name may be made: AWS's error for unknown and retired names.
 [[nodiscard]] base::Result<void> check_runtime_name(const std::string& runtime);
@@ -23,6 +20,5 @@ enum class ArnForm { kPlainLatest, kQualified };
 [[nodiscard]] base::Result<engine::FunctionConfig> configuration_from(const boost::json::object& input);
 // What UpdateFunctionConfiguration's validated input changes in `current`.
 [[nodiscard]] base::Result<engine::ConfigChange> change_from(const boost::json::object& input, const engine::FunctionConfig& current);
-[[nodiscard]] std::map<std::string, std::string> string_map(const boost::json::object& object);
 
 }  // namespace mayfly::api::lambda

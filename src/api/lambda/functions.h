@@ -1,44 +1,30 @@
-// The operations of Lambda's control plane that Mayfly has. Blocking: run on the worker pool.
+// Functions and their code: what other operations need of them.
 #pragma once
 
 #include <boost/json/object.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 
+#include "api/lambda/control.h"
 #include "base/result.h"
-#include "engine/registry.h"
-#include "net/http.h"
-
-namespace mayfly::api {
-struct ApiContext;
-}
 
 namespace mayfly::api::lambda {
 
-// One validated request.
-struct ControlCall {
-  ApiContext& context;
-  const boost::json::object& input;  // by member name
-  std::string action;                // "lambda:GetFunction"
-  std::string host;                  // as the caller named this endpoint: URLs in answers use it
-  std::string access_key;            // of the caller: signs URLs in answers
-};
+// The zip that `source` (Code of a function, Content of a layer) carries or names in S3. InvalidParameterValueException and others.
+[[nodiscard]] base::Result<std::string> zip_from(const ControlCall& call, const boost::json::object& source);
 
-using ControlOperation = base::Result<net::Response> (*)(const ControlCall&);
+// A signed URL for the caller that downloads `code_id`. `owner` is a function's name or "layer:NAME".
+[[nodiscard]] base::Result<std::string> code_location(const ControlCall& call, const std::string& owner, const std::string& code_id);
 
-// Null when Mayfly does not have the operation (yet), or has it elsewhere (Invoke).
-[[nodiscard]] ControlOperation find_control_operation(std::string_view name);
-
-// What a request acts on, for authorise(): a function's ARN, or "*" where it names none.
-[[nodiscard]] base::Result<std::string> resource_of(const boost::json::object& input, const engine::Account& account,
-                                                    const std::string& action);
-
-// Where GetFunction's Code.Location points, without host and signature, and back. The path names function and code, so that
-// a link dies with what it linked to.
-[[nodiscard]] std::string code_path(const std::string& function_name, const std::string& code_id);
+// Where such a URL points, without host and signature, and back. The path names owner and code, so that a link dies with what it
+// linked to.
+[[nodiscard]] std::string code_path(const std::string& owner, const std::string& code_id);
 struct CodeLink {
-  std::string function_name, code_id;
+  std::string owner, code_id;
 };
 [[nodiscard]] std::optional<CodeLink> parse_code_path(std::string_view path);
+// Whether the owner of a link is still there.
+[[nodiscard]] bool names_code(const ApiContext& context, const CodeLink& link);
 
 }  // namespace mayfly::api::lambda

@@ -77,6 +77,26 @@ void visit_members(Layer& layer, Visitor&& visit)
   visit("arn", layer.arn);
   visit("code_id", layer.code_id);
   visit("code_size", layer.code_size);
+  visit("unpacked_bytes", layer.unpacked_bytes);
+}
+
+template <typename Layer, typename Visitor>
+void visit_members(Layer& layer, Visitor&& visit)
+  requires std::is_same_v<std::remove_const_t<Layer>, LayerVersion>
+{
+  visit("name", layer.name);
+  visit("version", layer.version);
+  visit("description", layer.description);
+  visit("license", layer.license);
+  visit("created", layer.created);
+  visit("runtimes", layer.runtimes);
+  visit("architectures", layer.architectures);
+  visit("code_id", layer.code.id);
+  visit("code_sha256", layer.code.sha256_base64);
+  visit("code_size", layer.code.size);
+  visit("unpacked_bytes", layer.unpacked_bytes);
+  visit("policy_revision", layer.policy.revision_id);
+  visit("policy", layer.policy.statements);
 }
 
 template <typename Item, typename Visitor>
@@ -172,6 +192,9 @@ struct Writer {
     object.emplace(name, value == UrlAuthentication::kIam ? "AWS_IAM" : "NONE");
   }
   void operator()(const char* name, base::WallTime value) const { object.emplace(name, value.time_since_epoch().count()); }
+  void operator()(const char* name, const std::vector<std::string>& value) const {
+    if (!value.empty()) object.emplace(name, json::array(value.begin(), value.end()));
+  }
   void operator()(const char* name, const Texts& value) const {
     if (!value.empty()) object.emplace(name, to_json(value));
   }
@@ -253,6 +276,13 @@ struct Reader {
     (*this)(name, us);
     value = base::WallTime(std::chrono::microseconds(us));
   }
+  void operator()(const char* name, std::vector<std::string>& value) const {
+    const auto* found = object.if_contains(name);
+    if (found == nullptr || !found->is_array()) return;
+    for (const json::value& each : found->get_array()) {
+      if (each.is_string()) value.push_back(text_of(each));
+    }
+  }
   void operator()(const char* name, Texts& value) const {
     if (const auto* found = object.if_contains(name); found != nullptr && found->is_object()) value = texts_from(found->get_object());
   }
@@ -319,6 +349,33 @@ Result<FunctionVersion> version_from(const store::VersionRow& row, const Account
     visit_config(version.config, Reader{config->get_object()});
   version.config.code_id = row.code_id;
   return version;
+}
+
+std::string layer_version_to_document(const LayerVersion& version) {
+  json::object document;
+  document.emplace("format", kFormat);
+  visit_members(version, Writer{document});
+  return json::serialize(document);
+}
+
+Result<LayerVersion> layer_version_from(const store::ResourceRow& row) {
+  auto document = parse_document(row.document);
+  if (!document.ok()) return std::move(document).error().with_context("layer version " + row.key);
+  LayerVersion version;
+  visit_members(version, Reader{document->get_object()});
+  return version;
+}
+
+std::string next_layer_version_to_document(std::uint64_t next_version) {
+  return json::serialize(json::object{{"format", kFormat}, {"next_version", next_version}});
+}
+
+Result<std::uint64_t> next_layer_version_from(const store::ResourceRow& row) {
+  auto document = parse_document(row.document);
+  if (!document.ok()) return std::move(document).error().with_context("layer " + row.key);
+  std::uint64_t next = 1;
+  Reader{document->get_object()}("next_version", next);
+  return next;
 }
 
 std::string settings_to_document(const FunctionSettings& settings) {
