@@ -112,8 +112,9 @@ class Server:
 
         config.setdefault("retries", {"max_attempts": 0})
         config.setdefault("read_timeout", 120)
-        return boto3.client(service, endpoint_url=self.endpoint, region_name=self.info["region"], aws_access_key_id=self.credentials["access_key"],
-                            aws_secret_access_key=self.credentials["secret_key"], config=Config(**config))
+        return patient(boto3.client(service, endpoint_url=self.endpoint, region_name=self.info["region"],
+                                    aws_access_key_id=self.credentials["access_key"], aws_secret_access_key=self.credentials["secret_key"],
+                                    config=Config(**config)))
 
     def cli(self, *words, input=None, cwd=None, timeout=120):
         """Runs a mayfly verb against this server."""
@@ -140,6 +141,20 @@ def python_function(client, name, source, handler="app.handler", runtime="python
     """Creates a function from Python source; returns the CreateFunction answer."""
     return client.create_function(FunctionName=name, Runtime=runtime, Role=ROLE, Handler=handler,
                                   Code={"ZipFile": zip_of({"app.py": source, **(files or {})})}, **settings)
+
+
+def patient(client):
+    """Makes a Lambda client wait for the end of each creation and update, as AWS wants it: a second change meanwhile is a conflict."""
+    if client.meta.service_model.service_name != "lambda":
+        return client
+
+    def wait(parsed, **_):
+        if "FunctionArn" in parsed:
+            client.get_function_configuration(FunctionName=parsed["FunctionArn"])
+
+    for operation in ("CreateFunction", "UpdateFunctionCode", "UpdateFunctionConfiguration"):
+        client.meta.events.register(f"after-call.lambda.{operation}", wait)
+    return client
 
 
 def invoke(client, name, payload=None, **settings):

@@ -8,6 +8,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from mayfly_server import patient
 from support import Raw
 
 GOLDEN = os.path.join(os.path.dirname(__file__), "..", "..", "..", "src", "api", "lambda", "golden", "recorded.json")
@@ -26,10 +27,12 @@ def client(endpoint):
     """Makes boto3 clients that neither retry nor check parameters: the server must do that."""
 
     def make(service, **config):
-        return boto3.client(
-            service,
-            endpoint_url=endpoint,
-            config=Config(retries={"max_attempts": 0}, parameter_validation=False, read_timeout=60, **config),
+        return patient(
+            boto3.client(
+                service,
+                endpoint_url=endpoint,
+                config=Config(retries={"max_attempts": 0}, parameter_validation=False, read_timeout=60, **config),
+            )
         )
 
     return make

@@ -81,16 +81,12 @@ def test_unknown_paths_have_no_operation(raw):
 
 
 def test_missing_operations_are_named(raw, aws):
-    message = refused(
-        raw.signed("PUT", "/2019-09-30/functions/f/provisioned-concurrency?Qualifier=1", b"{}"), 400, "UnsupportedOperationException"
-    )
-    assert message == "mayfly does not support PutProvisionedConcurrencyConfig yet"
+    message = refused(raw.signed("GET", "/2025-11-30/capacity-providers", b""), 400, "UnsupportedOperationException")
+    assert message == "mayfly does not support ListCapacityProviders yet"
     for call, members in (
-        (aws.create_alias, {"FunctionName": "f", "Name": "a", "FunctionVersion": "1"}),
-        (aws.list_layers, {}),
-        (aws.list_event_source_mappings, {}),
-        (aws.put_function_concurrency, {"FunctionName": "f", "ReservedConcurrentExecutions": 1}),
-        (aws.get_policy, {"FunctionName": "f"}),
+        (aws.list_capacity_providers, {}),
+        (aws.list_code_signing_configs, {}),
+        (aws.list_durable_executions_by_function, {"FunctionName": "f"}),
     ):
         expect(error_of(call, **members), 400, "UnsupportedOperationException", "mayfly does not support ")
 

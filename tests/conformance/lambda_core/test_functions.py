@@ -161,7 +161,7 @@ def test_all_violations_come_at_once(aws, name):
         ({"Code": {"ZipFile": b""}}, "InvalidParameterValueException", "non-empty"),
         ({"Code": {"S3Bucket": "bucket", "S3Key": "key"}}, "UnsupportedOperationException", "S3"),
         ({"Code": {"ImageUri": "image"}}, "UnsupportedOperationException", "image"),
-        ({"Layers": ["arn:aws:lambda:us-east-1:000000000000:layer:l:1"]}, "UnsupportedOperationException", "layers"),
+        ({"Layers": ["arn:aws:lambda:us-east-1:000000000000:layer:l:1"]}, "InvalidParameterValueException", "Layer version arn:aws:lambda:us-east-1:000000000000:layer:l:1 does not exist."),
         ({"PackageType": "Image"}, "UnsupportedOperationException", "image"),
         (
             {"Environment": {"Variables": {"AWS_REGION": "x"}}},
