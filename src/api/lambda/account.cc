@@ -28,7 +28,7 @@ Result<std::string> tagged_function(const ControlCall& call) {
   MAYFLY_ASSIGN(const Target target, resolve_name(arn, "", call.context.registry.account(), call.action));
   if (!target.qualifier.empty())
     return invalid_parameter("Tags on function aliases and versions are not supported. Please specify a function ARN.");
-  MAYFLY_TRY(find_version(call.context.registry, target, false));
+  MAYFLY_TRY(find_version(call.context.registry, target));
   return target.name;
 }
 
@@ -76,7 +76,7 @@ Result<net::Response> get_account_settings(const ControlCall& call) {
 // There are no code signing configurations here: the answer names the function and nothing else, as AWS's does then.
 Result<net::Response> get_function_code_signing_config(const ControlCall& call) {
   MAYFLY_ASSIGN(const Target target, whole_function(call));
-  MAYFLY_TRY(find_version(call.context.registry, target, false));
+  MAYFLY_TRY(find_version(call.context.registry, target));
   json::object body;
   body["FunctionName"] = target.name;
   return control_answer(200, body);

@@ -61,7 +61,7 @@ Result<net::Response> create_function(const ControlCall& call) {
 
 Result<net::Response> update_function_code(const ControlCall& call) {
   MAYFLY_ASSIGN(const Target target, whole_function(call));
-  MAYFLY_TRY(find_version(call.context.registry, target, false));
+  MAYFLY_TRY(find_version(call.context.registry, target));
   MAYFLY_ASSIGN(std::string zip, zip_from(call, call.input));
   std::optional<std::string> architecture;
   if (const json::value* list = call.input.if_contains("Architectures"); list != nullptr && !list->get_array().empty()) {
@@ -78,7 +78,7 @@ Result<net::Response> update_function_code(const ControlCall& call) {
 Result<engine::VersionPtr> apply_change(const ControlCall& call, const Target& target) {
   const std::string wanted = text_in(call.input, "RevisionId");
   for (int attempt = 0;; ++attempt) {
-    MAYFLY_ASSIGN(const engine::VersionPtr current, find_version(call.context.registry, target, false));
+    MAYFLY_ASSIGN(const engine::VersionPtr current, find_version(call.context.registry, target));
     MAYFLY_ASSIGN(engine::ConfigChange change, change_from(call.input, current->config));
     MAYFLY_TRY(check_runnable(call, change.runtime));
     MAYFLY_ASSIGN(LayersInUse layers, layers_in(call));
@@ -100,7 +100,7 @@ Result<net::Response> update_function_configuration(const ControlCall& call) {
 
 // The version `target` means; whoever asks is shown its settled state, so that the next change is welcome.
 Result<engine::VersionPtr> shown_version(const ControlCall& call, const Target& target) {
-  MAYFLY_ASSIGN(engine::VersionPtr version, find_version(call.context.registry, target, false));
+  MAYFLY_ASSIGN(engine::VersionPtr version, find_version(call.context.registry, target));
   if (const engine::RecordPtr record = call.context.registry.find(target.name)) call.context.registry.observed(*record);
   return version;
 }
@@ -206,7 +206,7 @@ Result<net::Response> list_functions(const ControlCall& call) {
 
 Result<net::Response> publish_version(const ControlCall& call) {
   MAYFLY_ASSIGN(const Target target, whole_function(call));
-  MAYFLY_TRY(find_version(call.context.registry, target, false));
+  MAYFLY_TRY(find_version(call.context.registry, target));
   if (call.input.contains("PublishTo")) return unsupported("mayfly does not support PublishTo yet; leave it out");
   MAYFLY_ASSIGN(const engine::VersionPtr published,
                 call.context.registry.publish(target.name, text_in(call.input, "CodeSha256"), optional_text_in(call.input, "Description"),
@@ -216,7 +216,7 @@ Result<net::Response> publish_version(const ControlCall& call) {
 
 Result<net::Response> list_versions(const ControlCall& call) {
   MAYFLY_ASSIGN(const Target target, target_of(call));
-  MAYFLY_TRY(find_version(call.context.registry, target, false));
+  MAYFLY_TRY(find_version(call.context.registry, target));
   MAYFLY_ASSIGN(const std::string marker, marker_in(call.input));
   MAYFLY_ASSIGN(const ListPlace place, parse_place(marker));
   const engine::RecordPtr record = call.context.registry.find(target.name);

@@ -130,7 +130,7 @@ Result<engine::InvocationPtr> prepare(InvokeCall& call, engine::ResponseMode mod
   } else {
     MAYFLY_TRY(check_payload_json(call.payload));
   }
-  MAYFLY_ASSIGN(engine::VersionPtr version, find_version(call.context.registry, target, true));
+  MAYFLY_ASSIGN(engine::VersionPtr version, route_invocation(call.context.registry, target));
   MAYFLY_TRY(check_state(*version));
   auto invocation = std::make_shared<engine::Invocation>();
   invocation->request_id = call.request_id;

@@ -34,11 +34,14 @@ class Diagnosis {
 
   // Half a surrogate pair as an escape ("\ud800") is JSON by its grammar (RFC 8259, section 8.2), and Jackson, Python and
   // JavaScript all take it; Boost.JSON does not. Nothing else may be wrong.
-  [[nodiscard]] bool only_lone_surrogates() const { return !failed() && surrogate_escape_ && base::valid_utf8(std::string(text_)) == text_; }
+  [[nodiscard]] bool only_lone_surrogates() const {
+    return !failed() && surrogate_escape_ && base::valid_utf8(std::string(text_)) == text_;
+  }
 
   // The complaint and its place, such as "Unexpected character ('}' (code 125)): ...\n at [Source: ...; line: 1, column: 3]".
   [[nodiscard]] std::string complaint() const {
-    return (failed() ? problem_ : std::string("The text is not valid JSON")) + "\n at [Source: REDACTED (`StreamReadFeature.INCLUDE_SOURCE_IN_LOCATION` disabled); line: " + std::to_string(line_) +
+    return (failed() ? problem_ : std::string("The text is not valid JSON")) +
+           "\n at [Source: REDACTED (`StreamReadFeature.INCLUDE_SOURCE_IN_LOCATION` disabled); line: " + std::to_string(line_) +
            ", column: " + std::to_string(place_ - line_start_ + 1) + "]";
   }
 
@@ -184,7 +187,8 @@ class Diagnosis {
 
   // d800 to dfff.
   static bool is_surrogate(std::string_view hex) {
-    return hex.size() == 4 && (hex[0] | 0x20) == 'd' && (hex[1] == '8' || hex[1] == '9' || std::isalpha(static_cast<unsigned char>(hex[1])) != 0);
+    return hex.size() == 4 && (hex[0] | 0x20) == 'd' &&
+           (hex[1] == '8' || hex[1] == '9' || std::isalpha(static_cast<unsigned char>(hex[1])) != 0);
   }
 
   // One character of several bytes. Jackson's read position is past a byte it complains about.

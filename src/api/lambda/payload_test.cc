@@ -24,7 +24,8 @@ TEST(PayloadTest, JsonOfEveryKindPasses) {
 }
 
 TEST(PayloadTest, HalfASurrogatePairAsAnEscapePasses) {
-  for (const char* good : {R"("\ud800")", R"({"\uDFFF":["\udc00\ud800", "\ud83d\ude00"]})"}) EXPECT_TRUE(check_payload_json(good).ok()) << good;
+  for (const char* good : {R"("\ud800")", R"({"\uDFFF":["\udc00\ud800", "\ud83d\ude00"]})"})
+    EXPECT_TRUE(check_payload_json(good).ok()) << good;
   EXPECT_NE(complaint(R"({"a":"\ud800"]})").find("comma"), std::string::npos);
   complaint("[\"\\ud800\", \"\xed\xa0\x80\"]");
 }

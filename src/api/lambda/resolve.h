@@ -22,9 +22,10 @@ struct Target {
 [[nodiscard]] base::Result<Target> resolve_name(const std::string& name, const std::string& qualifier, const engine::Account& account,
                                                 const std::string& action);
 
-// The version `target` means, or ResourceNotFoundException. `says_latest`: the error names ":$LATEST" where no qualifier was
-// given, as Invoke's does.
-[[nodiscard]] base::Result<engine::VersionPtr> find_version(const engine::FunctionRegistry& registry, const Target& target,
-                                                            bool says_latest);
+// The version `target` means, or ResourceNotFoundException.
+[[nodiscard]] base::Result<engine::VersionPtr> find_version(const engine::FunctionRegistry& registry, const Target& target);
+// The same for an invocation: calls of a weighted alias are divided by lot, and the error names ":$LATEST" where no qualifier was
+// given, as AWS does.
+[[nodiscard]] base::Result<engine::VersionPtr> route_invocation(const engine::FunctionRegistry& registry, const Target& target);
 
 }  // namespace mayfly::api::lambda

@@ -47,14 +47,20 @@ const re2::RE2* compiled(const Shape& shape) {
 
 std::string_view kind_name(const json::value& value) {
   switch (value.kind()) {
-    case json::kind::null: return "null";
-    case json::kind::bool_: return "a boolean";
+    case json::kind::null:
+      return "null";
+    case json::kind::bool_:
+      return "a boolean";
     case json::kind::int64:
     case json::kind::uint64:
-    case json::kind::double_: return "a number";
-    case json::kind::string: return "a string";
-    case json::kind::array: return "a list";
-    case json::kind::object: return "an object";
+    case json::kind::double_:
+      return "a number";
+    case json::kind::string:
+      return "a string";
+    case json::kind::array:
+      return "a list";
+    case json::kind::object:
+      return "an object";
   }
   return "a value";
 }
@@ -186,10 +192,14 @@ class Checker {
     for (const std::string& text : violated(shape, value)) add(value, path, text);
     if (depth > kNestingMax) return serialization_error(path, "a value nested too deeply", "less");
     switch (shape.type) {
-      case ShapeType::kStructure: return structure(shape, value.get_object(), path, depth);
-      case ShapeType::kList: return list(shape, value, path, depth);
-      case ShapeType::kMap: return map(shape, value, path, depth);
-      default: return {};
+      case ShapeType::kStructure:
+        return structure(shape, value.get_object(), path, depth);
+      case ShapeType::kList:
+        return list(shape, value, path, depth);
+      case ShapeType::kMap:
+        return map(shape, value, path, depth);
+      default:
+        return {};
     }
   }
 
@@ -243,17 +253,22 @@ class Checker {
   static Result<void> check_type(const Shape& shape, const json::value& value, const std::string& path) {
     switch (shape.type) {
       case ShapeType::kString:
-      case ShapeType::kBlob: return value.is_string() ? Result<void>() : serialization_error(path, kind_name(value), "a string");
+      case ShapeType::kBlob:
+        return value.is_string() ? Result<void>() : serialization_error(path, kind_name(value), "a string");
       case ShapeType::kInteger:
       case ShapeType::kLong:
         if (value.is_int64() || value.is_uint64()) return {};
         return serialization_error(path, value.is_double() ? "a fraction" : kind_name(value), "a whole number");
       case ShapeType::kDouble:
-      case ShapeType::kTimestamp: return value.is_number() ? Result<void>() : serialization_error(path, kind_name(value), "a number");
-      case ShapeType::kBoolean: return value.is_bool() ? Result<void>() : serialization_error(path, kind_name(value), "a boolean");
+      case ShapeType::kTimestamp:
+        return value.is_number() ? Result<void>() : serialization_error(path, kind_name(value), "a number");
+      case ShapeType::kBoolean:
+        return value.is_bool() ? Result<void>() : serialization_error(path, kind_name(value), "a boolean");
       case ShapeType::kStructure:
-      case ShapeType::kMap: return value.is_object() ? Result<void>() : serialization_error(path, kind_name(value), "an object");
-      case ShapeType::kList: return value.is_array() ? Result<void>() : serialization_error(path, kind_name(value), "a list");
+      case ShapeType::kMap:
+        return value.is_object() ? Result<void>() : serialization_error(path, kind_name(value), "an object");
+      case ShapeType::kList:
+        return value.is_array() ? Result<void>() : serialization_error(path, kind_name(value), "a list");
     }
     return {};
   }
