@@ -46,8 +46,8 @@ def test_the_aws_cli_walks_the_whole_life(server, name, tmp_path, version):
 
 
 def test_an_operation_that_is_not_there_names_itself(server, aws, name):
-    for call, arguments in [("put_function_concurrency", {"FunctionName": name, "ReservedConcurrentExecutions": 1}), ("create_alias", {"FunctionName": name, "Name": "a", "FunctionVersion": "1"}),
-                            ("create_event_source_mapping", {"FunctionName": name, "EventSourceArn": "arn:aws:sqs:us-east-1:000000000000:q"}), ("list_layers", {})]:
+    for call, arguments in [("list_capacity_providers", {}), ("list_code_signing_configs", {}), ("list_durable_executions_by_function", {"FunctionName": name}),
+                            ("get_function_scaling_config", {"FunctionName": name, "Qualifier": "1"})]:
         with pytest.raises(aws.exceptions.ClientError) as refused:
             getattr(aws, call)(**arguments)
         operation = "".join(part.capitalize() for part in call.split("_"))
@@ -77,7 +77,49 @@ resource "aws_lambda_function" "f" {{
   timeout          = {timeout}
   environment {{ variables = {{ COLOUR = "green" }} }}
   tags = {{ made = "by-terraform" }}
+  publish                        = true
+  layers                         = [aws_lambda_layer_version.l.arn]
+  reserved_concurrent_executions = 20
 }}
+resource "aws_lambda_layer_version" "l" {{
+  layer_name          = "{name}"
+  filename            = "l.zip"
+  source_code_hash    = filebase64sha256("l.zip")
+  compatible_runtimes = ["python3.11"]
+}}
+resource "aws_lambda_alias" "live" {{
+  name             = "live"
+  function_name    = aws_lambda_function.f.function_name
+  function_version = aws_lambda_function.f.version
+}}
+resource "aws_lambda_function_url" "u" {{
+  function_name      = aws_lambda_function.f.function_name
+  qualifier          = aws_lambda_alias.live.name
+  authorization_type = "NONE"
+  cors {{ allow_origins = ["*"] }}
+}}
+resource "aws_lambda_permission" "p" {{
+  statement_id  = "from-s3"
+  action        = "lambda:InvokeFunction"
+  function_name = aws_lambda_function.f.function_name
+  principal     = "s3.amazonaws.com"
+  source_arn    = "arn:aws:s3:::bucket"
+}}
+resource "aws_lambda_function_event_invoke_config" "e" {{
+  function_name          = aws_lambda_function.f.function_name
+  maximum_retry_attempts = 1
+}}
+resource "aws_lambda_provisioned_concurrency_config" "c" {{
+  function_name                     = aws_lambda_function.f.function_name
+  qualifier                         = aws_lambda_alias.live.name
+  provisioned_concurrent_executions = 1
+}}
+resource "aws_lambda_event_source_mapping" "m" {{
+  event_source_arn = "arn:aws:sqs:us-east-1:000000000000:queue"
+  function_name    = aws_lambda_alias.live.arn
+  batch_size       = 5
+}}
+output "url" {{ value = aws_lambda_function_url.u.function_url }}
 """
 
 
@@ -87,7 +129,8 @@ def test_terraform_applies_plans_nothing_changes_and_destroys(server, aws, name,
     if terraform is None or mirror is None:
         pytest.skip("terraform or a local copy of its aws provider is not installed")
     (tmp_path / "cli.tfrc").write_text(f'provider_installation {{ filesystem_mirror {{ path = "{mirror}" }} }}', encoding="ascii")
-    (tmp_path / "f.zip").write_bytes(zip_of({"app.py": "import os\ndef handler(e, c):\n    return os.environ['COLOUR']\n"}))
+    (tmp_path / "f.zip").write_bytes(zip_of({"app.py": "import os, shape\ndef handler(e, c):\n    return os.environ['COLOUR'] + ' ' + shape.SHAPE\n"}))
+    (tmp_path / "l.zip").write_bytes(zip_of({"python/shape.py": "SHAPE = 'circle'\n"}))
     env = {**os.environ, **server.env, "TF_CLI_CONFIG_FILE": str(tmp_path / "cli.tfrc"), "CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1"}
 
     def run(*words, expect=(0,)):
@@ -98,11 +141,13 @@ def test_terraform_applies_plans_nothing_changes_and_destroys(server, aws, name,
     (tmp_path / "main.tf").write_text(TERRAFORM.format(name=name, timeout=5), encoding="ascii")
     run("init", "-input=false")
     run("apply", "-auto-approve", "-input=false")
-    assert json.loads(aws.invoke(FunctionName=name)["Payload"].read()) == "green"
+    assert json.loads(aws.invoke(FunctionName=name)["Payload"].read()) == "green circle"
     run("plan", "-detailed-exitcode", "-input=false")  # 2 would mean it sees a difference
     (tmp_path / "main.tf").write_text(TERRAFORM.format(name=name, timeout=9), encoding="ascii")
     run("apply", "-auto-approve", "-input=false")
     assert aws.get_function_configuration(FunctionName=name)["Timeout"] == 9
+    assert aws.get_function_configuration(FunctionName=name, Qualifier="live")["Timeout"] == 9, "the alias moved to the new version"
+    run("plan", "-detailed-exitcode", "-input=false")
     run("destroy", "-auto-approve", "-input=false")
     with pytest.raises(aws.exceptions.ResourceNotFoundException):
         aws.get_function(FunctionName=name)
