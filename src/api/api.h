@@ -18,6 +18,10 @@
 #include "observe/log_store.h"
 #include "observe/metrics.h"
 
+namespace mayfly::events {
+class EventSourceMappings;
+}
+
 namespace mayfly::api {
 
 // What the doors stand on. Everything is owned by the composition root and outlives the handlers. One context for each event
@@ -33,6 +37,7 @@ struct ApiContext {
   base::WorkerPool& pool;  // for everything that blocks: registry changes, log reads, code downloads
   const base::Clock& clock;
 
+  events::EventSourceMappings* event_source_mappings = nullptr;  // null: their operations are refused
   std::uint32_t concurrency_max = 1000;  // of the account, for GetAccountSettings
   // Longest waits before a function runs; with its Timeout they make the deadline of an invocation.
   base::Duration queue_budget = std::chrono::seconds(10);

@@ -20,6 +20,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "engine/registry.h"
+#include "events/event_source_mappings.h"
 #include "gateway/gateway.h"
 #include "observe/log_store.h"
 #include "observe/metrics.h"
@@ -146,6 +147,7 @@ class Platform {
   std::unique_ptr<engine::CodeStore> code_;
   std::unique_ptr<engine::LayerRegistry> layers_;
   std::unique_ptr<engine::FunctionRegistry> registry_;
+  std::unique_ptr<events::EventSourceMappings> event_source_mappings_;
   std::unique_ptr<api::ApiContext> context_;  // outlives the pool, whose jobs use it
   base::WorkerPool pool_{"mayfly-control", 4};
   std::unique_ptr<net::HttpServer> api_, gateway_;
@@ -230,6 +232,8 @@ Result<void> Platform::open_registry() {
   MAYFLY_ASSIGN(registry_, engine::FunctionRegistry::open(*catalogue_, *code_, account, clock_));
   if (const auto swept = code_->sweep({}); !swept.ok())
     base::log_warning("unused code could not be looked for", {{"cause", swept.error().message()}});
+  MAYFLY_ASSIGN(event_source_mappings_,
+                events::EventSourceMappings::open({.catalogue = *catalogue_, .registry = *registry_, .clock = clock_}));
   registry_->on_change([this](const std::string& name) {
     backend_->drop_outdated(name, [this](const engine::FunctionVersion& version) { return is_current(version); });
   });
@@ -251,6 +255,7 @@ void Platform::open_doors() {
                                                                .metrics = metrics_,
                                                                .pool = pool_,
                                                                .clock = clock_});
+  context_->event_source_mappings = event_source_mappings_.get();
   context_->concurrency_max = config_.concurrency;
   context_->check_runtime = [this](const std::string& name) { return foundations_.runtimes.check(name); };
   context_->ready = [this] { return ready(); };

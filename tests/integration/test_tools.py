@@ -151,3 +151,53 @@ def test_terraform_applies_plans_nothing_changes_and_destroys(server, aws, name,
     run("destroy", "-auto-approve", "-input=false")
     with pytest.raises(aws.exceptions.ResourceNotFoundException):
         aws.get_function(FunctionName=name)
+
+
+SERVERLESS = """
+service: {service}
+provider:
+  name: aws
+  runtime: python3.11
+  stage: dev
+  region: us-east-1
+  iam: {{ role: "arn:aws:iam::000000000000:role/sls" }}
+functions:
+  hello:
+    handler: app.handler
+    timeout: {timeout}
+    environment: {{ COLOUR: green }}
+"""
+
+
+def test_osls_deploys_a_function_invokes_it_and_reads_its_log(server, aws, name, tmp_path):
+    # A whole `osls deploy` goes through CloudFormation; these verbs speak to Lambda, STS and Logs alone.
+    program = os.path.join(ROOT, "build", "js", "node_modules", ".bin", "osls")
+    env = {**os.environ, **server.env, "SLS_TELEMETRY_DISABLED": "1", "NODE_NO_WARNINGS": "1"}
+    function = f"{name}-dev-hello"
+
+    def osls(*words, expect=0):
+        done = subprocess.run([program, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout + done.stderr
+
+    (tmp_path / "serverless.yml").write_text(SERVERLESS.format(service=name, timeout=7), encoding="ascii")
+    (tmp_path / "app.py").write_text("import os\ndef handler(event, context):\n    print('from osls')\n    return [os.environ['COLOUR'], event]\n", encoding="ascii")
+    assert "not yet deployed" in osls("deploy", "function", "-f", "hello", expect=1)
+    aws.create_function(FunctionName=function, Runtime="python3.11", Role=ROLE, Handler="app.handler", Code={"ZipFile": zip_of({"app.py": "def handler(e, c):\n    return 'old'\n"})})
+    try:
+        osls("deploy", "function", "-f", "hello")
+        configuration = aws.get_function_configuration(FunctionName=function)
+        assert (configuration["Timeout"], configuration["Role"]) == (7, "arn:aws:iam::000000000000:role/sls")
+        answer = osls("invoke", "-f", "hello", "-d", '{"a": 1}', "--log")
+        assert '"green"' in answer and '"a": 1' in answer and "from osls" in answer
+        assert "did not change" in osls("deploy", "function", "-f", "hello")
+        (tmp_path / "serverless.yml").write_text(SERVERLESS.format(service=name, timeout=9), encoding="ascii")
+        osls("deploy", "function", "-f", "hello", "--update-config")
+        assert aws.get_function_configuration(FunctionName=function)["Timeout"] == 9
+        deadline = time.monotonic() + 10
+        while "from osls" not in osls("logs", "-f", "hello") and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert "from osls" in osls("logs", "-f", "hello")
+        assert "cloudformation" in osls("info", expect=1)
+    finally:
+        aws.delete_function(FunctionName=function)

@@ -7,6 +7,7 @@
 #include "api/internal/answer.h"
 #include "api/lambda/concurrency.h"
 #include "api/lambda/control.h"
+#include "api/lambda/event_source_mappings.h"
 #include "api/lambda/input.h"
 
 namespace mayfly::api::lambda {
@@ -24,7 +25,7 @@ constexpr std::uint64_t kTotalCodeBytesMax = 80'530'636'800;  // 75 GB, AWS's de
 // The function a tag operation's ARN names.
 Result<std::string> tagged_function(const ControlCall& call) {
   const std::string arn = text_in(call.input, "Resource");
-  if (arn.find(":function:") == std::string::npos) return unsupported("mayfly tags only functions so far, not " + arn);
+  if (arn.find(":function:") == std::string::npos) return unsupported("mayfly tags functions and event source mappings so far, not " + arn);
   MAYFLY_ASSIGN(const Target target, resolve_name(arn, "", call.context.registry.account(), call.action));
   if (!target.qualifier.empty())
     return invalid_parameter("Tags on function aliases and versions are not supported. Please specify a function ARN.");
@@ -33,12 +34,14 @@ Result<std::string> tagged_function(const ControlCall& call) {
 }
 
 Result<net::Response> tag_resource(const ControlCall& call) {
+  if (names_event_source_mapping(call.input)) return tag_event_source_mapping(call);
   MAYFLY_ASSIGN(const std::string name, tagged_function(call));
   MAYFLY_TRY(call.context.registry.tag(name, string_map(call.input.at("Tags").get_object())));
   return control_answer(204, {});
 }
 
 Result<net::Response> untag_resource(const ControlCall& call) {
+  if (names_event_source_mapping(call.input)) return untag_event_source_mapping(call);
   MAYFLY_ASSIGN(const std::string name, tagged_function(call));
   std::vector<std::string> keys;
   for (const json::value& key : call.input.at("TagKeys").get_array()) keys.emplace_back(key.get_string());
@@ -47,6 +50,7 @@ Result<net::Response> untag_resource(const ControlCall& call) {
 }
 
 Result<net::Response> list_tags(const ControlCall& call) {
+  if (names_event_source_mapping(call.input)) return list_event_source_mapping_tags(call);
   MAYFLY_ASSIGN(const std::string name, tagged_function(call));
   json::object tags;
   if (const engine::RecordPtr record = call.context.registry.find(name)) {

@@ -15,8 +15,9 @@ namespace json = boost::json;
 using base::Result;
 
 ControlOperation find_control_operation(std::string_view name) {
-  for (const auto& group : {function_operations(), alias_operations(), permission_operations(), function_url_operations(),
-                            concurrency_operations(), event_invoke_operations(), layer_operations(), account_operations()}) {
+  for (const auto& group :
+       {function_operations(), alias_operations(), permission_operations(), function_url_operations(), concurrency_operations(),
+        event_invoke_operations(), event_source_mapping_operations(), layer_operations(), account_operations()}) {
     for (const ControlEntry& entry : group) {
       if (entry.name == name) return entry.run;
     }
@@ -26,6 +27,8 @@ ControlOperation find_control_operation(std::string_view name) {
 
 Result<std::string> resource_of(const json::object& input, const engine::Account& account, const std::string& action) {
   if (input.contains("Resource")) return text_in(input, "Resource");
+  if (input.contains("UUID"))
+    return "arn:aws:lambda:" + account.region + ":" + account.id + ":event-source-mapping:" + text_in(input, "UUID");
   if (!input.contains("FunctionName")) return std::string("*");
   MAYFLY_ASSIGN(const Target target, resolve_name(text_in(input, "FunctionName"), text_in(input, "Qualifier"), account, action));
   return target.arn(account);

@@ -37,16 +37,17 @@ struct ControlEntry {
 [[nodiscard]] ControlOperation find_control_operation(std::string_view name);
 
 // The operations by group; each is defined in the file of its name.
-[[nodiscard]] std::span<const ControlEntry> function_operations();      // functions.cc
-[[nodiscard]] std::span<const ControlEntry> alias_operations();         // aliases.cc
-[[nodiscard]] std::span<const ControlEntry> permission_operations();    // permissions.cc
-[[nodiscard]] std::span<const ControlEntry> function_url_operations();  // function_urls.cc
-[[nodiscard]] std::span<const ControlEntry> concurrency_operations();   // concurrency.cc
-[[nodiscard]] std::span<const ControlEntry> event_invoke_operations();  // event_invoke.cc
-[[nodiscard]] std::span<const ControlEntry> layer_operations();         // layers.cc
-[[nodiscard]] std::span<const ControlEntry> account_operations();       // account.cc: account settings, tags, runtime management ...
+[[nodiscard]] std::span<const ControlEntry> function_operations();              // functions.cc
+[[nodiscard]] std::span<const ControlEntry> alias_operations();                 // aliases.cc
+[[nodiscard]] std::span<const ControlEntry> permission_operations();            // permissions.cc
+[[nodiscard]] std::span<const ControlEntry> function_url_operations();          // function_urls.cc
+[[nodiscard]] std::span<const ControlEntry> concurrency_operations();           // concurrency.cc
+[[nodiscard]] std::span<const ControlEntry> event_invoke_operations();          // event_invoke.cc
+[[nodiscard]] std::span<const ControlEntry> event_source_mapping_operations();  // event_source_mappings.cc
+[[nodiscard]] std::span<const ControlEntry> layer_operations();                 // layers.cc
+[[nodiscard]] std::span<const ControlEntry> account_operations();  // account.cc: account settings, tags, runtime management ...
 
-// What a request acts on, for authorise(): a function's ARN, or "*" where it names none.
+// What a request acts on, for authorise(): the ARN of a function or event source mapping, or "*" where it names none.
 [[nodiscard]] base::Result<std::string> resource_of(const boost::json::object& input, const engine::Account& account,
                                                     const std::string& action);
 
