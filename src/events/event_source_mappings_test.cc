@@ -53,7 +53,8 @@ class EventSourceMappingsTest : public ::testing::Test {
     directory_ = mkdtemp(pattern.data());
     catalogue_ = std::make_unique<FallibleCatalogue>(*store::open_catalogue(directory_ + "/catalogue.db"));
     blobs_ = *store::open_directory_blobs(directory_ + "/blobs");
-    code_ = std::make_unique<engine::CodeStore>(*blobs_, [](const std::string&) { return Result<void>(); }, [](const std::string&) {});
+    code_ = std::make_unique<engine::CodeStore>(
+        *blobs_, [](const std::string&) { return Result<std::uint64_t>(1); }, [](const std::string&) {});
     registry_ = *engine::FunctionRegistry::open(*catalogue_, *code_, engine::Account{}, clock_);
     make_function("f");
     open();

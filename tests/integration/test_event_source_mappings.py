@@ -133,9 +133,11 @@ def test_everything_that_can_be_set_is_shown_as_set(aws, function):
 
 def test_a_function_is_named_in_each_form_and_shown_as_named(aws, function):
     plain = f"arn:aws:lambda:{PREFIX}:function:{function}"
-    for given, shown in [(function, plain), (plain, plain), (f"{plain}:1", f"{plain}:1"), (f"000000000000:function:{function}:$LATEST", f"{plain}:$LATEST"), (f"{function}:1", f"{plain}:1")]:
+    aws.create_alias(FunctionName=function, Name="live", FunctionVersion="1")
+    for given, shown in [(function, plain), (plain, plain), (f"{plain}:1", f"{plain}:1"), (f"{plain}:live", f"{plain}:live"), (f"000000000000:function:{function}:$LATEST", f"{plain}:$LATEST"), (f"{function}:1", f"{plain}:1")]:
         made = aws.create_event_source_mapping(FunctionName=given, EventSourceArn=fresh("sqs"))
         assert made["FunctionArn"] == shown
+    assert len(aws.list_event_source_mappings(FunctionName=f"{function}:live")["EventSourceMappings"]) == 1
     for given in ("no-such-function", f"{function}:2", f"{function}:no-such-alias"):
         assert refused(aws.create_event_source_mapping, FunctionName=given, EventSourceArn=fresh("sqs")) == (400, "InvalidParameterValueException", "Function does not exist")
 

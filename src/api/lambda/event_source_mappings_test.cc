@@ -40,7 +40,8 @@ class MappingOperationsTest : public ::testing::Test {
     directory_ = mkdtemp(pattern.data());
     catalogue_ = *store::open_catalogue(directory_ + "/catalogue.db");
     blobs_ = *store::open_directory_blobs(directory_ + "/blobs");
-    code_ = std::make_unique<engine::CodeStore>(*blobs_, [](const std::string&) { return Result<void>(); }, [](const std::string&) {});
+    code_ = std::make_unique<engine::CodeStore>(
+        *blobs_, [](const std::string&) { return Result<std::uint64_t>(1); }, [](const std::string&) {});
     registry_ = *engine::FunctionRegistry::open(*catalogue_, *code_, engine::Account{}, clock_);
     credentials_ = *access::CredentialStore::open(directory_ + "/credentials.json", "000000000000", {});
     segments_ = *store::open_log_segments(directory_ + "/logs", {}, clock_);
