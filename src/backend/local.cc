@@ -109,6 +109,7 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   std::shared_ptr<runtime::EnvironmentLog> log_for(const engine::StartOrder& order);
   // The next environment of this version, made within this turn of the loop, goes on in the same log stream.
   void carry_log(const Environment& environment);
+  void set_provisioned(const std::string& function_name, const engine::FunctionRecord* record);
 
   void rearm();
   // Runs `action` on the loop after `delay`, unless the backend is gone by then.
@@ -137,6 +138,7 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   const DnsOptions dns;
   const std::shared_ptr<DnsBudget> dns_budget = std::make_shared<DnsBudget>();
   std::unordered_map<EnvironmentId, std::unique_ptr<Environment>> environments;
+  std::map<std::string, std::map<std::string, engine::VersionPtr>> provisioned;  // by function and version: those with any
   engine::Dispatcher dispatcher;
   std::shared_ptr<bool> alive = std::make_shared<bool>(true);
 };
@@ -192,14 +194,38 @@ std::shared_ptr<runtime::EnvironmentLog> LocalBackend::Impl::log_for(const engin
     }
   }
   return std::make_shared<runtime::EnvironmentLog>(ports.logs, ports.clock, order.version,
-                                                   runtime::make_log_stream_name(order.version->version, ports.clock.wall_now()));
+                                                   runtime::make_log_stream_name(order.version->version, ports.clock.wall_now()),
+                                                   std::string(engine::initialization_name(order.initialization)));
 }
 
 void LocalBackend::Impl::carry_log(const Environment& environment) {
-  if (environment.phase() != InitPhase::kOwn) return;
+  // Nothing redoes the init of a provisioned one.
+  if (environment.phase() != InitPhase::kOwn || environment.initialization() == engine::Initialization::kProvisioned) return;
   const std::string name = pool_name(environment.version());
   carried_logs[name] = environment.log();
   later(Duration::zero(), [this, name] { carried_logs.erase(name); });
+}
+
+void LocalBackend::Impl::set_provisioned(const std::string& function_name, const engine::FunctionRecord* record) {
+  std::map<std::string, engine::VersionPtr> versions;
+  std::map<std::string, std::uint32_t> counts;
+  if (record != nullptr) {
+    for (const auto& [qualifier, wanted] : record->settings->provisioned) {
+      const engine::VersionPtr version = record->find(qualifier);
+      if (version == nullptr || wanted.requested == 0) continue;
+      versions[version->version] = version;
+      counts[version->version] += wanted.requested;
+    }
+  }
+  for (const auto& [name, version] : provisioned[function_name]) {
+    if (!versions.contains(name)) dispatcher.set_provisioned_concurrency(version, 0, now());
+  }
+  for (const auto& [name, version] : versions) dispatcher.set_provisioned_concurrency(version, counts[name], now());
+  if (versions.empty()) {
+    provisioned.erase(function_name);
+  } else {
+    provisioned[function_name] = std::move(versions);
+  }
 }
 
 // ---- the engine's port
@@ -220,8 +246,11 @@ Result<void> LocalBackend::Impl::launch(Environment& environment, EnvironmentId 
     return Error(ErrorCode::kUnavailable, "The launcher has ended; functions run again once the server is restarted.", "ServiceException");
   environment.set_plan(plan);
   sandbox::SandboxSpec spec = specification(environment, id, plan);
-  runtime::EnvironmentInputs inputs{
-      .region = options.region, .log_stream = environment.log()->stream(), .credentials = {}, .runtime_variables = plan.variables};
+  runtime::EnvironmentInputs inputs{.region = options.region,
+                                    .log_stream = environment.log()->stream(),
+                                    .credentials = {},
+                                    .runtime_variables = plan.variables,
+                                    .initialization_type = std::string(engine::initialization_name(environment.initialization()))};
   if (ports.issue_credentials) {
     MAYFLY_ASSIGN(inputs.credentials, ports.issue_credentials({environment.version_pointer(), id, ""}));
     environment.access_key = inputs.credentials.access_key;
@@ -483,6 +512,27 @@ void LocalBackend::drop_outdated(const std::string& function_name, const std::fu
   if (!done)
     base::log_error("the event loop does not answer; environments of an old version may serve a little longer",
                     {{"function", function_name}});
+}
+
+void LocalBackend::apply_limits(const std::string& function_name, const std::function<engine::RecordPtr(const std::string&)>& find) {
+  Impl* impl = impl_.get();
+  const bool done = impl_->on_loop([impl, function_name, find] {
+    const engine::RecordPtr record = find(function_name);
+    const auto reserved = record == nullptr ? std::nullopt : record->settings->reserved_concurrency;
+    impl->dispatcher.set_reserved_concurrency(function_name, reserved, impl->now());
+    impl->set_provisioned(function_name, record.get());
+    impl->rearm();
+  });
+  if (!done)
+    base::log_error("the event loop does not answer; new concurrency limits may hold a little later", {{"function", function_name}});
+}
+
+engine::ProvisionedStatus LocalBackend::provisioned_status(const std::string& function_name, const std::string& version) {
+  auto status = std::make_shared<engine::ProvisionedStatus>();
+  Impl* impl = impl_.get();
+  const bool done =
+      impl_->on_loop([impl, status, function_name, version] { *status = impl->dispatcher.provisioned_status(function_name, version); });
+  return done ? *status : engine::ProvisionedStatus{};
 }
 
 engine::Dispatcher::Counts LocalBackend::counts() const { return impl_->dispatcher.counts(); }

@@ -78,6 +78,13 @@ class LocalBackend final : public engine::Invoker {
   // so a management call may answer afterwards. Blocks; any thread.
   void drop_outdated(const std::string& function_name, const std::function<bool(const engine::FunctionVersion&)>& current);
 
+  // Makes reserved and provisioned concurrency what the function's settings say; provisioned concurrency of an alias is that of the
+  // version it names now. `find` is asked on the loop, so that of several changes the last counts; null: the function is gone.
+  // Returns when that is done, with the environments still being made. Blocks; any thread.
+  void apply_limits(const std::string& function_name, const std::function<engine::RecordPtr(const std::string&)>& find);
+  // Of one version, "$LATEST" or digits. Blocks; any thread. Empty when the loop does not answer.
+  [[nodiscard]] engine::ProvisionedStatus provisioned_status(const std::string& function_name, const std::string& version);
+
   [[nodiscard]] engine::Dispatcher::Counts counts() const;
   [[nodiscard]] std::uint32_t concurrency_of(const std::string& function_name) const;
 

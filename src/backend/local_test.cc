@@ -239,7 +239,8 @@ class LocalBackendTest : public ::testing::Test {
   }
   // One thread again: a launcher of the same instance removes what the killed one left.
   static void clean_up_after(const sandbox::LauncherConfig& config) {
-    for (const std::string& each : {config.code_directory, config.scratch_directory, config.bootstrap_directory}) fs::create_directories(each);
+    for (const std::string& each : {config.code_directory, config.scratch_directory, config.bootstrap_directory})
+      fs::create_directories(each);
     const auto launcher = sandbox::Launcher::fork_off(config);
     EXPECT_TRUE(launcher.ok()) << launcher.error().to_string();
     fs::remove_all(fs::path(config.code_directory).parent_path());
@@ -478,7 +479,10 @@ TEST_F(LocalBackendTest, ABootstrapWhoseInterpreterIsMissingIsTheFunctionsFault)
 }
 
 TEST_F(LocalBackendTest, ABootstrapThatCannotBeExecutedSaysWhatToChange) {
-  std::string foreign = "\x7f" "ELF" + std::string(60, '\0');  // no machine's program
+  std::string foreign =
+      "\x7f"
+      "ELF" +
+      std::string(60, '\0');  // no machine's program
   const std::map<std::string, std::string> cases = {
       {"#!/bin/sh\r\nexit 0\r\n", "its interpreter (the first line) is missing, or the file has Windows line ends"},
       {"#!/no/such/shell\n", "its interpreter (the first line) is missing, or the file has Windows line ends"},
@@ -652,6 +656,78 @@ TEST_F(LocalBackendTest, OutdatedEnvironmentsGoAndTheirCredentialsWithThem) {
   while (machine->revoked == before && base::system_clock().now() < limit) std::this_thread::sleep_for(5ms);
   EXPECT_GT(machine->revoked, before);
   EXPECT_FALSE(machine->backend->code_in_use().contains(version->config.code_id));
+}
+
+// Waits until `version` has `count` provisioned environments ready.
+engine::ProvisionedStatus provisioned(const engine::VersionPtr& version, std::uint32_t count) {
+  engine::ProvisionedStatus status;
+  const TimePoint limit = base::system_clock().now() + 30s;
+  do {
+    status = machine->backend->provisioned_status(version->function_name, version->version);
+    if (status.available == count) return status;
+    std::this_thread::sleep_for(10ms);
+  } while (base::system_clock().now() < limit && status.failed_reason.empty());
+  return status;
+}
+
+TEST_F(LocalBackendTest, LimitsFollowTheSettingsOfTheFunctionAndItsAliases) {
+  const auto first = machine->python(
+      "import os, time\nprint('initialising')\ndef handler(e, c):\n    time.sleep(e.get('sleep', 0))\n"
+      "    return os.environ['AWS_LAMBDA_INITIALIZATION_TYPE']\n");
+  auto record = std::make_shared<engine::FunctionRecord>();
+  record->latest = first;
+  for (const char* number : {"1", "2"}) {
+    auto version = std::make_shared<engine::FunctionVersion>(*first);
+    version->version = number;
+    version->generation = record->published.size() + 2;
+    record->published.push_back(std::move(version));
+  }
+  const auto set = [&](const std::function<void(engine::FunctionSettings&)>& change) {
+    auto settings = std::make_shared<engine::FunctionSettings>(*record->settings);
+    change(*settings);
+    record->settings = settings;
+    machine->backend->apply_limits(first->function_name, [record](const std::string&) { return record; });
+  };
+  set([](engine::FunctionSettings& s) {
+    s.reserved_concurrency = 1;
+    s.aliases["live"].version = "1";
+    s.provisioned["live"].requested = 1;
+  });
+  const engine::VersionPtr one = record->find("1"), two = record->find("2");
+  EXPECT_EQ(provisioned(one, 1), (engine::ProvisionedStatus{1, 1, 1, ""}));
+  auto running = machine->begin(one, R"({"sleep":0.5})");
+  const engine::Outcome over = machine->invoke(one);
+  EXPECT_EQ(over.throttle_reason, "ReservedFunctionConcurrentInvocationLimitExceeded");
+  const engine::Outcome outcome = Machine::wait(running);
+  EXPECT_EQ(outcome.payload, R"("provisioned-concurrency")");
+  EXPECT_FALSE(outcome.cold_start);
+  EXPECT_HAS(outcome.log_tail, "REPORT RequestId: ");
+  EXPECT_EQ(outcome.log_tail.find("Init Duration"), std::string::npos) << outcome.log_tail;
+  EXPECT_EQ(outcome.log_tail.find("initialising"), std::string::npos) << outcome.log_tail;
+  EXPECT_EQ(outcome.billed, engine::billed_duration(outcome.timings.run, 0ns));
+
+  set([](engine::FunctionSettings& s) { s.aliases["live"].version = "2"; });
+  EXPECT_EQ(machine->backend->provisioned_status(first->function_name, "1"), engine::ProvisionedStatus{});
+  EXPECT_EQ(provisioned(two, 1).allocated, 1U);
+
+  machine->backend->apply_limits(first->function_name, [](const std::string&) { return nullptr; });
+  EXPECT_EQ(machine->backend->provisioned_status(first->function_name, "2"), engine::ProvisionedStatus{});
+  EXPECT_EQ(machine->invoke(record->latest).payload, R"("on-demand")");
+  const TimePoint limit = base::system_clock().now() + 5s;
+  while (machine->backend->counts().provisioned > 0 && base::system_clock().now() < limit) std::this_thread::sleep_for(5ms);
+  EXPECT_EQ(machine->backend->counts().provisioned, 0U);
+}
+
+TEST_F(LocalBackendTest, AProvisionedInitThatFailsIsToldWithItsCause) {
+  auto record = std::make_shared<engine::FunctionRecord>();
+  record->latest = machine->python("import nothing_like_this\n");
+  auto settings = std::make_shared<engine::FunctionSettings>();
+  settings->provisioned["$LATEST"].requested = 2;
+  record->settings = settings;
+  const std::string name = record->latest->function_name;
+  machine->backend->apply_limits(name, [record](const std::string&) { return record; });
+  EXPECT_EQ(provisioned(record->latest, 2), (engine::ProvisionedStatus{2, 0, 0, "FUNCTION_ERROR_INIT_FAILURE: Runtime.ImportModuleError"}));
+  machine->backend->apply_limits(name, [](const std::string&) { return nullptr; });
 }
 
 TEST_F(LocalBackendTest, WarmCallsAreFast) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <list>
+#include <map>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -10,6 +11,7 @@
 
 #include "base/assert.h"
 #include "base/json.h"
+#include "engine/internal/capacity.h"
 #include "engine/internal/timer_set.h"
 
 namespace mayfly::engine {
@@ -30,10 +32,8 @@ enum class State : std::uint8_t {
 
 bool is_active(State state) { return state == State::kStarting || state == State::kBusy || state == State::kAnswered; }
 
-struct FunctionUse {
-  std::uint32_t active = 0;
-  std::uint32_t queued = 0;
-};
+constexpr std::string_view kAccountLimit = "ConcurrentInvocationLimitExceeded";
+constexpr std::string_view kReservedLimit = "ReservedFunctionConcurrentInvocationLimitExceeded";
 
 struct Waiting {
   std::uint64_t sequence = 0;
@@ -45,14 +45,27 @@ struct Waiting {
 
 struct Pool {
   std::string key;
+  std::uint64_t number = 0;
   VersionPtr version;
   FunctionUse* function = nullptr;
-  std::list<Waiting> queue;         // oldest first
-  std::vector<EnvironmentId> idle;  // the last one was used last
-  std::uint32_t starting = 0;       // own inits under way: each will take one waiting invocation
-  std::uint32_t expected = 0;       // answered and due back within the grace
-  std::uint32_t environments = 0;   // of every state
+  std::list<Waiting> queue;          // oldest first
+  std::vector<EnvironmentId> idle;   // on demand; the last one was used last
+  std::vector<EnvironmentId> ready;  // provisioned and idle, likewise
+  std::uint32_t starting = 0;        // own inits on demand under way: each will take one waiting invocation
+  std::uint32_t expected = 0;        // answered and due back within the grace
+  std::uint32_t environments = 0;    // of every state
   bool outdated = false;
+
+  std::uint32_t target = 0;                // provisioned environments wanted
+  std::uint32_t provisioned = 0;           // that live
+  std::uint32_t provisioned_starting = 0;  // of these
+  std::uint32_t held = 0;                  // its part of the function's
+  std::string failure;                     // why the last one could not be made; "" once one was ready again
+  std::uint32_t failures = 0;              // in a row
+  TimePoint retry_at{};
+  TimePoint timer = base::kNoDeadline;
+
+  [[nodiscard]] bool lacks() const { return provisioned < target; }
 };
 
 struct Environment {
@@ -65,14 +78,17 @@ struct Environment {
   TimePoint handed;          // when its run began
   TimePoint run_deadline = base::kNoDeadline;
   Duration start{0}, init{0};
+  bool provisioned = false;
+  bool retiring = false;    // was provisioned, ends with what runs
   bool started = false;     // the sandbox runs
-  bool served = false;      // an invocation was handed over before
+  bool proven = false;      // an invocation was handed over before
+  bool served = false;      // the same, or its init is nobody's: it was provisioned
   bool cold = false;        // the running invocation is the first
   bool bills_init = false;  // and its own init is on its bill
   bool expected = false;
   bool frozen = false;
   bool timed_out = false;
-  TimePoint made, idle_since;
+  TimePoint idle_since;
   TimePoint timer = base::kNoDeadline;
 };
 
@@ -90,8 +106,16 @@ Outcome refusal(Error error, std::string throttle_reason = {}) {
   return outcome;
 }
 
-Outcome throttled() {
-  return refusal(Error(ErrorCode::kResourceExhausted, "Rate Exceeded.", "TooManyRequestsException"), "ConcurrentInvocationLimitExceeded");
+Outcome throttled(const FunctionUse& function) {
+  return refusal(Error(ErrorCode::kResourceExhausted, "Rate Exceeded.", "TooManyRequestsException"),
+                 std::string(function.reservation_full() ? kReservedLimit : kAccountLimit));
+}
+
+// The form of AWS's StatusReason, and what happened.
+std::string provision_failure(const InitFailure& failure) {
+  if (failure.platform_fault) return failure.error ? failure.error->message() : "The environment could not be made.";
+  if (failure.error_type.empty()) return "FUNCTION_ERROR_INIT_FAILURE";
+  return "FUNCTION_ERROR_INIT_FAILURE: " + failure.error_type;
 }
 
 std::string milliseconds(Duration duration) {
@@ -112,6 +136,10 @@ Error as_service_error(const std::optional<Error>& error) {
 
 }  // namespace
 
+std::string_view initialization_name(Initialization initialization) {
+  return initialization == Initialization::kProvisioned ? "provisioned-concurrency" : "on-demand";
+}
+
 Duration billed_duration(Duration run, Duration init) {
   const Duration total = std::max(run + init, Duration(1));
   return std::chrono::ceil<std::chrono::milliseconds>(total);
@@ -126,7 +154,7 @@ std::string timeout_document(const std::string& request_id, Duration timeout) {
 
 struct Dispatcher::Impl {
   Impl(DispatcherOptions options_in, EnvironmentBackend& backend_in, InvocationObserver& observer_in)
-      : options(options_in), backend(backend_in), observer(observer_in) {}
+      : options(options_in), backend(backend_in), observer(observer_in), capacity(options_in.concurrency_max) {}
 
   struct Finished {
     InvocationPtr invocation;
@@ -141,20 +169,27 @@ struct Dispatcher::Impl {
   std::unordered_map<EnvironmentId, Environment> environments;
   std::unordered_map<std::uint64_t, Pool*> waiting;  // sequence to pool
   std::unordered_set<Pool*> starved;                 // wanted a start that the limits did not allow
+  std::map<std::uint64_t, Pool*> provisioned_pools;  // by number: those with a target
+  std::uint32_t lacking = 0;                         // of these: have fewer environments than their target
   TimerSet timers;
   EnvironmentId next_id = 1;
-  std::uint64_t next_sequence = 1;
-  std::uint32_t active = 0, live = 0;
+  std::uint64_t next_sequence = 1, next_pool = 1;
+  Capacity capacity;
+  std::uint32_t live = 0;
+  std::uint32_t spare = 0;  // idle ones that may be ended to make room
   bool draining = false;
   Counts totals;  // the counters; the gauges are worked out when asked for
   std::vector<Finished> finished;
   bool flushing = false;
 
-  // Keys of timers: environments even, waiting invocations odd.
-  static TimerSet::Key key_of(const Environment& environment) { return environment.id << 1U; }
-  static TimerSet::Key key_of(const Waiting& entry) { return (entry.sequence << 1U) | 1U; }
-  void set_timer(Environment& environment, TimePoint when) { timers.move(key_of(environment), environment.timer, when); }
-  void set_timer(Waiting& entry, TimePoint when) { timers.move(key_of(entry), entry.timer, when); }
+  // Keys of timers: a number and what it counts.
+  enum class Timed : std::uint8_t { kEnvironment, kWaiting, kPool };
+  static TimerSet::Key timer_key(std::uint64_t number, Timed kind) { return (number << 2U) | static_cast<std::uint64_t>(kind); }
+  void set_timer(Environment& environment, TimePoint when) {
+    timers.move(timer_key(environment.id, Timed::kEnvironment), environment.timer, when);
+  }
+  void set_timer(Waiting& entry, TimePoint when) { timers.move(timer_key(entry.sequence, Timed::kWaiting), entry.timer, when); }
+  void set_timer(Pool& pool, TimePoint when) { timers.move(timer_key(pool.number, Timed::kPool), pool.timer, when); }
 
   // ---- outcomes -------------------------------------------------------------------------------------------------------
 
@@ -188,6 +223,7 @@ struct Dispatcher::Impl {
     record.memory_peak = outcome.memory_peak;
     record.cold_start = outcome.cold_start;
     totals.throttles += outcome.throttle_reason.empty() ? 0 : 1;
+    totals.reserved_throttles += outcome.throttle_reason == kReservedLimit ? 1 : 0;
     totals.errors += outcome.kind == OutcomeKind::kFunctionError ? 1 : 0;
     totals.cold_starts += outcome.cold_start ? 1 : 0;
     observer.on_invocation(record);
@@ -221,20 +257,60 @@ struct Dispatcher::Impl {
     if (!pool) {
       pool = std::make_unique<Pool>();
       pool->key = std::move(key);
+      pool->number = next_pool++;
       pool->version = version;
       pool->function = &functions[version->function_name];
+      ++pool->function->pools;
     }
     return *pool;
   }
 
   void forget_if_empty(Pool& pool) {
-    if (pool.environments != 0 || !pool.queue.empty()) return;
+    if (pool.environments != 0 || !pool.queue.empty() || pool.target != 0) return;
     starved.erase(&pool);
     const std::string name = pool.version->function_name;
+    FunctionUse& function = *pool.function;
     pools.erase(std::string(pool.key));
-    const bool used =
-        std::any_of(pools.begin(), pools.end(), [&](const auto& item) { return item.second->version->function_name == name; });
-    if (!used) functions.erase(name);
+    if (--function.pools == 0 && !function.reserved) functions.erase(name);
+  }
+
+  // Adds or takes away what `environment` counts for in its present state.
+  enum class Tally : std::uint8_t { kAdd, kTakeAway };
+  void tally(Environment& environment, Tally how) {
+    Pool& pool = *environment.pool;
+    FunctionUse& function = *pool.function;
+    const State state = environment.state;
+    const auto count = [how](std::uint32_t& counter, bool counts) {
+      if (counts) counter = how == Tally::kAdd ? counter + 1 : counter - 1;
+    };
+    const bool own_init = state == State::kStarting && environment.phase == InitPhase::kOwn;
+    const bool lives = state != State::kStopping;
+    count(live, lives);
+    count(spare, state == State::kIdle && !environment.provisioned);
+    count(function.starting, own_init);
+    count(function.answered, state == State::kAnswered);
+    count(pool.starting, own_init && !environment.provisioned);
+    count(pool.provisioned_starting, own_init && environment.provisioned);
+    change_held(pool, [&] {
+      count(function.active, is_active(state));
+      count(function.on_demand, is_active(state) && !environment.provisioned);
+      count(function.provisioned, lives && environment.provisioned);
+      count(pool.provisioned, lives && environment.provisioned);
+    });
+  }
+
+  // Changes what `pool` has, wants or failed at; what it holds of the capacity follows. While they cannot be made nothing is held
+  // for provisioned environments that are not there, so that calls are served, or told the cause, on demand.
+  template <typename Change>
+  void change_held(Pool& pool, Change&& change) {
+    lacking -= pool.lacks() ? 1U : 0U;
+    capacity.change(*pool.function, [&] {
+      change();
+      const std::uint32_t held = pool.failure.empty() ? std::max(pool.target, pool.provisioned) : pool.provisioned;
+      pool.function->held = pool.function->held - pool.held + held;
+      pool.held = held;
+    });
+    lacking += pool.lacks() ? 1U : 0U;
   }
 
   // The one place where an environment changes state: it keeps every count.
@@ -245,17 +321,14 @@ struct Dispatcher::Impl {
       environment.expected = false;
       --pool.expected;
     }
-    if (environment.state == State::kStarting && next != State::kStarting && environment.phase == InitPhase::kOwn) --pool.starting;
-    if (environment.state == State::kIdle && next != State::kIdle) std::erase(pool.idle, environment.id);
-    if (is_active(environment.state) && !is_active(next)) {
-      --active;
-      --pool.function->active;
-    } else if (!is_active(environment.state) && is_active(next)) {
-      ++active;
-      ++pool.function->active;
-    }
-    if (environment.state != State::kStopping && next == State::kStopping) --live;
+    if (environment.state == State::kIdle && next != State::kIdle) std::erase(free_of(environment), environment.id);
+    tally(environment, Tally::kTakeAway);
     environment.state = next;
+    tally(environment, Tally::kAdd);
+  }
+
+  static std::vector<EnvironmentId>& free_of(Environment& environment) {
+    return environment.provisioned ? environment.pool->ready : environment.pool->idle;
   }
 
   void stop(Environment& environment, StopReason reason) {
@@ -275,42 +348,48 @@ struct Dispatcher::Impl {
 
   // ---- starting -------------------------------------------------------------------------------------------------------
 
-  Environment* oldest_idle() {
+  Environment* oldest_spare() {
     Environment* oldest = nullptr;
     for (auto& [id, environment] : environments) {
-      if (environment.state == State::kIdle && (oldest == nullptr || environment.idle_since < oldest->idle_since)) oldest = &environment;
+      if (environment.state != State::kIdle || environment.provisioned) continue;
+      if (oldest == nullptr || environment.idle_since < oldest->idle_since) oldest = &environment;
     }
     return oldest;
   }
 
-  // Whether one more environment may become active for `pool`: one of its idle ones, or a new one.
-  bool may_serve(const Pool& pool) const {
-    if (active >= options.concurrency_max) return false;
-    return !pool.idle.empty() || live < options.environments_max || live > active;  // an idle one of others makes room
+  bool room_for_one() const { return live < options.environments_max || spare > 0; }
+
+  // The idle environment of `pool` that an invocation gets now; null when there is none or the limits do not allow its use.
+  Environment* usable(Pool& pool) {
+    if (!pool.ready.empty() && Capacity::may_use_provisioned(*pool.function)) return &environments.at(pool.ready.back());
+    if (!pool.idle.empty() && capacity.may_run(*pool.function)) return &environments.at(pool.idle.back());
+    return nullptr;
   }
 
-  Environment& make_environment(Pool& pool, InitPhase phase, TimePoint now) {
+  // Whether one more environment may become active for `pool`: one of its idle ones, or a new one.
+  bool may_serve(Pool& pool) { return usable(pool) != nullptr || (capacity.may_run(*pool.function) && room_for_one()); }
+
+  Environment& make_environment(Pool& pool, InitPhase phase, Initialization initialization) {
     if (live >= options.environments_max) {
-      if (Environment* oldest = oldest_idle()) stop(*oldest, StopReason::kIdle);
+      if (Environment* oldest = oldest_spare()) stop(*oldest, StopReason::kIdle);
     }
     const EnvironmentId id = next_id++;
     Environment& environment = environments[id];
     environment.id = id;
     environment.pool = &pool;
     environment.phase = phase;
-    environment.made = now;
+    environment.provisioned = initialization == Initialization::kProvisioned;
     ++pool.environments;
-    ++live;
-    ++active;
-    ++pool.function->active;
+    tally(environment, Tally::kAdd);
     return environment;
   }
 
-  void start_own(Pool& pool, TimePoint now) {
-    Environment& environment = make_environment(pool, InitPhase::kOwn, now);
-    ++pool.starting;
+  void start_own(Pool& pool, Initialization initialization, TimePoint now) {
+    Environment& environment = make_environment(pool, InitPhase::kOwn, initialization);
+    environment.served = environment.provisioned;
     set_timer(environment, now + options.start_budget);
-    backend.start({.id = environment.id, .version = pool.version, .phase = InitPhase::kOwn, .waiting = nullptr});
+    backend.start(
+        {.id = environment.id, .version = pool.version, .phase = InitPhase::kOwn, .waiting = nullptr, .initialization = initialization});
   }
 
   static std::size_t covered(const Pool& pool) { return std::size_t{pool.starting} + pool.expected; }
@@ -318,10 +397,9 @@ struct Dispatcher::Impl {
   // One step towards serving the oldest waiting invocation of `pool`; may_serve() holds. An idle environment is there beside
   // a queue only when the concurrency limit kept it from being used.
   void serve_one(Pool& pool, TimePoint now) {
-    if (pool.idle.empty()) return start_own(pool, now);
-    if (std::optional<Waiting> next = take_next(pool, now)) {
-      hand_over(environments.at(pool.idle.back()), std::move(next->invocation), next->since, now);
-    }
+    Environment* free = usable(pool);
+    if (free == nullptr) return start_own(pool, Initialization::kOnDemand, now);
+    if (std::optional<Waiting> next = take_next(pool, now)) hand_over(*free, std::move(next->invocation), next->since, now);
   }
 
   // Starts what the waiting invocations of `pool` still need, as far as the limits allow.
@@ -334,8 +412,11 @@ struct Dispatcher::Impl {
     }
   }
 
-  // Gives freed capacity to the invocation that waited longest, whichever function it calls.
+  // Gives freed capacity to what is promised, then to the invocation that waited longest, whichever function it calls.
   void feed(TimePoint now) {
+    if (lacking > 0) {
+      for (const auto& [number, pool] : provisioned_pools) provision(*pool, now);
+    }
     while (!starved.empty()) {
       Pool* oldest = nullptr;
       for (Pool* pool : starved) {
@@ -346,6 +427,66 @@ struct Dispatcher::Impl {
       serve_one(*oldest, now);
       if (oldest->queue.size() <= covered(*oldest)) starved.erase(oldest);
     }
+  }
+
+  // ---- provisioned concurrency ----------------------------------------------------------------------------------------
+
+  // Starts what `pool` lacks as far as the limits allow, a few at once; after a failure one alone tries first.
+  void provision(Pool& pool, TimePoint now) {
+    while (pool.lacks() && pool.retry_at <= now && pool.provisioned_starting < (pool.failure.empty() ? options.provision_starts_max : 1) &&
+           capacity.may_provision(*pool.function) && room_for_one()) {
+      start_own(pool, Initialization::kProvisioned, now);
+    }
+  }
+
+  void set_target(Pool& pool, std::uint32_t target) {
+    if (pool.target == target) return;
+    change_held(pool, [&] {
+      pool.target = target;
+      pool.failure.clear();
+    });
+    pool.failures = 0;
+    pool.retry_at = {};
+    set_timer(pool, base::kNoDeadline);
+    if (target == 0) {
+      provisioned_pools.erase(pool.number);
+    } else {
+      provisioned_pools[pool.number] = &pool;
+    }
+    if (pool.provisioned > target) shed(pool);
+  }
+
+  // Ends provisioned environments beyond the target: idle ones, then those that start; what runs finishes first.
+  void shed(Pool& pool) {
+    const StopReason reason = draining ? StopReason::kShutdown : StopReason::kReplaced;
+    while (pool.provisioned > pool.target && !pool.ready.empty()) stop(environments.at(pool.ready.front()), reason);
+    for (const bool running : {false, true}) {
+      for (auto& [id, environment] : environments) {
+        if (pool.provisioned <= pool.target) return;
+        if (environment.pool != &pool || !environment.provisioned || environment.state == State::kStopping) continue;
+        if (environment.state == State::kStarting) {
+          stop(environment, reason);
+        } else if (running) {
+          tally(environment, Tally::kTakeAway);
+          environment.provisioned = false;
+          environment.retiring = true;
+          tally(environment, Tally::kAdd);
+        }
+      }
+    }
+  }
+
+  // A provisioned environment could not be made, or died before it was of any use. Those that fail together count once.
+  void provision_failed(Pool& pool, std::string reason, TimePoint now) {
+    if (pool.target == 0) return;
+    change_held(pool, [&] { pool.failure = std::move(reason); });
+    if (now < pool.retry_at) return;
+    if (now - pool.retry_at > 2 * options.provision_retry_max) pool.failures = 0;
+    Duration pause = options.provision_retry_min;
+    for (std::uint32_t i = 0; i < pool.failures && pause < options.provision_retry_max; ++i) pause *= 2;
+    ++pool.failures;
+    pool.retry_at = now + std::min(pause, options.provision_retry_max);
+    set_timer(pool, pool.retry_at);
   }
 
   // ---- the queue ------------------------------------------------------------------------------------------------------
@@ -392,9 +533,29 @@ struct Dispatcher::Impl {
     }
     const bool out_of_time = it->invocation->call_deadline <= now;
     Waiting entry = take(pool, it);
-    refuse(std::move(entry.invocation), out_of_time ? too_late(now - entry.since) : throttled(), now - entry.since);
+    refuse(std::move(entry.invocation), out_of_time ? too_late(now - entry.since) : throttled(*pool.function), now - entry.since);
     pump(pool, now);
     forget_if_empty(pool);
+  }
+
+  // Over a reservation nothing waits, unless an environment of the function is about to be free and no other call waits for it.
+  static bool over_reservation(const FunctionUse& function) {
+    return function.reservation_full() && function.queued >= function.starting + function.answered;
+  }
+
+  // Refuses whatever waits for a function that may run nothing.
+  void refuse_waiting(FunctionUse& function, TimePoint now) {
+    std::vector<Pool*> emptied;
+    for (auto& [key, pool] : pools) {
+      if (pool->function != &function) continue;
+      while (!pool->queue.empty()) {
+        Waiting entry = take(*pool, pool->queue.begin());
+        refuse(std::move(entry.invocation), throttled(function), now - entry.since);
+      }
+      starved.erase(pool.get());
+      emptied.push_back(pool.get());
+    }
+    for (Pool* pool : emptied) forget_if_empty(*pool);
   }
 
   // ---- running --------------------------------------------------------------------------------------------------------
@@ -403,43 +564,49 @@ struct Dispatcher::Impl {
     enter(environment, State::kBusy);
     environment.cold = !environment.served;
     environment.bills_init = environment.cold;
-    environment.served = true;
+    environment.served = environment.proven = true;
     environment.frozen = false;
     environment.since = since;
     environment.handed = now;
     environment.run_deadline = std::min(now + timeout_of(*invocation), invocation->call_deadline);
     environment.invocation = invocation;
+    if (environment.provisioned) environment.pool->failures = 0;
     set_timer(environment, environment.run_deadline);
     backend.send(environment.id, std::move(invocation), environment.run_deadline, environment.cold);
   }
 
-  // The runtime of `environment` asks for work.
+  // The runtime of `environment` asks for work. It gets none where the limits were lowered below what runs.
   void available(Environment& environment, TimePoint now) {
     Pool& pool = *environment.pool;
-    if (std::optional<Waiting> next = take_next(pool, now)) {
-      hand_over(environment, std::move(next->invocation), next->since, now);
-      return pump(pool, now);
+    const FunctionUse& function = *pool.function;
+    if (environment.provisioned ? Capacity::may_go_on_provisioned(function) : capacity.may_go_on(function)) {
+      if (std::optional<Waiting> next = take_next(pool, now)) {
+        hand_over(environment, std::move(next->invocation), next->since, now);
+        return pump(pool, now);
+      }
     }
-    starved.erase(&pool);
-    if (draining || pool.outdated) {
+    if (draining || pool.outdated || environment.retiring) {
       stop(environment, draining ? StopReason::kShutdown : StopReason::kReplaced);
     } else {
       enter(environment, State::kIdle);
-      pool.idle.push_back(environment.id);
+      free_of(environment).push_back(environment.id);
       environment.idle_since = now;
       environment.frozen = false;
-      set_timer(environment, now + std::min(options.freeze_after, options.idle_timeout));
+      const Duration rest = environment.provisioned ? options.freeze_after : std::min(options.freeze_after, options.idle_timeout);
+      set_timer(environment, now + rest);
     }
+    pump(pool, now);
     feed(now);
   }
 
   // A first init ended badly: it is done again at the expense of the oldest waiting invocation, if any waits.
   void redo_init(Pool& pool, TimePoint now) {
+    if (!capacity.may_run(*pool.function)) return;  // it waits on
     std::optional<Waiting> next = take_next(pool, now);
     if (!next) return;
-    Environment& environment = make_environment(pool, InitPhase::kInInvocation, now);
+    Environment& environment = make_environment(pool, InitPhase::kInInvocation, Initialization::kOnDemand);
     environment.cold = true;
-    environment.served = true;
+    environment.served = environment.proven = true;
     environment.since = next->since;
     environment.handed = now;
     environment.run_deadline = std::min(now + timeout_of(*next->invocation), next->invocation->call_deadline);
@@ -456,7 +623,9 @@ struct Dispatcher::Impl {
   void init_failed(Environment& environment, InitFailure failure, TimePoint now) {
     Pool& pool = *environment.pool;
     const bool bound = environment.phase == InitPhase::kInInvocation;
-    if (bound && environment.invocation) {
+    if (environment.provisioned) {
+      provision_failed(pool, provision_failure(failure), now);
+    } else if (bound && environment.invocation) {
       Outcome outcome;
       if (failure.platform_fault) {
         refuse(std::move(environment.invocation), refusal(as_service_error(failure.error)), now - environment.since);
@@ -506,7 +675,9 @@ struct Dispatcher::Impl {
     stop(environment, StopReason::kInitTimeout);
     InitFailure failure;
     failure.platform_fault = !started;
-    if (!started) {
+    if (started) {
+      failure.error_type = "Sandbox.Timedout";
+    } else {
       failure.error =
           Error(ErrorCode::kUnavailable,
                 "The environment was not made within " + milliseconds(options.start_budget) + "; the machine may be overloaded. Try again.",
@@ -519,7 +690,8 @@ struct Dispatcher::Impl {
     switch (environment.state) {
       case State::kStarting:
         return environment.phase == InitPhase::kOwn ? start_took_too_long(environment, now) : run_out_of_time(environment, now);
-      case State::kBusy: return run_out_of_time(environment, now);
+      case State::kBusy:
+        return run_out_of_time(environment, now);
       case State::kAnswered:
         if (environment.run_deadline > now) {  // later than hoped: it is no longer counted on
           environment.expected = false;
@@ -531,9 +703,9 @@ struct Dispatcher::Impl {
         pump(*environment.pool, now);
         return feed(now);
       case State::kIdle:
-        if (!environment.frozen && environment.idle_since + options.idle_timeout > now) {
+        if (!environment.frozen && (environment.provisioned || environment.idle_since + options.idle_timeout > now)) {
           environment.frozen = true;
-          set_timer(environment, environment.idle_since + options.idle_timeout);
+          set_timer(environment, environment.provisioned ? base::kNoDeadline : environment.idle_since + options.idle_timeout);
           return backend.freeze(environment.id);
         }
         return stop(environment, StopReason::kIdle);
@@ -569,11 +741,13 @@ void Dispatcher::invoke(InvocationPtr invocation, TimePoint now) {
     return d.flush();
   }
   Pool& pool = d.pool_for(invocation->version);
-  if (pool.queue.empty() && !pool.idle.empty() && d.active < d.options.concurrency_max) {
-    d.hand_over(d.environments.at(pool.idle.back()), std::move(invocation), now, now);
-  } else if (!d.may_serve(pool) && pool.function->queued >= d.options.queue_max_per_function + Impl::covered(pool)) {
+  FunctionUse& function = *pool.function;
+  if (Environment* free = pool.queue.empty() ? d.usable(pool) : nullptr) {
+    d.hand_over(*free, std::move(invocation), now, now);
+  } else if (!d.may_serve(pool) &&
+             (Impl::over_reservation(function) || function.queued >= d.options.queue_max_per_function + Impl::covered(pool))) {
     // Those an environment is already being made for do not count as waiting in the queue.
-    d.refuse(std::move(invocation), throttled(), Duration::zero());
+    d.refuse(std::move(invocation), throttled(function), Duration::zero());
     d.forget_if_empty(pool);
   } else {
     d.enqueue(pool, std::move(invocation), now);
@@ -589,7 +763,10 @@ void Dispatcher::on_started(EnvironmentId id, TimePoint now) {
   Environment* environment = impl_->find(id);
   if (environment == nullptr || environment->state != State::kStarting) return;
   environment->started = true;
-  if (environment->phase == InitPhase::kOwn) impl_->set_timer(*environment, now + impl_->options.init_timeout);
+  if (environment->phase != InitPhase::kOwn) return;
+  const Duration configured = std::chrono::seconds(environment->pool->version->config.timeout_s);
+  impl_->set_timer(*environment, now + (environment->provisioned ? std::max(impl_->options.provisioned_init_timeout, configured)
+                                                                 : impl_->options.init_timeout));
 }
 
 void Dispatcher::on_initialised(EnvironmentId id, Duration start, Duration init, TimePoint now) {
@@ -597,8 +774,10 @@ void Dispatcher::on_initialised(EnvironmentId id, Duration start, Duration init,
   if (environment == nullptr || environment->state != State::kStarting) return;
   environment->start = start;
   environment->init = init;
+  if (environment->provisioned) impl_->change_held(*environment->pool, [&] { environment->pool->failure.clear(); });
   if (environment->phase == InitPhase::kOwn) {
     impl_->available(*environment, now);
+    impl_->feed(now);  // where one tried alone the others may follow
   } else {
     impl_->enter(*environment, State::kBusy);
     impl_->backend.send(id, environment->invocation, environment->run_deadline, false);
@@ -654,7 +833,11 @@ void Dispatcher::on_gone(EnvironmentId id, Outcome if_busy, TimePoint now) {
   } else if (environment.invocation) {
     impl_->finish_run(environment, std::move(if_busy), now);
   }
-  if (was != State::kStopping) impl_->pump(pool, now);
+  if (was != State::kStopping) {
+    if (was != State::kStarting && environment.provisioned && !environment.proven)
+      impl_->provision_failed(pool, "The environment ended before it was used.", now);
+    impl_->pump(pool, now);
+  }
   impl_->erase(environment);
   impl_->feed(now);
   impl_->flush();
@@ -662,13 +845,63 @@ void Dispatcher::on_gone(EnvironmentId id, Outcome if_busy, TimePoint now) {
 
 void Dispatcher::drop_outdated(const std::string& function_name, const std::function<bool(const FunctionVersion&)>& current,
                                TimePoint now) {
+  std::vector<Pool*> outdated;
   for (auto& [key, pool] : impl_->pools) {
     if (pool->version->function_name != function_name || current(*pool->version)) continue;
     pool->outdated = true;
+    impl_->set_target(*pool, 0);
     while (!pool->idle.empty()) impl_->stop(impl_->environments.at(pool->idle.back()), StopReason::kReplaced);
+    outdated.push_back(pool.get());
   }
+  for (Pool* pool : outdated) impl_->forget_if_empty(*pool);
   impl_->feed(now);
   impl_->flush();
+}
+
+void Dispatcher::set_reserved_concurrency(const std::string& function_name, std::optional<std::uint32_t> reserved, TimePoint now) {
+  Impl& d = *impl_;
+  const auto it = reserved ? d.functions.try_emplace(function_name).first : d.functions.find(function_name);
+  if (it == d.functions.end() || it->second.reserved == reserved) return;
+  FunctionUse& function = it->second;
+  d.capacity.change(function, [&] { function.reserved = reserved; });
+  if (reserved == 0U) d.refuse_waiting(function, now);
+  if (!reserved && function.pools == 0) d.functions.erase(it);
+  d.feed(now);
+  d.flush();
+}
+
+void Dispatcher::set_provisioned_concurrency(const VersionPtr& version, std::uint32_t count, TimePoint now) {
+  Impl& d = *impl_;
+  if (d.draining) return;
+  std::vector<Pool*> former;
+  for (const auto& [number, pool] : d.provisioned_pools) {
+    const FunctionVersion& other = *pool->version;
+    if (other.function_name != version->function_name || other.version != version->version) continue;
+    if (count == 0 || other.generation != version->generation) former.push_back(pool);
+  }
+  for (Pool* pool : former) {
+    d.set_target(*pool, 0);
+    d.forget_if_empty(*pool);
+  }
+  if (count > 0) {
+    Pool& pool = d.pool_for(version);
+    if (!pool.outdated) d.set_target(pool, count);
+    d.forget_if_empty(pool);
+  }
+  d.feed(now);
+  d.flush();
+}
+
+ProvisionedStatus Dispatcher::provisioned_status(const std::string& function_name, const std::string& version) const {
+  ProvisionedStatus status;
+  for (const auto& [number, pool] : impl_->provisioned_pools) {
+    if (pool->version->function_name != function_name || pool->version->version != version) continue;
+    status.requested += pool->target;
+    status.allocated += pool->provisioned - pool->provisioned_starting;
+    status.available += static_cast<std::uint32_t>(pool->ready.size());
+    if (!pool->failure.empty()) status.failed_reason = pool->failure;
+  }
+  return status;
 }
 
 base::Deadline Dispatcher::next_timer() const { return impl_->timers.next(); }
@@ -676,10 +909,18 @@ base::Deadline Dispatcher::next_timer() const { return impl_->timers.next(); }
 void Dispatcher::on_timer(TimePoint now) {
   while (impl_->timers.due(now)) {
     const TimerSet::Key key = impl_->timers.first();
-    if ((key & 1U) != 0) {
-      impl_->expire_waiting(key >> 1U, now);
-    } else {
-      impl_->on_environment_timer(impl_->environments.at(key >> 1U), now);
+    const std::uint64_t number = key >> 2U;
+    switch (static_cast<Impl::Timed>(key & 3U)) {
+      case Impl::Timed::kEnvironment:
+        impl_->on_environment_timer(impl_->environments.at(number), now);
+        break;
+      case Impl::Timed::kWaiting:
+        impl_->expire_waiting(number, now);
+        break;
+      case Impl::Timed::kPool:
+        impl_->set_timer(*impl_->provisioned_pools.at(number), base::kNoDeadline);
+        impl_->feed(now);
+        break;
     }
   }
   impl_->flush();
@@ -687,6 +928,11 @@ void Dispatcher::on_timer(TimePoint now) {
 
 void Dispatcher::drain(TimePoint now) {
   impl_->draining = true;
+  while (!impl_->provisioned_pools.empty()) {
+    Pool& pool = *impl_->provisioned_pools.begin()->second;
+    impl_->set_target(pool, 0);
+    impl_->forget_if_empty(pool);
+  }
   for (auto& [key, pool] : impl_->pools) {
     while (!pool->idle.empty()) impl_->stop(impl_->environments.at(pool->idle.back()), StopReason::kShutdown);
   }
@@ -702,6 +948,7 @@ Dispatcher::Counts Dispatcher::counts() const {
     counts.starting += environment.state == State::kStarting ? 1U : 0U;
     counts.idle += environment.state == State::kIdle ? 1U : 0U;
     counts.busy += environment.state == State::kBusy || environment.state == State::kAnswered ? 1U : 0U;
+    counts.provisioned += environment.provisioned && environment.state != State::kStopping ? 1U : 0U;
   }
   counts.queued = static_cast<std::uint32_t>(impl_->waiting.size());
   return counts;

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/time.h"
 #include "engine/invocation.h"
@@ -34,6 +35,10 @@ struct InitFailure {
   std::uint64_t memory_peak = 0;  // bytes
 };
 
+// What the environment is told in AWS_LAMBDA_INITIALIZATION_TYPE.
+enum class Initialization : std::uint8_t { kOnDemand, kProvisioned };
+[[nodiscard]] std::string_view initialization_name(Initialization initialization);  // "on-demand", "provisioned-concurrency"
+
 // What a new environment is for.
 struct StartOrder {
   EnvironmentId id = 0;
@@ -43,6 +48,7 @@ struct StartOrder {
   // once the runtime is ready. Its run began with this order and ends at `run_deadline`.
   InvocationPtr waiting;
   base::Deadline run_deadline = base::kNoDeadline;
+  Initialization initialization = Initialization::kOnDemand;
 };
 
 // Implemented by backend/local (and by a fake in tests). Calls never block and never call back into the Dispatcher before
@@ -70,6 +76,11 @@ struct DispatcherOptions {
   base::Duration queue_budget = std::chrono::seconds(10);  // longest wait for a free environment
   base::Duration start_budget = std::chrono::seconds(20);  // making an environment and its own init
   base::Duration init_timeout = Limits::kInitTimeout;      // of an own init, from on_started
+  // Of the init of a provisioned environment: this or the function's Timeout, whichever is longer, as on AWS.
+  base::Duration provisioned_init_timeout = std::chrono::seconds(130);
+  std::uint32_t provision_starts_max = 16;  // provisioned environments of one version that start at once: many must not stall the machine
+  // A provisioned environment that failed is made again after this long, twice as long after each further failure.
+  base::Duration provision_retry_min = std::chrono::seconds(1), provision_retry_max = std::chrono::minutes(1);
   // After an answer the runtime is expected back this soon: until then a waiting invocation does not start another environment.
   base::Duration ready_grace = std::chrono::milliseconds(20);
   base::Duration stop_grace = std::chrono::seconds(2);  // on_gone is awaited this long before a timed-out caller is answered anyway
@@ -116,6 +127,16 @@ class Dispatcher final {
   // `current` decides whether an environment of that version may still be used.
   void drop_outdated(const std::string& function_name, const std::function<bool(const FunctionVersion&)>& current, base::TimePoint now);
 
+  // Sets aside `reserved` of the account's concurrency for one function and bounds it there: as many environments may be busy or
+  // starting at once, 0 refuses every call, none removes the reservation. What runs beyond a lowered bound finishes. Over the bound
+  // a call is refused at once, as on AWS; it waits only where an environment of the function is about to be free.
+  void set_reserved_concurrency(const std::string& function_name, std::optional<std::uint32_t> reserved, base::TimePoint now);
+  // Keeps `count` environments of `version` initialised, 0 for no longer. They are made as soon as the limits allow, count against
+  // the function's reservation or else the account's concurrency also while idle, and are preferred to those on demand. A version
+  // of another generation loses what it had. Refusing counts beyond a limit is the caller's part.
+  void set_provisioned_concurrency(const VersionPtr& version, std::uint32_t count, base::TimePoint now);
+  [[nodiscard]] ProvisionedStatus provisioned_status(const std::string& function_name, const std::string& version) const;
+
   // When on_timer() wants to be called; kNoDeadline when never.
   [[nodiscard]] base::Deadline next_timer() const;
   void on_timer(base::TimePoint now);
@@ -126,10 +147,12 @@ class Dispatcher final {
 
   struct Counts {
     std::uint32_t starting = 0, idle = 0, busy = 0, queued = 0;
+    std::uint32_t provisioned = 0;  // of the three before: provisioned ones
     std::uint64_t invocations = 0, cold_starts = 0, throttles = 0, errors = 0, timeouts = 0;
+    std::uint64_t reserved_throttles = 0;  // of the throttles: because of the function's own reservation
   };
   [[nodiscard]] Counts counts() const;
-  // Every version that has an environment or a waiting invocation, in no order: its code must stay.
+  // Every version that has an environment, a waiting invocation or provisioned concurrency, in no order: its code must stay.
   void each_version(const std::function<void(const FunctionVersion&)>& visit) const;
   // Busy and starting environments of one function.
   [[nodiscard]] std::uint32_t concurrency_of(const std::string& function_name) const;

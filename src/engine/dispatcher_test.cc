@@ -521,6 +521,471 @@ TEST_F(DispatcherTest, ConcurrencyIsCountedPerFunction) {
   EXPECT_EQ(dispatcher->concurrency_of("h"), 0U);
 }
 
+// ---- reserved concurrency
+
+const char* const kReserved = "ReservedFunctionConcurrentInvocationLimitExceeded";
+const char* const kUnreserved = "ConcurrentInvocationLimitExceeded";
+
+VersionPtr numbered(const std::string& name, const std::string& number, std::uint64_t generation = 1) {
+  auto version = std::make_shared<FunctionVersion>(*make_version(name, generation));
+  version->version = number;
+  return version;
+}
+
+void expect_throttled(const std::shared_ptr<Sink>& sink, const std::string& reason) {
+  ASSERT_EQ(sink->outcomes.size(), 1U);
+  const Outcome& outcome = sink->outcomes[0];
+  ASSERT_EQ(outcome.kind, OutcomeKind::kRefused);
+  EXPECT_EQ(outcome.error->id(), "TooManyRequestsException");
+  EXPECT_EQ(outcome.error->message(), "Rate Exceeded.");
+  EXPECT_EQ(outcome.throttle_reason, reason);
+}
+#define EXPECT_THROTTLED(sink, reason)        \
+  do {                                        \
+    SCOPED_TRACE("line of the refused call"); \
+    expect_throttled((sink), reason);         \
+  } while (false)
+
+TEST_F(DispatcherTest, AFullReservationRefusesAtOnceWithItsReason) {
+  dispatcher->set_reserved_concurrency("f", 1, now);
+  auto first = invoke(make_version("f"));
+  EXPECT_THROTTLED(invoke(make_version("f")), kReserved);
+  initialised(1);
+  EXPECT_THROTTLED(invoke(make_version("f")), kReserved);
+  EXPECT_THROTTLED(invoke(numbered("f", "1")), kReserved);  // the reservation is the whole function's
+  EXPECT_TRUE(invoke(make_version("g"))->outcomes.empty());
+  answer_and_ready(1);
+  EXPECT_EQ(first->outcomes.size(), 1U);
+  EXPECT_TRUE(invoke(make_version("f"))->outcomes.empty());
+  EXPECT_EQ(backend.sent.back().id, 1U);
+  EXPECT_EQ(dispatcher->counts().throttles, 3U);
+  EXPECT_EQ(dispatcher->counts().reserved_throttles, 3U);
+}
+
+TEST_F(DispatcherTest, AReservationOfZeroRefusesEveryCallAndWhatWaits) {
+  DispatcherOptions options;
+  options.concurrency_max = 1;
+  with(options);
+  auto running = invoke(make_version("f"));
+  initialised(1);
+  auto waiting = invoke(make_version("f"));
+  dispatcher->set_reserved_concurrency("f", 0, now);
+  EXPECT_THROTTLED(waiting, kReserved);
+  EXPECT_THROTTLED(invoke(make_version("f")), kReserved);
+  answer_and_ready(1);
+  EXPECT_EQ(running->outcomes.at(0).kind, OutcomeKind::kSuccess);
+  EXPECT_THROTTLED(invoke(make_version("f")), kReserved);  // an idle environment is no way around it
+  dispatcher->set_reserved_concurrency("f", std::nullopt, now);
+  EXPECT_TRUE(invoke(make_version("f"))->outcomes.empty());
+  EXPECT_EQ(backend.sent.size(), 2U);
+}
+
+TEST_F(DispatcherTest, OnlyOneCallWaitsForAReservedEnvironmentAboutToBeFree) {
+  dispatcher->set_reserved_concurrency("f", 1, now);
+  invoke(make_version("f"));
+  initialised(1);
+  answer(1);
+  auto next = invoke(make_version("f"));
+  EXPECT_TRUE(next->outcomes.empty());
+  EXPECT_THROTTLED(invoke(make_version("f")), kReserved);
+  advance(50ms);
+  EXPECT_TRUE(next->outcomes.empty()) << "a slow runtime is waited for within the budget";
+  dispatcher->on_ready(1, now);
+  EXPECT_EQ(backend.sent.size(), 2U);
+  answer(1);
+  auto late = invoke(make_version("f", 1));
+  now += 1ms;
+  advance(2900ms);
+  EXPECT_TRUE(late->outcomes.empty());
+  EXPECT_EQ(backend.started.size(), 1U);
+}
+
+TEST_F(DispatcherTest, AWaitOverTheReservationEndsWithItsReason) {
+  dispatcher->set_reserved_concurrency("f", 1, now);
+  const VersionPtr slow = make_version("f", 1, 60);
+  invoke(slow);
+  initialised(1);
+  answer(1);
+  auto waiting = invoke(slow);
+  advance(11s);
+  EXPECT_THROTTLED(waiting, kReserved);
+}
+
+TEST_F(DispatcherTest, AnotherVersionGetsThePlaceOfAnAnsweredOne) {
+  dispatcher->set_reserved_concurrency("f", 1, now);
+  invoke(make_version("f"));
+  initialised(1);
+  answer(1);
+  auto other = invoke(numbered("f", "1"));
+  EXPECT_TRUE(other->outcomes.empty());
+  dispatcher->on_ready(1, now);
+  ASSERT_EQ(backend.started.size(), 2U);
+  EXPECT_EQ(backend.started[1].version->version, "1");
+}
+
+TEST_F(DispatcherTest, WhatIsReservedIsThereWhateverOthersDo) {
+  DispatcherOptions options;
+  options.concurrency_max = 3;
+  options.queue_budget = 1s;
+  with(options);
+  dispatcher->set_reserved_concurrency("f", 2, now);
+  invoke(make_version("g"));
+  auto starved = invoke(make_version("h"));
+  EXPECT_EQ(backend.started.size(), 1U) << "two of three are kept for f";
+  invoke(make_version("f"));
+  invoke(make_version("f"));
+  EXPECT_EQ(backend.started.size(), 3U);
+  advance(2s);
+  EXPECT_THROTTLED(starved, kUnreserved);
+  EXPECT_EQ(dispatcher->counts().reserved_throttles, 0U);
+}
+
+TEST_F(DispatcherTest, AReservationTakesEffectWhileMoreRuns) {
+  const VersionPtr version = make_version("f");
+  for (EnvironmentId id = 1; id <= 3; ++id) {
+    invoke(version);
+    initialised(id);
+  }
+  dispatcher->set_reserved_concurrency("f", 1, now);
+  EXPECT_EQ(dispatcher->concurrency_of("f"), 3U);
+  EXPECT_TRUE(backend.stopped.empty());
+  for (EnvironmentId id = 1; id <= 2; ++id) {
+    answer_and_ready(id);
+    EXPECT_THROTTLED(invoke(version), kReserved);
+  }
+  answer_and_ready(3);
+  EXPECT_TRUE(invoke(version)->outcomes.empty());
+  EXPECT_THROTTLED(invoke(version), kReserved);
+}
+
+TEST_F(DispatcherTest, WhatWaitsIsServedWhenLimitsRise) {
+  DispatcherOptions options;
+  options.concurrency_max = 2;
+  with(options);
+  dispatcher->set_reserved_concurrency("g", 1, now);
+  invoke(make_version("f"));
+  initialised(1);
+  auto waiting = invoke(make_version("f"));
+  EXPECT_EQ(backend.started.size(), 1U);
+  dispatcher->set_reserved_concurrency("g", std::nullopt, now);
+  EXPECT_EQ(backend.started.size(), 2U);
+  dispatcher->set_reserved_concurrency("f", 1, now);
+  answer_and_ready(1);
+  EXPECT_EQ(backend.sent.size(), 1U) << "two ran, one is allowed";
+  EXPECT_TRUE(waiting->outcomes.empty());
+  initialised(2);
+  EXPECT_EQ(backend.sent.size(), 2U);
+}
+
+TEST_F(DispatcherTest, ARunBeyondALoweredReservationIsNotLentToOthers) {
+  DispatcherOptions options;
+  options.concurrency_max = 3;
+  with(options);
+  for (EnvironmentId id = 1; id <= 3; ++id) {
+    invoke(make_version("f"));
+    initialised(id);
+  }
+  dispatcher->set_reserved_concurrency("f", 1, now);
+  dispatcher->set_reserved_concurrency("g", 1, now);
+  auto reserved = invoke(make_version("g"));
+  auto other = invoke(make_version("h"));
+  EXPECT_EQ(dispatcher->counts().queued, 2U);
+  answer_and_ready(1);
+  EXPECT_EQ(backend.started.back().version->function_name, "g");
+  answer_and_ready(2);
+  EXPECT_EQ(backend.started.back().version->function_name, "h");
+  EXPECT_EQ(backend.started.size(), 5U);
+}
+
+TEST_F(DispatcherTest, AFailedInitUnderAReservationIsRedoneInItsPlace) {
+  dispatcher->set_reserved_concurrency("f", 1, now);
+  auto sink = invoke(make_version("f"));
+  dispatcher->on_init_failed(1, failure("Runtime.ExitError"), now);
+  ASSERT_EQ(backend.started.size(), 2U);
+  EXPECT_THROTTLED(invoke(make_version("f")), kReserved);  // its run has begun
+  dispatcher->on_init_failed(2, failure("Runtime.ExitError"), now);
+  EXPECT_EQ(sink->outcomes.at(0).error_type, "Runtime.ExitError");
+  EXPECT_TRUE(invoke(make_version("f"))->outcomes.empty());
+}
+
+// ---- provisioned concurrency
+
+TEST_F(DispatcherTest, ProvisionedEnvironmentsAreMadeAtOnceAndTheirInitIsOnNoBill) {
+  const VersionPtr version = numbered("f", "1");
+  dispatcher->set_provisioned_concurrency(version, 2, now);
+  ASSERT_EQ(backend.started.size(), 2U);
+  EXPECT_EQ(backend.started[0].initialization, Initialization::kProvisioned);
+  EXPECT_EQ(initialization_name(backend.started[0].initialization), "provisioned-concurrency");
+  EXPECT_EQ(dispatcher->provisioned_status("f", "1"), (ProvisionedStatus{2, 0, 0, ""}));
+  initialised(1);
+  initialised(2);
+  EXPECT_EQ(dispatcher->provisioned_status("f", "1"), (ProvisionedStatus{2, 2, 2, ""}));
+  EXPECT_EQ(dispatcher->counts().provisioned, 2U);
+  auto sink = invoke(version);
+  ASSERT_EQ(backend.sent.size(), 1U);
+  EXPECT_FALSE(backend.sent[0].first);
+  EXPECT_EQ(dispatcher->provisioned_status("f", "1"), (ProvisionedStatus{2, 2, 1, ""}));
+  now += 3ms;
+  answer_and_ready(1 + (backend.sent[0].id == 2U ? 1 : 0));
+  EXPECT_FALSE(sink->outcomes.at(0).cold_start);
+  EXPECT_EQ(sink->outcomes.at(0).timings.init, 0ns);
+  EXPECT_EQ(sink->outcomes.at(0).billed, 3ms);
+  EXPECT_EQ(dispatcher->provisioned_status("f", "1"), (ProvisionedStatus{2, 2, 2, ""}));
+  EXPECT_EQ(dispatcher->provisioned_status("f", "2"), ProvisionedStatus{});
+}
+
+TEST_F(DispatcherTest, ProvisionedEnvironmentsArePreferredAndMoreSpillOver) {
+  const VersionPtr version = numbered("f", "1");
+  invoke(version);
+  initialised(1);
+  answer_and_ready(1);
+  dispatcher->set_provisioned_concurrency(version, 1, now);
+  ASSERT_EQ(backend.started.size(), 2U);
+  initialised(2);
+  invoke(version);
+  EXPECT_EQ(backend.sent.back().id, 2U);
+  invoke(version);
+  EXPECT_EQ(backend.sent.back().id, 1U);
+  invoke(version);
+  ASSERT_EQ(backend.started.size(), 3U);
+  EXPECT_EQ(backend.started[2].initialization, Initialization::kOnDemand);
+}
+
+TEST_F(DispatcherTest, ProvisionedEnvironmentsStayWhenIdleAndMakeNoRoom) {
+  DispatcherOptions options;
+  options.concurrency_max = 2;
+  options.environments_max = 2;
+  with(options);
+  dispatcher->set_provisioned_concurrency(numbered("f", "1"), 1, now);
+  initialised(1);
+  advance(1h);
+  EXPECT_EQ(backend.frozen, std::vector<EnvironmentId>{1});
+  EXPECT_TRUE(backend.stopped.empty());
+  invoke(make_version("g"));
+  initialised(2);
+  answer_and_ready(2);
+  invoke(make_version("h"));
+  EXPECT_EQ(backend.stopped.at(0), std::pair(EnvironmentId{2}, StopReason::kIdle));
+  ASSERT_EQ(backend.stopped.size(), 1U);
+}
+
+TEST_F(DispatcherTest, ProvisionedEnvironmentsTakeTheirPartOfTheAccountAlsoWhileIdle) {
+  DispatcherOptions options;
+  options.concurrency_max = 3;
+  with(options);
+  dispatcher->set_provisioned_concurrency(numbered("f", "1"), 2, now);
+  initialised(1);
+  initialised(2);
+  invoke(make_version("g"));
+  invoke(make_version("g"));
+  EXPECT_EQ(backend.started.size(), 3U) << "one of three is left";
+  invoke(numbered("f", "1"));
+  invoke(numbered("f", "1"));
+  EXPECT_EQ(backend.sent.size(), 2U) << "theirs are there";
+  dispatcher->set_provisioned_concurrency(numbered("f", "1"), 0, now);
+  EXPECT_EQ(dispatcher->counts().busy + dispatcher->counts().starting, 3U);
+  answer_and_ready(1);
+  EXPECT_EQ(backend.started.size(), 4U) << "and are given back";
+}
+
+TEST_F(DispatcherTest, ProvisionedConcurrencyIsPartOfTheReservation) {
+  dispatcher->set_reserved_concurrency("f", 2, now);
+  const VersionPtr version = numbered("f", "1");
+  dispatcher->set_provisioned_concurrency(version, 1, now);
+  initialised(1);
+  EXPECT_TRUE(invoke(make_version("f"))->outcomes.empty()) << "one of two is not provisioned";
+  EXPECT_THROTTLED(invoke(make_version("f")), kReserved);
+  EXPECT_TRUE(invoke(version)->outcomes.empty());
+  EXPECT_EQ(backend.sent.back().id, 1U);
+  EXPECT_THROTTLED(invoke(version), kReserved);
+  EXPECT_EQ(dispatcher->concurrency_of("f"), 2U);
+}
+
+TEST_F(DispatcherTest, CallsWaitForTheProvisionedEnvironmentsThatTakeTheWholeReservation) {
+  dispatcher->set_reserved_concurrency("f", 1, now);
+  const VersionPtr version = numbered("f", "1");
+  dispatcher->set_provisioned_concurrency(version, 1, now);
+  auto waiting = invoke(version);
+  EXPECT_THROTTLED(invoke(version), kReserved);
+  EXPECT_EQ(backend.started.size(), 1U);
+  initialised(1);
+  answer(1);
+  EXPECT_EQ(waiting->outcomes.at(0).kind, OutcomeKind::kSuccess);
+}
+
+TEST_F(DispatcherTest, AProvisionedEnvironmentThatDiesIsMadeAgain) {
+  const VersionPtr version = numbered("f", "1");
+  dispatcher->set_provisioned_concurrency(version, 1, now);
+  initialised(1);
+  auto sink = invoke(version);
+  dispatcher->on_gone(1, {}, now);
+  EXPECT_EQ(sink->outcomes.size(), 1U);
+  ASSERT_EQ(backend.started.size(), 2U) << "at once: it was of use";
+  initialised(2);
+  invoke(version);
+  advance(3s);
+  EXPECT_EQ(backend.stopped.at(0), std::pair(EnvironmentId{2}, StopReason::kTimeout));
+  EXPECT_EQ(backend.started.size(), 3U);
+}
+
+TEST_F(DispatcherTest, AProvisionedInitThatFailsIsTriedAgainEverMoreRarelyAndOneAtATime) {
+  const VersionPtr version = numbered("f", "1");
+  dispatcher->set_provisioned_concurrency(version, 3, now);
+  ASSERT_EQ(backend.started.size(), 3U);
+  const auto fail_all = [&](EnvironmentId from) {
+    for (EnvironmentId id = from; id <= backend.started.size(); ++id) {
+      dispatcher->on_init_failed(id, failure("Runtime.ExitError"), now);
+      dispatcher->on_gone(id, {}, now);
+    }
+  };
+  fail_all(1);
+  EXPECT_EQ(dispatcher->provisioned_status("f", "1"), (ProvisionedStatus{3, 0, 0, "FUNCTION_ERROR_INIT_FAILURE: Runtime.ExitError"}));
+  std::size_t tries = 3;
+  for (const Duration pause : {1s, 2s, 4s, 8s, 16s, 32s, 60s, 60s}) {
+    advance(pause - 1ms);
+    EXPECT_EQ(backend.started.size(), tries) << base::to_ms(pause);
+    advance(1ms);
+    ASSERT_EQ(backend.started.size(), ++tries) << base::to_ms(pause);
+    fail_all(tries);
+  }
+  advance(60s);
+  initialised(tries + 1);
+  EXPECT_EQ(backend.started.size(), tries + 3) << "after a success the others follow";
+  EXPECT_EQ(dispatcher->provisioned_status("f", "1"), (ProvisionedStatus{3, 1, 1, ""}));
+}
+
+TEST_F(DispatcherTest, ManyProvisionedEnvironmentsStartAFewAtOnce) {
+  DispatcherOptions options;
+  options.provision_starts_max = 2;
+  with(options);
+  dispatcher->set_provisioned_concurrency(numbered("f", "1"), 5, now);
+  for (EnvironmentId id = 1; id <= 5; ++id) {
+    EXPECT_EQ(backend.started.size(), std::min<std::size_t>(id + 1, 5));
+    initialised(id);
+  }
+  EXPECT_EQ(dispatcher->provisioned_status("f", "1").available, 5U);
+}
+
+TEST_F(DispatcherTest, AProvisionedEnvironmentThatEndsUnusedDoesNotSpin) {
+  dispatcher->set_provisioned_concurrency(numbered("f", "1"), 1, now);
+  for (EnvironmentId id = 1; id <= 3; ++id) {
+    initialised(id);
+    dispatcher->on_gone(id, {}, now);
+    EXPECT_EQ(backend.started.size(), id);
+    EXPECT_NE(dispatcher->provisioned_status("f", "1").failed_reason, "");
+    advance(4s);
+    EXPECT_EQ(backend.started.size(), id + 1);
+  }
+}
+
+TEST_F(DispatcherTest, WhileProvisioningFailsCallsAreToldTheCauseOnDemand) {
+  dispatcher->set_reserved_concurrency("f", 1, now);
+  const VersionPtr version = numbered("f", "1");
+  dispatcher->set_provisioned_concurrency(version, 1, now);
+  dispatcher->on_init_failed(1, failure("Runtime.ImportModuleError"), now);
+  auto sink = invoke(version);
+  ASSERT_EQ(backend.started.size(), 2U);
+  EXPECT_EQ(backend.started[1].initialization, Initialization::kOnDemand);
+  dispatcher->on_init_failed(2, failure("Runtime.ImportModuleError"), now);
+  dispatcher->on_init_failed(3, failure("Runtime.ImportModuleError"), now);
+  EXPECT_EQ(sink->outcomes.at(0).error_type, "Runtime.ImportModuleError");
+}
+
+TEST_F(DispatcherTest, AProvisionedInitMayTakeLongerThanTenSeconds) {
+  dispatcher->set_provisioned_concurrency(numbered("f", "1"), 1, now);
+  dispatcher->on_started(1, now);
+  advance(129s);
+  EXPECT_TRUE(backend.stopped.empty());
+  advance(1s);
+  EXPECT_EQ(backend.stopped.at(0), std::pair(EnvironmentId{1}, StopReason::kInitTimeout));
+  EXPECT_EQ(dispatcher->provisioned_status("f", "1").failed_reason, "FUNCTION_ERROR_INIT_FAILURE: Sandbox.Timedout");
+}
+
+TEST_F(DispatcherTest, FewerProvisionedEnvironmentsEndIdleOnesFirstAndRunsFinish) {
+  const VersionPtr version = numbered("f", "1");
+  dispatcher->set_provisioned_concurrency(version, 3, now);
+  initialised(1);
+  initialised(2);
+  auto running = invoke(version);
+  const EnvironmentId busy = backend.sent[0].id;
+  dispatcher->set_provisioned_concurrency(version, 2, now);
+  ASSERT_EQ(backend.stopped.size(), 1U);
+  EXPECT_EQ(backend.stopped[0], std::pair(EnvironmentId{3 - busy}, StopReason::kReplaced));
+  dispatcher->set_provisioned_concurrency(version, 0, now);
+  EXPECT_EQ(backend.stopped.back(), std::pair(EnvironmentId{3}, StopReason::kReplaced)) << "the one that starts";
+  EXPECT_EQ(dispatcher->provisioned_status("f", "1"), ProvisionedStatus{});
+  answer_and_ready(busy);
+  EXPECT_EQ(running->outcomes.size(), 1U);
+  EXPECT_EQ(backend.stopped.back(), std::pair(busy, StopReason::kReplaced));
+  for (EnvironmentId id = 1; id <= 3; ++id) dispatcher->on_gone(id, {}, now);
+  EXPECT_TRUE(dispatcher->finished());
+  EXPECT_EQ(backend.started.size(), 3U);
+}
+
+TEST_F(DispatcherTest, ProvisionedConcurrencyThatMovesWithinAFullReservationMovesWhenTheOldIsGone) {
+  dispatcher->set_reserved_concurrency("f", 1, now);
+  dispatcher->set_provisioned_concurrency(numbered("f", "1"), 1, now);
+  initialised(1);
+  dispatcher->set_provisioned_concurrency(numbered("f", "2"), 1, now);
+  EXPECT_EQ(backend.started.size(), 1U);
+  dispatcher->set_provisioned_concurrency(numbered("f", "1"), 0, now);
+  ASSERT_EQ(backend.started.size(), 2U);
+  EXPECT_EQ(backend.started[1].version->version, "2");
+}
+
+TEST_F(DispatcherTest, AnotherGenerationReplacesTheProvisionedEnvironments) {
+  dispatcher->set_provisioned_concurrency(numbered("f", "1", 1), 1, now);
+  initialised(1);
+  dispatcher->drop_outdated("f", [](const FunctionVersion& v) { return v.generation == 2; }, now);
+  EXPECT_EQ(backend.stopped.at(0), std::pair(EnvironmentId{1}, StopReason::kReplaced));
+  dispatcher->set_provisioned_concurrency(numbered("f", "1", 2), 1, now);
+  ASSERT_EQ(backend.started.size(), 2U);
+  dispatcher->set_provisioned_concurrency(numbered("f", "1", 3), 1, now);
+  EXPECT_EQ(backend.stopped.at(1), std::pair(EnvironmentId{2}, StopReason::kReplaced));
+  EXPECT_EQ(backend.started.size(), 3U);
+  EXPECT_EQ(dispatcher->provisioned_status("f", "1").requested, 1U);
+}
+
+TEST_F(DispatcherTest, ProvisionedEnvironmentsWaitForCapacityThatIsInUse) {
+  DispatcherOptions options;
+  options.concurrency_max = 1;
+  with(options);
+  invoke(make_version("g"));
+  initialised(1);
+  auto waiting = invoke(make_version("g"));
+  dispatcher->set_provisioned_concurrency(numbered("f", "1"), 1, now);
+  EXPECT_EQ(backend.started.size(), 1U);
+  answer_and_ready(1);
+  ASSERT_EQ(backend.started.size(), 2U) << "what is promised goes first";
+  EXPECT_EQ(backend.started[1].version->function_name, "f");
+  EXPECT_TRUE(waiting->outcomes.empty());
+}
+
+TEST_F(DispatcherTest, DrainingEndsProvisionedEnvironmentsAndMakesNoMore) {
+  dispatcher->set_provisioned_concurrency(numbered("f", "1"), 2, now);
+  initialised(1);
+  dispatcher->drain(now);
+  EXPECT_EQ(backend.stopped.size(), 2U);
+  EXPECT_EQ(backend.stopped.at(0), std::pair(EnvironmentId{1}, StopReason::kShutdown));
+  dispatcher->on_gone(1, {}, now);
+  dispatcher->on_gone(2, {}, now);
+  dispatcher->set_provisioned_concurrency(numbered("f", "2"), 1, now);
+  EXPECT_TRUE(dispatcher->finished());
+  EXPECT_EQ(dispatcher->next_timer(), base::kNoDeadline);
+  EXPECT_EQ(backend.started.size(), 2U);
+}
+
+TEST_F(DispatcherTest, TheCodeOfWhatIsPromisedStays) {
+  DispatcherOptions options;
+  options.concurrency_max = 1;
+  with(options);
+  invoke(make_version("g"));
+  dispatcher->set_provisioned_concurrency(numbered("f", "7"), 1, now);
+  bool known = false;
+  dispatcher->each_version([&](const FunctionVersion& version) { known = known || version.version == "7"; });
+  EXPECT_TRUE(known);
+}
+
 TEST(BilledDuration, RoundsUpToWholeMillisecondsAndIsNeverZero) {
   EXPECT_EQ(billed_duration(0ns, 0ns), 1ms);
   EXPECT_EQ(billed_duration(1000001ns, 0ns), 2ms);

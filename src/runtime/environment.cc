@@ -31,7 +31,7 @@ void add_reserved(Variables& all, const engine::FunctionVersion& version, const 
   all["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"] = std::to_string(config.memory_mb);
   all["AWS_LAMBDA_LOG_GROUP_NAME"] = config.log_group;
   all["AWS_LAMBDA_LOG_STREAM_NAME"] = inputs.log_stream;
-  all["AWS_LAMBDA_INITIALIZATION_TYPE"] = "on-demand";
+  all["AWS_LAMBDA_INITIALIZATION_TYPE"] = inputs.initialization_type;
   all["AWS_LAMBDA_RUNTIME_API"] = kRuntimeApiAddress;
   all["LAMBDA_TASK_ROOT"] = "/var/task";
   all["LAMBDA_RUNTIME_DIR"] = "/var/runtime";

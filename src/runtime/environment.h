@@ -26,6 +26,7 @@ struct EnvironmentInputs {
   std::string log_stream;
   TemporaryCredentials credentials;
   std::map<std::string, std::string> runtime_variables;  // of the catalogue: PATH, PYTHONPATH ...; the function may override them
+  std::string initialization_type = "on-demand";         // or "provisioned-concurrency"
 };
 
 // "NAME=value", each name once. What the platform reserves wins over the function's own variables; defaults do not.

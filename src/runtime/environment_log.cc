@@ -25,8 +25,13 @@ std::string make_log_stream_name(const std::string& version, base::WallTime now)
   return base::format_log_date(now) + "/[" + version + "]" + base::random_hex(16);
 }
 
-EnvironmentLog::EnvironmentLog(engine::LogWriter& writer, const base::Clock& clock, engine::VersionPtr version, std::string stream)
-    : writer_(writer), clock_(clock), version_(std::move(version)), stream_(std::move(stream)) {}
+EnvironmentLog::EnvironmentLog(engine::LogWriter& writer, const base::Clock& clock, engine::VersionPtr version, std::string stream,
+                               std::string initialization_type)
+    : writer_(writer),
+      clock_(clock),
+      version_(std::move(version)),
+      stream_(std::move(stream)),
+      initialization_type_(std::move(initialization_type)) {}
 
 void EnvironmentLog::write(std::string message, std::optional<base::WallTime> time) {
   tail_ += message;
@@ -48,9 +53,9 @@ void EnvironmentLog::init_start(const std::string& runtime_version) {
   const std::string arn = version_->runtime_version_arn();
   if (!json()) return write("INIT_START Runtime Version: " + runtime_version + "\tRuntime Version ARN: " + arn + "\n");
   write_event(Level::kInfo, "platform.initStart",
-              member("initializationType", "on-demand") + "," + member("phase", "init") + "," + member("runtimeVersion", runtime_version) +
-                  "," + member("runtimeVersionArn", arn) + "," + member("functionName", version_->function_name) + "," +
-                  member("functionVersion", version_->version));
+              member("initializationType", initialization_type_) + "," + member("phase", "init") + "," +
+                  member("runtimeVersion", runtime_version) + "," + member("runtimeVersionArn", arn) + "," +
+                  member("functionName", version_->function_name) + "," + member("functionVersion", version_->version));
 }
 
 void EnvironmentLog::init_report(base::Duration init, std::string_view phase, std::string_view status, std::string_view error_type) {
@@ -59,7 +64,7 @@ void EnvironmentLog::init_report(base::Duration init, std::string_view phase, st
     if (!error_type.empty()) line += "\tError Type: " + std::string(error_type);
     return write(line + "\n");
   }
-  std::string record = member("initializationType", "on-demand") + "," + member("phase", phase) + "," + member("status", status);
+  std::string record = member("initializationType", initialization_type_) + "," + member("phase", phase) + "," + member("status", status);
   if (!error_type.empty()) record += "," + member("errorType", error_type);
   write_event(Level::kWarning, "platform.initReport", record + ",\"metrics\":{\"durationMs\":" + decimal(base::to_ms(init), 3) + "}");
 }

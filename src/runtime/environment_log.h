@@ -28,7 +28,8 @@ struct ReportFigures {
 class EnvironmentLog {
  public:
   // References outlive the log.
-  EnvironmentLog(engine::LogWriter& writer, const base::Clock& clock, engine::VersionPtr version, std::string stream);
+  EnvironmentLog(engine::LogWriter& writer, const base::Clock& clock, engine::VersionPtr version, std::string stream,
+                 std::string initialization_type = "on-demand");
 
   void init_start(const std::string& runtime_version);
   // Only when an init did not end well. `phase` is "init" or "invoke", `status` "timeout" or "error".
@@ -59,6 +60,7 @@ class EnvironmentLog {
   const base::Clock& clock_;
   engine::VersionPtr version_;
   std::string stream_;
+  std::string initialization_type_;
   std::string tail_;
 };
 

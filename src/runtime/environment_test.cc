@@ -1,6 +1,6 @@
-#include <gtest/gtest.h>
-
 #include "runtime/environment.h"
+
+#include <gtest/gtest.h>
 
 namespace mayfly::runtime {
 namespace {
@@ -22,6 +22,13 @@ std::map<std::string, std::string> as_map(const std::vector<std::string>& variab
     EXPECT_TRUE(all.emplace(variable.substr(0, equals), variable.substr(equals + 1)).second) << variable;
   }
   return all;
+}
+
+TEST(EnvironmentVariables, TellTheInitializationType) {
+  EXPECT_EQ(as_map(environment_variables(*make_version(), {})).at("AWS_LAMBDA_INITIALIZATION_TYPE"), "on-demand");
+  EnvironmentInputs inputs;
+  inputs.initialization_type = "provisioned-concurrency";
+  EXPECT_EQ(as_map(environment_variables(*make_version(), inputs)).at("AWS_LAMBDA_INITIALIZATION_TYPE"), "provisioned-concurrency");
 }
 
 TEST(EnvironmentVariables, HoldTheContractAndTheFunctionsOwn) {

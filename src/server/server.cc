@@ -120,6 +120,8 @@ class Platform {
   Result<void> open_stores();
   void make_backend();
   Result<void> open_registry();
+  void apply_limits(const std::string& name);
+  void apply_all_limits();
   void open_doors();
   void add_gauges();
   Result<void> announce();
@@ -236,8 +238,26 @@ Result<void> Platform::open_registry() {
                 events::EventSourceMappings::open({.catalogue = *catalogue_, .registry = *registry_, .clock = clock_}));
   registry_->on_change([this](const std::string& name) {
     backend_->drop_outdated(name, [this](const engine::FunctionVersion& version) { return is_current(version); });
+    apply_limits(name);
   });
   return {};
+}
+
+void Platform::apply_limits(const std::string& name) {
+  backend_->apply_limits(name, [this](const std::string& function_name) { return registry_->find(function_name); });
+}
+
+// Before the first call: reservations hold, provisioned environments are on their way.
+void Platform::apply_all_limits() {
+  constexpr std::size_t kPage = 1000;
+  std::string after;
+  for (std::vector<engine::RecordPtr> page = registry_->list(after, kPage); !page.empty(); page = registry_->list(after, kPage)) {
+    for (const engine::RecordPtr& record : page) {
+      const engine::FunctionSettings& settings = *record->settings;
+      if (settings.reserved_concurrency || !settings.provisioned.empty()) apply_limits(record->latest->function_name);
+    }
+    after = page.back()->latest->function_name;
+  }
 }
 
 Result<void> Platform::ready() const {
@@ -259,6 +279,9 @@ void Platform::open_doors() {
   context_->concurrency_max = config_.concurrency;
   context_->check_runtime = [this](const std::string& name) { return foundations_.runtimes.check(name); };
   context_->ready = [this] { return ready(); };
+  context_->provisioned_status = [this](const std::string& name, const std::string& version) {
+    return backend_->provisioned_status(name, version);
+  };
   context_->page = [this](std::string_view path) -> std::optional<std::string> {
     if (path != "/mayfly/v1/runtimes") return std::nullopt;
     return runtimes_page(foundations_.runtimes);
@@ -279,6 +302,10 @@ void Platform::add_gauges() {
   }
   metrics_.add_gauge("invocations_queued", "Invocations that wait for an environment.", "",
                      [this] { return static_cast<double>(backend_->counts().queued); });
+  metrics_.add_gauge("provisioned_environments", "Execution environments kept ready as provisioned concurrency.", "",
+                     [this] { return static_cast<double>(backend_->counts().provisioned); });
+  metrics_.add_counter("reserved_throttles", "Invocations refused because of their function's own reserved concurrency.", "",
+                       [this] { return static_cast<double>(backend_->counts().reserved_throttles); });
   metrics_.add_gauge("functions", "Functions deployed.", "", [this] { return static_cast<double>(registry_->function_count()); });
   metrics_.add_gauge("http_connections", "Open connections of the API port.", "",
                      [this] { return static_cast<double>(api_->connections()); });
@@ -365,6 +392,7 @@ int Platform::run() {
     end_wanted_->set();
   });
   loop_.post([this] {
+    apply_all_limits();
     api_->start();
     gateway_->start();
     tasks_->spawn(serve_until_told());

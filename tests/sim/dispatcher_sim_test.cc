@@ -1,10 +1,12 @@
 // Drives the shipped dispatcher through random lives on a virtual clock: arrivals, failing inits, crashes, time-outs,
-// replaced versions, drains. Every event is followed by a check of the invariants. A failure prints its seed;
-// MAYFLY_SIM_SEED=n replays it and MAYFLY_SIM_SEEDS=n sets how many run.
+// replaced versions, reserved and provisioned concurrency that come and go, drains. Every event is followed by a check of the invariants. A
+// failure prints its seed; MAYFLY_SIM_SEED=n replays it and MAYFLY_SIM_SEEDS=n sets how many run.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstdlib>
 #include <map>
+#include <optional>
 #include <queue>
 #include <random>
 #include <set>
@@ -38,6 +40,8 @@ class World final : public EnvironmentBackend, public InvocationObserver {
     options_.idle_timeout = Duration(1ms * (1 + pick(3000)));
     options_.queue_budget = pick(5) == 0 ? Duration(0) : Duration(1ms * (1 + pick(4000)));
     fault_percent_ = pick(3) * 15;
+    careful_ = pick(4) != 0;
+    options_.provision_starts_max = static_cast<std::uint32_t>(1 + pick(4));
     dispatcher_ = std::make_unique<Dispatcher>(options_, *this, *this);
   }
 
@@ -45,8 +49,10 @@ class World final : public EnvironmentBackend, public InvocationObserver {
     const std::size_t calls = 20 + pick(60);
     for (std::size_t i = 0; i < calls; ++i) after(Duration(1ms * pick(20'000)), [this] { arrive(); });
     for (std::size_t i = pick(4); i > 0; --i) after(Duration(1ms * pick(20'000)), [this] { replace(); });
+    for (std::size_t i = pick(2) * pick(12); i > 0; --i) after(Duration(1ms * pick(20'000)), [this] { change_limits(); });
     if (pick(2) == 0) after(Duration(1ms * (10'000 + pick(10'000))), [this] { drain(); });
     drive(TimePoint::max());
+    if (!drained_) check_provisioned();
     if (!drained_) drain();
     drive(TimePoint::max());
     EXPECT_TRUE(dispatcher_->finished()) << "something still runs or waits";
@@ -59,6 +65,9 @@ class World final : public EnvironmentBackend, public InvocationObserver {
     Env& env = environments_[order.id];
     env.version = order.version;
     env.bound = order.waiting;
+    env.provisioned = order.initialization == Initialization::kProvisioned;
+    if (env.provisioned) EXPECT_FALSE(drained_);
+    check_bounds(env);
     const EnvironmentId id = order.id;
     after(some_time(), [this, id] {
       if (alive(id)) dispatcher_->on_started(id, now_);
@@ -88,6 +97,7 @@ class World final : public EnvironmentBackend, public InvocationObserver {
       EXPECT_EQ(env.bound, invocation);
     } else {
       check_order(*invocation);
+      check_bounds(env);
     }
     env.bound = nullptr;
     env.running = true;
@@ -106,9 +116,10 @@ class World final : public EnvironmentBackend, public InvocationObserver {
     env.frozen = true;
   }
 
-  void stop(EnvironmentId id, StopReason) override {
+  void stop(EnvironmentId id, StopReason reason) override {
     Env& env = environments_.at(id);
     EXPECT_FALSE(env.stopped) << "stopped twice";
+    if (env.provisioned) EXPECT_NE(reason, StopReason::kIdle);
     env.stopped = true;
     after(Duration(1us * pick(100'000)), [this, id] { gone(id); });
   }
@@ -117,7 +128,9 @@ class World final : public EnvironmentBackend, public InvocationObserver {
 
   void ended(const std::string& request, const Outcome& outcome) {
     ++ended_.at(request);
+    ended_of_[function_of_.at(request)]++;
     if (outcome.kind == OutcomeKind::kRefused) {
+      if (arriving_) check_throttle(function_of_.at(request), outcome.throttle_reason);
       EXPECT_TRUE(outcome.error.has_value());
       EXPECT_FALSE(ran_.contains(request)) << "refused after it ran";
     }
@@ -128,7 +141,8 @@ class World final : public EnvironmentBackend, public InvocationObserver {
   struct Env {
     VersionPtr version;
     InvocationPtr bound;
-    bool initialised = false, running = false, frozen = false, stopped = false;
+    bool provisioned = false;
+    bool initialised = false, running = false, frozen = false, stopped = false, answered = false;
     std::uint64_t turn = 0;
   };
   struct Event {
@@ -141,10 +155,14 @@ class World final : public EnvironmentBackend, public InvocationObserver {
   std::size_t pick(std::size_t below) { return std::uniform_int_distribution<std::size_t>(0, below - 1)(random_); }
   Duration some_time() {
     switch (pick(4)) {
-      case 0: return Duration(0);
-      case 1: return Duration(1us * pick(1000));
-      case 2: return Duration(1ms * pick(100));
-      default: return Duration(1ms * pick(1500));
+      case 0:
+        return Duration(0);
+      case 1:
+        return Duration(1us * pick(1000));
+      case 2:
+        return Duration(1ms * pick(100));
+      default:
+        return Duration(1ms * pick(1500));
     }
   }
   void after(Duration by, std::function<void()> action) { events_.push({now_ + by, ++sequence_, std::move(action)}); }
@@ -186,6 +204,113 @@ class World final : public EnvironmentBackend, public InvocationObserver {
     const std::uint32_t by_function =
         dispatcher_->concurrency_of("f0") + dispatcher_->concurrency_of("f1") + dispatcher_->concurrency_of("f2");
     EXPECT_EQ(by_function, counts.busy + counts.starting);
+    check_nothing_waits_in_vain();
+  }
+
+  // ---- concurrency limits: f0, f1, f2 share concurrency_max
+
+  static constexpr std::size_t kFunctions = 3;
+  struct Limits {
+    std::optional<std::uint32_t> reserved;
+    std::uint32_t provisioned = 0;
+    [[nodiscard]] std::uint32_t taken() const { return reserved ? std::max(*reserved, provisioned) : provisioned; }
+  };
+
+  [[nodiscard]] std::uint32_t running_of(std::size_t function) const { return dispatcher_->concurrency_of("f" + std::to_string(function)); }
+
+  // Whether the limits as they are fit: reservations hold what is provisioned, and the account holds everything.
+  [[nodiscard]] bool limits_fit() const {
+    std::uint32_t sum = 0;
+    for (const Limits& each : limits_) {
+      if (each.reserved && each.provisioned > *each.reserved) return false;
+      sum += each.taken();
+    }
+    return sum <= options_.concurrency_max;
+  }
+
+  void change_limits() {
+    if (drained_) return;
+    const std::size_t function = pick(kFunctions);
+    const Limits before = limits_[function];
+    Limits& wanted = limits_[function];
+    const auto some = [this] { return static_cast<std::uint32_t>(pick(options_.concurrency_max + 1)); };
+    const bool reserves = pick(2) == 0;
+    if (reserves) {
+      wanted.reserved = pick(3) == 0 ? std::nullopt : std::optional(some());
+    } else {
+      wanted.provisioned = pick(3) == 0 ? 0 : some();
+    }
+    if (careful_ && !limits_fit()) {  // as the API does
+      wanted = before;
+      return;
+    }
+    if (reserves) {
+      dispatcher_->set_reserved_concurrency("f" + std::to_string(function), wanted.reserved, now_);
+    } else {
+      dispatcher_->set_provisioned_concurrency(version(function), wanted.provisioned, now_);
+    }
+  }
+
+  // An environment that just became active for an invocation, or is being made.
+  void check_bounds(const Env& env) {
+    const std::size_t function = static_cast<std::size_t>(env.version->function_name[1] - '0');
+    const Limits& own = limits_[function];
+    if (own.reserved) {
+      EXPECT_LE(running_of(function), *own.reserved) << "over the reservation";
+      return;
+    }
+    if (env.provisioned) return;
+    std::uint32_t kept = 0;
+    for (std::size_t i = 0; i < kFunctions; ++i)
+      kept += limits_[i].reserved ? std::max(*limits_[i].reserved, running_of(i)) : running_of(i);
+    EXPECT_LE(kept, options_.concurrency_max) << "what is reserved for others was used";
+  }
+
+  void check_throttle(std::size_t function, const std::string& reason) {
+    const Limits& own = limits_[function];
+    if (reason != "ReservedFunctionConcurrentInvocationLimitExceeded") return;
+    ASSERT_TRUE(own.reserved.has_value());
+    EXPECT_GE(running_of(function) + own.provisioned, *own.reserved) << "refused below the reservation";
+  }
+
+  // An invocation for which no environment is on its way waits only where the limits are reached.
+  void check_nothing_waits_in_vain() {
+    std::array<std::size_t, kFunctions> coming{}, waiting{};
+    for (std::size_t i = 0; i < kFunctions; ++i) waiting[i] = arrived_of_[i] - ended_of_[i];
+    for (const auto& [id, env] : environments_) {
+      const std::size_t function = static_cast<std::size_t>(env.version->function_name[1] - '0');
+      if (env.bound || (env.running && !env.answered)) {
+        waiting[function] -= std::min<std::size_t>(1, waiting[function]);
+      } else if (!env.stopped && (!env.initialised || env.answered)) {
+        ++coming[function];
+      }
+    }
+    std::uint32_t used = 0, committed = 0;
+    for (std::size_t i = 0; i < kFunctions; ++i) {
+      used += running_of(i) + limits_[i].provisioned;
+      const std::uint32_t own = running_of(i) + limits_[i].provisioned;
+      committed += limits_[i].reserved ? std::max(*limits_[i].reserved, own) : own;
+    }
+    for (std::size_t i = 0; i < kFunctions; ++i) {
+      if (waiting[i] <= coming[i]) continue;
+      const Limits& own = limits_[i];
+      const bool reached = own.reserved ? running_of(i) + own.provisioned >= *own.reserved || used >= options_.concurrency_max
+                                        : committed >= options_.concurrency_max;
+      EXPECT_TRUE(reached) << "f" << i << " waits below its limits";
+    }
+  }
+
+  // Nothing happens any more: what is provisioned is there.
+  void check_provisioned() {
+    if (::testing::Test::HasFailure() || !limits_fit()) return;
+    for (const auto& [id, env] : environments_) {
+      if (env.provisioned && !env.stopped) EXPECT_EQ(env.version->generation, generation_);
+    }
+    for (std::size_t i = 0; i < kFunctions; ++i) {
+      const ProvisionedStatus status = dispatcher_->provisioned_status("f" + std::to_string(i), std::string(kLatest));
+      EXPECT_EQ(status, (ProvisionedStatus{limits_[i].provisioned, limits_[i].provisioned, limits_[i].provisioned, ""}));
+      EXPECT_EQ(running_of(i), 0U);
+    }
   }
 
   // Without a failed init, invocations of one version are handed over in the order they came.
@@ -215,7 +340,11 @@ class World final : public EnvironmentBackend, public InvocationObserver {
       invocation->call_deadline = now_ + Duration(1ms * (1 + pick(30'000)));
       invocation->sink = std::make_shared<SimSink>(*this, invocation->request_id);
       ended_[invocation->request_id] = 0;
+      function_of_[invocation->request_id] = function;
+      ++arrived_of_[function];
+      arriving_ = true;
       dispatcher_->invoke(std::move(invocation), now_);
+      arriving_ = false;
     }
   }
 
@@ -224,10 +353,14 @@ class World final : public EnvironmentBackend, public InvocationObserver {
     for (const char* name : {"f0", "f1", "f2"}) {
       dispatcher_->drop_outdated(name, [this](const FunctionVersion& v) { return v.generation == generation_; }, now_);
     }
+    for (std::size_t i = 0; i < kFunctions; ++i) {
+      if (limits_[i].provisioned > 0) dispatcher_->set_provisioned_concurrency(version(i), limits_[i].provisioned, now_);
+    }
   }
 
   void drain() {
     drained_ = true;
+    for (Limits& each : limits_) each.provisioned = 0;
     dispatcher_->drain(now_);
   }
 
@@ -258,11 +391,12 @@ class World final : public EnvironmentBackend, public InvocationObserver {
 
   void answer(EnvironmentId id, std::uint64_t turn) {
     if (!alive(id) || environments_[id].turn != turn) return;
+    environments_[id].answered = true;
     dispatcher_->on_answered(id, {}, now_);
     if (pick(100) < fault_percent_) return;  // never asks again
     after(pick(2) == 0 ? Duration(0) : some_time(), [this, id, turn] {
       if (!alive(id) || environments_[id].turn != turn) return;
-      environments_[id].running = false;
+      environments_[id].running = environments_[id].answered = false;
       dispatcher_->on_ready(id, now_);
     });
   }
@@ -278,6 +412,10 @@ class World final : public EnvironmentBackend, public InvocationObserver {
   std::map<std::string, int> ended_;
   std::set<std::string> ran_;
   std::map<std::string, std::uint64_t> last_handed_;
+  std::map<std::string, std::size_t> function_of_;
+  std::array<std::size_t, kFunctions> arrived_of_{}, ended_of_{};
+  std::array<Limits, kFunctions> limits_{};
+  bool careful_ = true, arriving_ = false;
   std::size_t observed_ = 0;
   bool drained_ = false;
 };

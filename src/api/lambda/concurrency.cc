@@ -110,7 +110,7 @@ json::object provisioned_json(const ControlCall& call, const FunctionRecord& rec
   if (version != nullptr && call.context.provisioned_status)
     status = call.context.provisioned_status(record.latest->function_name, version->version);
   const bool failed = !status.failed_reason.empty();
-  const bool ready = status.available >= config.requested;
+  const bool ready = status.allocated >= config.requested;
   json::object shown{{"RequestedProvisionedConcurrentExecutions", config.requested},
                      {"AvailableProvisionedConcurrentExecutions", std::min(status.available, config.requested)},
                      {"AllocatedProvisionedConcurrentExecutions", std::min(status.allocated, config.requested)},

@@ -41,6 +41,7 @@ class Environment final : public runtime::RuntimeEvents {
   [[nodiscard]] const engine::FunctionVersion& version() const { return *order_.version; }
   [[nodiscard]] const engine::VersionPtr& version_pointer() const { return order_.version; }
   [[nodiscard]] engine::InitPhase phase() const { return order_.phase; }
+  [[nodiscard]] engine::Initialization initialization() const { return order_.initialization; }
   [[nodiscard]] const std::shared_ptr<runtime::EnvironmentLog>& log() const { return log_; }
   [[nodiscard]] bool initialised() const { return initialised_; }
   [[nodiscard]] bool busy() const { return invocation_ != nullptr; }
