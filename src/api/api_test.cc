@@ -786,7 +786,7 @@ TEST_F(ApiTest, StsTellsWhoCallsInXmlAndInJson) {
 }
 
 TEST_F(ApiTest, StsErrorsAreXml) {
-  const std::string form = "Action=AssumeRole";
+  const std::string form = "Action=GetFederationToken";
   const net::Response refused = send(signed_head("POST", "/", form, "sts"), form);
   EXPECT_EQ(refused.status, 400);
   EXPECT_NE(refused.body.find("<Code>UnsupportedOperation</Code>"), std::string::npos) << refused.body;
