@@ -65,7 +65,7 @@ Error denied(const Principal& principal, std::string_view action, std::string_vi
 
 bool is_session_name(std::string_view text) {
   return text.size() >= 1 && text.size() <= 64 && std::ranges::all_of(text, [](char c) {
-           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || std::string_view("_=,.@-").contains(c);
+           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || std::string_view("_+=,.@-").contains(c);
          });
 }
 
@@ -73,6 +73,9 @@ bool is_session_name(std::string_view text) {
 
 Result<void> authorise(const Principal& principal, std::string_view action, std::string_view resource) {
   if (principal.kind == PrincipalKind::kAccount) return {};
+  // A session that could make sessions would never end.
+  if (principal.kind == PrincipalKind::kSession && action != "sts:AssumeRole" && action != "sts:GetSessionToken") return {};
+  if (principal.kind == PrincipalKind::kSession) return denied(principal, action, resource);
   for (const Rule& rule : kFunctionRoleRules) {
     if (rule.action == action && covers(rule.scope, principal, resource)) return {};
   }
@@ -87,7 +90,7 @@ Result<std::string> assumed_role_arn(std::string_view role_arn, std::string_view
                  "InvalidParameterValueException");
   }
   if (!is_session_name(session)) {
-    return Error(ErrorCode::kInvalidArgument, "\"" + std::string(session) + "\" is not a session name: 1 to 64 letters, digits and _=,.@-",
+    return Error(ErrorCode::kInvalidArgument, "\"" + std::string(session) + "\" is not a session name: 1 to 64 letters, digits and _+=,.@-",
                  "InvalidParameterValueException");
   }
   return "arn:aws:sts::" + std::string(arn->account) + ":assumed-role/" + std::string(arn->rest.substr(arn->rest.rfind('/') + 1)) + "/" +

@@ -12,12 +12,14 @@
 #include "base/mutex.h"
 #include "base/published.h"
 #include "base/result.h"
+#include "base/time.h"
 
 namespace mayfly::access {
 
 enum class PrincipalKind : std::uint8_t {
   kAccount,       // the account's own key: may do all
   kFunctionRole,  // code inside an execution environment, under its function's role
+  kSession,       // temporary credentials that the account's key asked for: the account's rights until they expire
 };
 
 struct Principal {
@@ -27,7 +29,7 @@ struct Principal {
   std::string user_id;       // as STS tells it: the account, or "AROA...:SESSION"
   std::string access_key;    // never to be logged
   std::string session;       // function role only: the session's name, which is the function's
-  std::string role_arn;      // function role only
+  std::string role_arn;      // function role, and sessions of AssumeRole
   std::string function_arn;  // function role only: the version it runs, qualified
   std::string log_group;     // function role only: the one it may read and write
 };
@@ -36,7 +38,9 @@ struct Principal {
 struct Credential {
   Principal principal;
   std::string secret_key;
-  std::string session_token;  // empty: the account's key
+  std::string session_token;              // empty: the account's key
+  std::optional<base::WallTime> expires;  // sessions only
+  [[nodiscard]] bool expired(base::WallTime now) const { return expires && *expires <= now; }
 };
 using CredentialPointer = std::shared_ptr<const Credential>;
 
@@ -49,13 +53,22 @@ struct AccessKey {
 struct EnvironmentIdentity {
   std::string function_arn;  // qualified with the version
   std::string role_arn;
-  std::string session;    // 1 to 64 of [A-Za-z0-9_=,.@-]: the function's name
-  std::string log_group;  // "/aws/lambda/NAME" unless configured otherwise
+  std::string session;       // 1 to 64 of [A-Za-z0-9_+=,.@-]: the function's name
+  std::string log_group;     // "/aws/lambda/NAME" unless configured otherwise
+  std::string role_id = {};  // "AROA..." where the role is one that is kept here; empty: derived from its ARN
 };
 
+// Temporary credentials for whoever holds the account's key: of a role (AssumeRole), or of the account itself.
+struct SessionIdentity {
+  std::string arn;       // "arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION", or the account's own
+  std::string user_id;   // "AROA...:SESSION", or the account
+  std::string role_arn;  // empty: the account's own
+};
+inline constexpr std::size_t kSessionsMax = 1000;
+
 // The credentials of one server.
-// Shape:   the account's key, and one temporary credential for each living execution environment, in memory only: they end
-//          with the server, as the environments do.
+// Shape:   the account's key, one temporary credential for each living execution environment, and at most kSessionsMax
+//          sessions; all but the first in memory only: they end with the server, as the environments do.
 // Threads: every function may be called from any thread. Looking up reads an immutable snapshot (base::Published) of one of
 //          64 slices and waits for nobody; issuing and revoking copy one slice (about 30 entries when 2,000 environments live).
 class CredentialStore {
@@ -78,12 +91,23 @@ class CredentialStore {
 
   // Makes credentials for one environment: "ASIA...", valid until revoked. kInvalidArgument when the role's ARN is not one.
   [[nodiscard]] base::Result<CredentialPointer> issue(const EnvironmentIdentity& identity);
+  // Makes credentials that are good until `expires`. kResourceExhausted while kSessionsMax others are ("now" tells which).
+  [[nodiscard]] base::Result<CredentialPointer> issue_session(const SessionIdentity& identity, base::WallTime now, base::WallTime expires);
+  // Ends the sessions of a role.
+  void revoke_sessions(std::string_view role_arn);
   // Ends them; unknown keys and the account's are ignored.
   void revoke(std::string_view access_key);
   // Temporary credentials that live now.
   [[nodiscard]] std::size_t issued() const;
 
  private:
+  // Secret, token and access key.
+  static void make_secrets(Credential& credential);
+  void add(CredentialPointer made) MAYFLY_REQUIRES(change_);
+  // Takes away the sessions that `ends`; answers how many are left.
+  template <typename Predicate>
+  std::size_t end_sessions(Predicate ends) MAYFLY_REQUIRES(change_);
+
   struct Hash {
     using is_transparent = void;
     std::size_t operator()(std::string_view text) const { return std::hash<std::string_view>{}(text); }
@@ -104,8 +128,8 @@ class CredentialStore {
 };
 
 // Whether `principal` may do `action` ("lambda:InvokeFunction") on `resource` (an ARN, or "*"). The account's key may do
-// everything. A function's role may do the data actions of a table (access.cc): invoke functions of its account, ask who it
-// is, read and write its own log group; everything else is AccessDeniedException, worded as AWS does.
+// everything; its sessions too, but for making further ones. A function's role may do the data actions of a table (access.cc): invoke
+// functions of its account, ask who it is, read and write its own log group; everything else is AccessDeniedException, worded as AWS does.
 [[nodiscard]] base::Result<void> authorise(const Principal& principal, std::string_view action, std::string_view resource);
 
 // "arn:aws:iam::ACCOUNT:role/some/path/NAME" and "hello" -> "arn:aws:sts::ACCOUNT:assumed-role/NAME/hello".

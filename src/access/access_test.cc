@@ -268,6 +268,57 @@ TEST(CredentialStore, ManyThreadsLookUpWhileOthersIssueAndRevoke) {
   EXPECT_EQ(store->issued(), 1U);
 }
 
+// --- Sessions ---
+
+SessionIdentity session(const std::string& role = kRole) {
+  return {.arn = "arn:aws:sts::000000000000:assumed-role/worker/ci", .user_id = "AROAEXAMPLE:ci", .role_arn = role};
+}
+
+TEST(CredentialStore, ASessionIsGoodUntilItExpiresAndMakesRoomForOthersThen) {
+  const auto store = store_with_key();
+  const base::WallTime now = base::wall_from_epoch_ms(1'000'000);
+  const auto later = [now](int seconds) { return now + std::chrono::seconds(seconds); };
+  const auto made = *store->issue_session(session(), now, later(60));
+  EXPECT_EQ(made->principal.kind, PrincipalKind::kSession);
+  EXPECT_EQ(made->principal.arn, session().arn);
+  EXPECT_EQ(made->principal.user_id, session().user_id);
+  EXPECT_EQ(made->principal.account, kAccount);
+  EXPECT_TRUE(made->principal.access_key.starts_with("ASIA"));
+  EXPECT_EQ(*store->find(made->principal.access_key, made->session_token), made);
+  EXPECT_FALSE(store->find(made->principal.access_key, "").ok());
+  EXPECT_FALSE(made->expired(later(59)));
+  EXPECT_TRUE(made->expired(later(60)));
+  EXPECT_FALSE((*store->issue(identity()))->expired(base::WallTime::max())) << "an environment's ends with it";
+
+  for (std::size_t i = 1; i < kSessionsMax; ++i) ASSERT_TRUE(store->issue_session(session(), now, later(60)).ok());
+  const auto refused = store->issue_session(session(), now, later(60));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code(), ErrorCode::kResourceExhausted);
+  EXPECT_TRUE(store->issue_session(session(), later(60), later(120)).ok());
+  EXPECT_EQ(store->issued(), 2U) << "one session and the environment";
+}
+
+TEST(CredentialStore, TheSessionsOfARoleEndTogetherAndNothingElse) {
+  const auto store = store_with_key();
+  const base::WallTime now = base::wall_from_epoch_ms(1'000'000), then = now + std::chrono::hours(1);
+  const auto one = *store->issue_session(session(), now, then);
+  const auto two = *store->issue_session(session(), now, then);
+  const auto other = *store->issue_session(session("arn:aws:iam::000000000000:role/other"), now, then);
+  const auto environment = *store->issue(identity());
+  store->revoke_sessions(kRole);
+  EXPECT_EQ(store->find(one->principal.access_key), nullptr);
+  EXPECT_EQ(store->find(two->principal.access_key), nullptr);
+  EXPECT_NE(store->find(other->principal.access_key), nullptr);
+  EXPECT_NE(store->find(environment->principal.access_key), nullptr) << "code that runs keeps its key";
+}
+
+TEST(CredentialStore, AnEnvironmentIsCalledByTheIdOfItsRoleWhereThatIsKnown) {
+  const auto store = store_with_key();
+  EnvironmentIdentity known = identity();
+  known.role_id = "AROAKNOWN";
+  EXPECT_EQ((*store->issue(known))->principal.user_id, "AROAKNOWN:hello");
+}
+
 // --- What they may ---
 
 Principal function_principal() { return store_with_key()->issue(identity()).value()->principal; }
@@ -278,6 +329,15 @@ TEST(Authorise, TheAccountsKeyMayDoEverything) {
        {"lambda:CreateFunction", "lambda:DeleteFunction", "lambda:InvokeFunction", "logs:FilterLogEvents", "anything:AtAll"}) {
     EXPECT_TRUE(authorise(account, action, "*").ok()) << action;
   }
+}
+
+TEST(Authorise, ASessionMayDoEverythingButMakeSessions) {
+  const base::WallTime now = base::wall_from_epoch_ms(1'000'000);
+  const Principal made = (*store_with_key()->issue_session(session(), now, now + std::chrono::hours(1)))->principal;
+  for (const char* action : {"lambda:CreateFunction", "iam:CreateRole", "sts:GetCallerIdentity"})
+    EXPECT_TRUE(authorise(made, action, "*").ok()) << action;
+  for (const char* action : {"sts:AssumeRole", "sts:GetSessionToken"})
+    EXPECT_EQ(authorise(made, action, "*").error().id(), "AccessDeniedException");
 }
 
 TEST(Authorise, AFunctionMayInvokeFunctionsOfItsAccountOnly) {

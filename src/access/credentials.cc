@@ -164,24 +164,70 @@ Result<CredentialPointer> CredentialStore::issue(const EnvironmentIdentity& iden
   principal.kind = PrincipalKind::kFunctionRole;
   // The account that runs the function; a role of another account is only a name here.
   principal.account = account_->principal.account;
-  principal.user_id = role_id(identity.role_arn) + ":" + identity.session;
-  principal.access_key = new_access_key(kTemporaryPrefix);
+  principal.user_id = (identity.role_id.empty() ? role_id(identity.role_arn) : identity.role_id) + ":" + identity.session;
   principal.session = identity.session;
   principal.role_arn = identity.role_arn;
   principal.function_arn = identity.function_arn;
   principal.log_group = identity.log_group;
+  make_secrets(credential);
+  auto made = std::make_shared<const Credential>(std::move(credential));
+  const base::MutexLock lock(change_);
+  add(made);
+  return CredentialPointer(std::move(made));
+}
+
+void CredentialStore::make_secrets(Credential& credential) {
+  credential.principal.access_key = new_access_key(kTemporaryPrefix);
   credential.secret_key = new_secret();
   std::array<std::uint8_t, kTokenBytes> token{};
   base::random_bytes(token);
   credential.session_token = base::base64_encode(base::as_text(token));
+}
 
-  auto made = std::make_shared<const Credential>(std::move(credential));
-  const base::MutexLock lock(change_);
+void CredentialStore::add(CredentialPointer made) {
   auto& slice = slices_[slice_of(made->principal.access_key)];
   auto next = std::make_shared<Slice>(*slice.get());
   next->emplace(made->principal.access_key, made);
   slice.set(std::move(next));
+}
+
+template <typename Predicate>
+std::size_t CredentialStore::end_sessions(Predicate ends) {
+  std::size_t left = 0;
+  for (auto& slice : slices_) {
+    const auto current = slice.get();
+    const auto is_session = [](const auto& entry) { return entry.second->principal.kind == PrincipalKind::kSession; };
+    left += static_cast<std::size_t>(std::ranges::count_if(*current, is_session));
+    if (!std::ranges::any_of(*current, [&](const auto& entry) { return is_session(entry) && ends(*entry.second); })) continue;
+    auto next = std::make_shared<Slice>(*current);
+    left -= std::erase_if(*next, [&](const auto& entry) { return is_session(entry) && ends(*entry.second); });
+    slice.set(std::move(next));
+  }
+  return left;
+}
+
+Result<CredentialPointer> CredentialStore::issue_session(const SessionIdentity& identity, base::WallTime now, base::WallTime expires) {
+  Credential credential;
+  Principal& principal = credential.principal;
+  principal.kind = PrincipalKind::kSession;
+  principal.account = account_->principal.account;
+  principal.arn = identity.arn;
+  principal.user_id = identity.user_id;
+  principal.role_arn = identity.role_arn;
+  credential.expires = expires;
+  make_secrets(credential);
+  auto made = std::make_shared<const Credential>(std::move(credential));
+  const base::MutexLock lock(change_);
+  if (end_sessions([now](const Credential& each) { return each.expired(now); }) >= kSessionsMax)
+    return Error(ErrorCode::kResourceExhausted,
+                 std::to_string(kSessionsMax) + " temporary credentials are valid at once; wait until some expire", "Throttling");
+  add(made);
   return CredentialPointer(std::move(made));
+}
+
+void CredentialStore::revoke_sessions(std::string_view role_arn) {
+  const base::MutexLock lock(change_);
+  end_sessions([role_arn](const Credential& each) { return each.principal.role_arn == role_arn; });
 }
 
 void CredentialStore::revoke(std::string_view access_key) {

@@ -17,6 +17,7 @@
 #include "net/http_server.h"
 #include "observe/log_store.h"
 #include "observe/metrics.h"
+#include "services/roles.h"
 
 namespace mayfly::events {
 class EventSourceMappings;
@@ -32,6 +33,7 @@ struct ApiContext {
   engine::LayerRegistry& layers;
   engine::Invoker& invoker;  // called on the loop's thread only
   access::CredentialStore& credentials;
+  services::Roles& roles;
   observe::LogStore& logs;
   observe::Metrics& metrics;
   base::WorkerPool& pool;  // for everything that blocks: registry changes, log reads, code downloads

@@ -27,6 +27,8 @@ using base::Result;
 using net::Awaitable;
 
 constexpr const char* kAccessKey = "AKIATESTKEY123456789";
+constexpr const char* kTrust =
+    R"({"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"lambda.amazonaws.com"},"Action":"sts:AssumeRole"}]})";
 constexpr const char* kSecret = "aSecretOfFortyCharactersForTheTestsOnly00";
 
 // A request in memory and what was answered.
@@ -115,6 +117,7 @@ class ApiTest : public ::testing::Test {
     registry_ = *engine::FunctionRegistry::open(*catalogue_, *code_, engine::Account{}, clock_);
     credentials_ =
         *access::CredentialStore::open(directory_ + "/credentials.json", "000000000000", {.access_key = kAccessKey, .secret_key = kSecret});
+    roles_ = *services::Roles::open(*catalogue_, "000000000000", clock_);
     segments_ = *store::open_log_segments(directory_ + "/logs", {}, clock_);
     logs_ = std::make_unique<observe::LogStore>(*segments_);
     context_.reset(new ApiContext{.registry = *registry_,
@@ -122,6 +125,7 @@ class ApiTest : public ::testing::Test {
                                   .layers = *layers_,
                                   .invoker = invoker_,
                                   .credentials = *credentials_,
+                                  .roles = *roles_,
                                   .logs = *logs_,
                                   .metrics = metrics_,
                                   .pool = pool_,
@@ -167,6 +171,12 @@ class ApiTest : public ::testing::Test {
     return send(signed_head("POST", "/", body, "logs", headers), body);
   }
 
+  net::Response query(const std::string& service, const std::string& form) {
+    net::Headers headers;
+    headers.add("Content-Type", "application/x-www-form-urlencoded; charset=utf-8");
+    return send(signed_head("POST", "/", form, service, headers), form);
+  }
+
   static json::object body_of(const net::Response& response) {
     boost::system::error_code ec;
     const json::value value = json::parse(response.body, ec);
@@ -199,6 +209,7 @@ class ApiTest : public ::testing::Test {
   std::unique_ptr<engine::LayerRegistry> layers_;
   std::unique_ptr<engine::FunctionRegistry> registry_;
   std::unique_ptr<access::CredentialStore> credentials_;
+  std::unique_ptr<services::Roles> roles_;
   std::unique_ptr<store::LogSegments> segments_;
   std::unique_ptr<observe::LogStore> logs_;
   observe::Metrics metrics_;
@@ -257,6 +268,56 @@ TEST_F(ApiTest, AnUnknownServiceIsNamed) {
   const net::Response s3 = send(signed_head("GET", "/bucket", "", "s3"), "");
   EXPECT_EQ(s3.status, 400);
   EXPECT_NE(s3.body.find("<Code>UnsupportedOperation</Code>"), std::string::npos) << s3.body;
+}
+
+TEST_F(ApiTest, EcrIsRefusedByNameOfItsOperation) {
+  net::Headers headers;
+  headers.add("X-Amz-Target", "AmazonEC2ContainerRegistry_V20150921.DescribeRepositories");
+  headers.add("Content-Type", "application/x-amz-json-1.1");
+  const net::Response refused = send(signed_head("POST", "/", "{}", "ecr", headers), "{}");
+  expect_error(refused, 400, "UnsupportedOperationException", "DescribeRepositories");
+  EXPECT_EQ(body_of(refused)["__type"], "UnsupportedOperationException");
+}
+
+// --- IAM and STS ---
+
+TEST_F(ApiTest, IamKeepsRolesAndAnswersInXmlWithARequestId) {
+  const std::string made =
+      query("iam", "Action=CreateRole&Version=2010-05-08&RoleName=r&AssumeRolePolicyDocument=" + base::percent_encode(kTrust)).body;
+  EXPECT_TRUE(made.starts_with("<CreateRoleResponse xmlns=\"https://iam.amazonaws.com/doc/2010-05-08/\"><CreateRoleResult><Role>")) << made;
+  EXPECT_NE(made.find("<AssumeRolePolicyDocument>" + base::percent_encode(kTrust) + "</AssumeRolePolicyDocument>"), std::string::npos)
+      << made;
+  EXPECT_NE(made.find("<ResponseMetadata><RequestId>"), std::string::npos);
+  EXPECT_EQ(query("iam", "Action=TagRole&RoleName=r").body.find("TagRoleResult"), std::string::npos) << "no result where AWS has none";
+  EXPECT_NE(query("iam", "Action=UpdateRole&RoleName=r").body.find("<UpdateRoleResult></UpdateRoleResult>"), std::string::npos);
+  const net::Response missing = query("iam", "Action=GetRole&RoleName=none");
+  EXPECT_EQ(missing.status, 404);
+  EXPECT_NE(missing.body.find(
+                "<ErrorResponse><Error><Type>Sender</Type><Code>NoSuchEntity</Code><Message>The role with name none cannot be found."),
+            std::string::npos)
+      << missing.body;
+  EXPECT_NE(query("iam", "Action=CreateUser").body.find("<Code>UnsupportedOperation</Code>"), std::string::npos);
+  EXPECT_NE(query("iam", "").body.find("<Code>MissingAction</Code>"), std::string::npos);
+}
+
+TEST_F(ApiTest, ASessionEndsWhenItSays) {
+  ASSERT_EQ(query("iam", "Action=CreateRole&RoleName=r&AssumeRolePolicyDocument=" + base::percent_encode(kTrust)).status, 200);
+  const std::string made =
+      query("sts", "Action=AssumeRole&RoleArn=arn:aws:iam::000000000000:role/r&RoleSessionName=me&DurationSeconds=900").body;
+  const auto inside = [&made](const std::string& name) {
+    const std::size_t begin = made.find("<" + name + ">") + name.size() + 2;
+    return made.substr(begin, made.find("</" + name + ">") - begin);
+  };
+  key_ = {.access_key = inside("AccessKeyId"), .secret_key = inside("SecretAccessKey"), .session_token = inside("SessionToken")};
+  EXPECT_NE(query("sts", "Action=GetCallerIdentity").body.find("assumed-role/r/me"), std::string::npos);
+  EXPECT_EQ(call("GET", "/2015-03-31/functions/").status, 200);
+  EXPECT_NE(query("sts", "Action=GetSessionToken").body.find("<Code>AccessDenied</Code>"), std::string::npos);
+  clock_.advance(std::chrono::seconds(899));
+  EXPECT_EQ(call("GET", "/2015-03-31/functions/").status, 200);
+  clock_.advance(std::chrono::seconds(1));
+  expect_error(call("GET", "/2015-03-31/functions/"), 403, "ExpiredTokenException",
+               "The security token included in the request is expired");
+  EXPECT_NE(query("sts", "Action=GetCallerIdentity").body.find("<Code>ExpiredToken</Code>"), std::string::npos);
 }
 
 TEST_F(ApiTest, AnOperationThatIsMissingIsNamedAndAnUnknownPathIsNotFound) {
@@ -725,7 +786,7 @@ TEST_F(ApiTest, StsTellsWhoCallsInXmlAndInJson) {
 }
 
 TEST_F(ApiTest, StsErrorsAreXml) {
-  const std::string form = "Action=AssumeRole";
+  const std::string form = "Action=GetFederationToken";
   const net::Response refused = send(signed_head("POST", "/", form, "sts"), form);
   EXPECT_EQ(refused.status, 400);
   EXPECT_NE(refused.body.find("<Code>UnsupportedOperation</Code>"), std::string::npos) << refused.body;

@@ -28,6 +28,7 @@
 #include "sandbox/launcher.h"
 #include "server/config.h"
 #include "server/data_directory.h"
+#include "services/roles.h"
 #include "store/blobs.h"
 #include "store/catalogue.h"
 #include "store/log_segments.h"
@@ -143,6 +144,7 @@ class Platform {
   std::unique_ptr<store::Blobs> blobs_;
   std::unique_ptr<store::LogSegments> segments_;
   std::unique_ptr<access::CredentialStore> credentials_;
+  std::unique_ptr<services::Roles> roles_;
   std::unique_ptr<observe::LogStore> logs_;
   observe::Metrics metrics_;
   std::unique_ptr<backend::LocalBackend> backend_;
@@ -173,13 +175,18 @@ Result<void> Platform::open_stores() {
   logs_ = std::make_unique<observe::LogStore>(*segments_);
   MAYFLY_ASSIGN(credentials_, access::CredentialStore::open(data.path() + "/credentials.json", config_.account,
                                                             {config_.access_key, config_.secret_key}));
+  MAYFLY_ASSIGN(roles_, services::Roles::open(*catalogue_, config_.account, clock_));
   return {};
 }
 
 Result<runtime::TemporaryCredentials> Platform::issue_credentials(const backend::EnvironmentIdentity& identity) {
   const engine::FunctionVersion& version = *identity.version;
-  MAYFLY_ASSIGN(const access::CredentialPointer issued,
-                credentials_->issue({version.qualified_arn(), version.config.role, version.function_name, version.config.log_group}));
+  const services::RolePtr role = roles_->find_role_by_arn(version.config.role);
+  MAYFLY_ASSIGN(const access::CredentialPointer issued, credentials_->issue({.function_arn = version.qualified_arn(),
+                                                                             .role_arn = version.config.role,
+                                                                             .session = version.function_name,
+                                                                             .log_group = version.config.log_group,
+                                                                             .role_id = role == nullptr ? "" : role->id}));
   return runtime::TemporaryCredentials{issued->principal.access_key, issued->secret_key, issued->session_token};
 }
 
@@ -271,6 +278,7 @@ void Platform::open_doors() {
                                                                .layers = *layers_,
                                                                .invoker = *backend_,
                                                                .credentials = *credentials_,
+                                                               .roles = *roles_,
                                                                .logs = *logs_,
                                                                .metrics = metrics_,
                                                                .pool = pool_,

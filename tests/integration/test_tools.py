@@ -58,7 +58,7 @@ def test_an_operation_that_is_not_there_names_itself(server, aws, name):
     assert "dynamodb" in str(refused.value).lower()
 
 
-TERRAFORM = """
+TERRAFORM_PROVIDER = """
 terraform {{
   required_providers {{ aws = {{ source = "hashicorp/aws" }} }}
 }}
@@ -67,7 +67,8 @@ provider "aws" {{
   skip_credentials_validation = true
   skip_metadata_api_check     = true
 }}
-resource "aws_lambda_function" "f" {{
+"""
+TERRAFORM = TERRAFORM_PROVIDER + """resource "aws_lambda_function" "f" {{
   function_name    = "{name}"
   role             = "arn:aws:iam::000000000000:role/tf"
   runtime          = "python3.11"
@@ -123,14 +124,14 @@ output "url" {{ value = aws_lambda_function_url.u.function_url }}
 """
 
 
-def test_terraform_applies_plans_nothing_changes_and_destroys(server, aws, name, tmp_path):
+@pytest.fixture
+def terraform(server, tmp_path):
+    """Runs terraform in tmp_path, with its aws provider pointed at the server."""
     terraform = shutil.which("terraform")
     mirror = next((path for path in ("/opt/tf-plugins", os.path.expanduser("~/.terraform.d/plugins"), "/usr/share/terraform/plugins") if os.path.isdir(path)), None)
     if terraform is None or mirror is None:
         pytest.skip("terraform or a local copy of its aws provider is not installed")
     (tmp_path / "cli.tfrc").write_text(f'provider_installation {{ filesystem_mirror {{ path = "{mirror}" }} }}', encoding="ascii")
-    (tmp_path / "f.zip").write_bytes(zip_of({"app.py": "import os, shape\ndef handler(e, c):\n    return os.environ['COLOUR'] + ' ' + shape.SHAPE\n"}))
-    (tmp_path / "l.zip").write_bytes(zip_of({"python/shape.py": "SHAPE = 'circle'\n"}))
     env = {**os.environ, **server.env, "TF_CLI_CONFIG_FILE": str(tmp_path / "cli.tfrc"), "CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1"}
 
     def run(*words, expect=(0,)):
@@ -138,6 +139,13 @@ def test_terraform_applies_plans_nothing_changes_and_destroys(server, aws, name,
         assert done.returncode in expect, done.stdout[-3000:] + done.stderr[-3000:]
         return done
 
+    return run
+
+
+def test_terraform_applies_plans_nothing_changes_and_destroys(terraform, aws, name, tmp_path):
+    run = terraform
+    (tmp_path / "f.zip").write_bytes(zip_of({"app.py": "import os, shape\ndef handler(e, c):\n    return os.environ['COLOUR'] + ' ' + shape.SHAPE\n"}))
+    (tmp_path / "l.zip").write_bytes(zip_of({"python/shape.py": "SHAPE = 'circle'\n"}))
     (tmp_path / "main.tf").write_text(TERRAFORM.format(name=name, timeout=5), encoding="ascii")
     run("init", "-input=false")
     run("apply", "-auto-approve", "-input=false")
@@ -201,3 +209,79 @@ def test_osls_deploys_a_function_invokes_it_and_reads_its_log(server, aws, name,
         assert "cloudformation" in osls("info", expect=1)
     finally:
         aws.delete_function(FunctionName=function)
+
+
+TERRAFORM_ROLE = TERRAFORM_PROVIDER + """
+data "aws_iam_policy_document" "trust" {{
+  statement {{
+    actions = ["sts:AssumeRole"]
+    principals {{
+      type        = "Service"
+      identifiers = ["lambda.amazonaws.com"]
+    }}
+  }}
+}}
+resource "aws_iam_role" "r" {{
+  name                 = "{name}"
+  path                 = "/made/by/"
+  description          = "{description}"
+  assume_role_policy   = data.aws_iam_policy_document.trust.json
+  max_session_duration = 7200
+  permissions_boundary = aws_iam_policy.p.arn
+  tags                 = {{ made = "by-terraform" }}
+}}
+resource "aws_iam_role_policy" "inline" {{
+  name   = "inline"
+  role   = aws_iam_role.r.id
+  policy = jsonencode({{ Version = "2012-10-17", Statement = [{{ Effect = "Allow", Action = ["s3:GetObject"], Resource = "arn:aws:s3:::b/*" }}] }})
+}}
+resource "aws_iam_policy" "p" {{
+  name        = "{name}"
+  description = "what it may"
+  policy      = jsonencode({{ Version = "2012-10-17", Statement = [{{ Effect = "Allow", Action = "{action}", Resource = "*" }}] }})
+  tags        = {{ made = "by-terraform" }}
+}}
+resource "aws_iam_role_policy_attachment" "own" {{
+  role       = aws_iam_role.r.name
+  policy_arn = aws_iam_policy.p.arn
+}}
+resource "aws_iam_role_policy_attachment" "basic" {{
+  role       = aws_iam_role.r.name
+  policy_arn = "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"
+}}
+data "aws_iam_policy" "basic" {{
+  name = "AWSLambdaBasicExecutionRole"
+}}
+resource "aws_lambda_function" "f" {{
+  function_name = "{name}"
+  role          = aws_iam_role.r.arn
+  runtime       = "python3.11"
+  handler       = "app.handler"
+  filename      = "f.zip"
+  depends_on    = [aws_iam_role_policy_attachment.basic]
+}}
+"""
+
+
+def test_terraform_makes_the_role_of_a_function_changes_it_and_takes_it_away(terraform, server, aws, name, tmp_path):
+    iam = server.client("iam")
+    (tmp_path / "f.zip").write_bytes(zip_of({"app.py": "def handler(e, c):\n    return 'under a role'\n"}))
+    (tmp_path / "main.tf").write_text(TERRAFORM_ROLE.format(name=name, description="one", action="logs:*"), encoding="ascii")
+    terraform("init", "-input=false")
+    terraform("apply", "-auto-approve", "-input=false")
+    role = iam.get_role(RoleName=name)["Role"]
+    assert role["Arn"] == f"arn:aws:iam::000000000000:role/made/by/{name}" and role["MaxSessionDuration"] == 7200
+    assert len(iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]) == 2
+    assert aws.get_function_configuration(FunctionName=name)["Role"] == role["Arn"]
+    assert json.loads(aws.invoke(FunctionName=name)["Payload"].read()) == "under a role"
+    terraform("plan", "-detailed-exitcode", "-input=false")  # 2 would mean it sees a difference
+    (tmp_path / "main.tf").write_text(TERRAFORM_ROLE.format(name=name, description="two", action="sqs:*"), encoding="ascii")
+    terraform("apply", "-auto-approve", "-input=false")
+    assert iam.get_role(RoleName=name)["Role"]["Description"] == "two"
+    policy = iam.get_policy(PolicyArn=f"arn:aws:iam::000000000000:policy/{name}")["Policy"]
+    assert policy["DefaultVersionId"] == "v2"
+    terraform("plan", "-detailed-exitcode", "-input=false")
+    terraform("destroy", "-auto-approve", "-input=false")
+    for missing in (lambda: iam.get_role(RoleName=name), lambda: iam.get_policy(PolicyArn=policy["Arn"])):
+        with pytest.raises(iam.exceptions.NoSuchEntityException):
+            missing()

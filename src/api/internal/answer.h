@@ -14,7 +14,7 @@ namespace mayfly::api {
 enum class Protocol : std::uint8_t {
   kRestJson,  // lambda
   kAwsJson,   // logs: X-Amz-Target, 400 for every client error
-  kQuery,     // sts: XML
+  kQuery,     // sts, iam: XML
   kRestXml,   // s3, which is not here yet but deserves an error that its clients can read
 };
 

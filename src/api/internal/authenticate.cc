@@ -7,9 +7,9 @@ namespace {
 
 using base::Result;
 
-// STS signs for us-east-1 whatever the region when clients use its global endpoint.
+// STS and IAM are signed for us-east-1 whatever the region where clients use their global endpoints.
 Result<void> check_region(const net::SignatureClaim& claim, const engine::Account& account) {
-  if (claim.service == "sts" && claim.region == "us-east-1") return {};
+  if ((claim.service == "sts" || claim.service == "iam") && claim.region == "us-east-1") return {};
   return net::check_scope(claim, {.region = account.region, .service = {}});
 }
 
@@ -26,6 +26,8 @@ std::optional<std::uint64_t> decoded_length(const net::RequestHead& head) {
 Result<Caller> authenticate_head(const net::RequestHead& head, net::SignatureClaim claim, const AuthenticationScope& scope) {
   MAYFLY_TRY(check_region(claim, scope.account));
   MAYFLY_ASSIGN(access::CredentialPointer credential, scope.credentials.find(claim.access_key, claim.session_token));
+  if (credential->expired(scope.now))
+    return base::Error(base::ErrorCode::kUnauthenticated, "The security token included in the request is expired", "ExpiredTokenException");
   Caller caller{.claim = std::move(claim), .credential = std::move(credential), .proven = false};
   if (caller.claim.payload_hash.empty()) return caller;
   MAYFLY_TRY(net::verify_claim(caller.claim, head, caller.credential->secret_key, scope.now));

@@ -7,7 +7,9 @@
 #include <boost/json.hpp>
 #include <cerrno>
 
+#include "api/iam/iam.h"
 #include "api/internal/authenticate.h"
+#include "api/internal/query.h"
 #include "api/internal/service.h"
 #include "api/lambda/control.h"
 #include "api/lambda/functions.h"
@@ -48,6 +50,9 @@ bool is_invoke(std::string_view operation) { return operation == "Invoke" || ope
 std::string action_of(std::string_view operation) {
   return is_invoke(operation) ? "lambda:InvokeFunction" : "lambda:" + std::string(operation);
 }
+
+// Names from outside, in error texts.
+std::string bounded_name(const std::string& name) { return name.empty() ? "operations" : name.substr(0, 64); }
 
 }  // namespace
 
@@ -121,6 +126,8 @@ Awaitable<Result<void>> Door::serve_signed(net::Exchange& exchange, Visit& visit
       co_return co_await serve_logs(exchange, visit);
     case ServiceKind::kSts:
       co_return co_await serve_sts(exchange, visit);
+    case ServiceKind::kIam:
+      co_return co_await serve_iam(exchange, visit);
     case ServiceKind::kCode:
       co_return co_await serve_code(exchange, visit);
     case ServiceKind::kMayfly:
@@ -128,8 +135,11 @@ Awaitable<Result<void>> Door::serve_signed(net::Exchange& exchange, Visit& visit
     case ServiceKind::kOperator:
       break;
     case ServiceKind::kUnknown:
+      if (visit.service.name == "ecr")
+        co_return unsupported("mayfly does not support ECR's " + bounded_name(visit.service.operation) +
+                              ": it keeps no image repositories and runs no container images yet; deploy the function as a .zip package");
       co_return unsupported("mayfly does not provide the service \"" + visit.service.name +
-                            "\" yet; this endpoint provides lambda, logs and sts");
+                            "\" yet; this endpoint provides lambda, logs, sts and iam");
   }
   co_return access_denied("This listener answers service calls of the function only.");
 }
@@ -216,9 +226,42 @@ Awaitable<Result<void>> Door::serve_sts(net::Exchange& exchange, Visit& visit) {
   MAYFLY_CO_ASSIGN(const std::string body, co_await read_body(exchange, visit, kSmallBodyMax, "STS"));
   visit.operation = visit.service.operation.empty() ? sts::action_of(exchange.head(), body) : visit.service.operation;
   MAYFLY_CO_TRY(sts::check_action(visit.operation));
-  MAYFLY_CO_TRY(allow(visit, "sts:" + visit.operation, "*"));
-  const net::Response identity = sts::get_caller_identity(visit.caller->principal(), visit.service.protocol, visit.request_id);
-  co_return co_await send(exchange, visit, identity);
+  if (visit.operation == "GetCallerIdentity") {
+    MAYFLY_CO_TRY(allow(visit, "sts:" + visit.operation, "*"));
+    const net::Response identity = sts::get_caller_identity(visit.caller->principal(), visit.service.protocol, visit.request_id);
+    co_return co_await send(exchange, visit, identity);
+  }
+  MAYFLY_CO_ASSIGN(const Form form, Form::parse(exchange.head(), body));
+  const std::string* role = form.find("RoleArn");
+  MAYFLY_CO_TRY(allow(visit, "sts:" + visit.operation, role == nullptr ? "*" : *role));
+  const sts::SessionCall call{.form = form,
+                              .roles = context_.roles,
+                              .credentials = context_.credentials,
+                              .caller = visit.caller->principal(),
+                              .now = context_.clock.wall_now()};
+  MAYFLY_CO_ASSIGN(net::Response made, visit.operation == "AssumeRole" ? sts::assume_role(call, visit.request_id)
+                                                                       : sts::get_session_token(call, visit.request_id));
+  co_return co_await send(exchange, visit, std::move(made));
+}
+
+Awaitable<Result<void>> Door::serve_iam(net::Exchange& exchange, Visit& visit) {
+  MAYFLY_CO_ASSIGN(const std::string body, co_await read_body(exchange, visit, kSmallBodyMax, "IAM"));
+  if (kind_ == DoorKind::kData) co_return access_denied("Functions may not call IAM through their own endpoint.");
+  std::function<Result<net::Response>()> work = [this, &exchange, &visit, &body]() -> Result<net::Response> {
+    MAYFLY_ASSIGN(const Form form, Form::parse(exchange.head(), body));
+    const std::string* action = form.find("Action");
+    MAYFLY_ASSIGN(const iam::Operation operation, iam::find_operation(action == nullptr ? "" : *action));
+    visit.operation = *action;
+    const std::string& account = context_.registry.account().id;
+    MAYFLY_TRY(allow(visit, "iam:" + visit.operation, iam::resource_of(form, account)));
+    MAYFLY_ASSIGN(auto result, operation({.roles = context_.roles,
+                                          .credentials = context_.credentials,
+                                          .caller = visit.caller->principal(),
+                                          .account = account,
+                                          .form = form}));
+    return iam::answer_of(visit.operation, std::move(result), visit.request_id);
+  };
+  co_return co_await answer_from_pool(exchange, visit, std::move(work));
 }
 
 Awaitable<Result<void>> Door::serve_code(net::Exchange& exchange, Visit& visit) {

@@ -27,6 +27,7 @@ class Door {
   net::Awaitable<base::Result<void>> serve_lambda(net::Exchange& exchange, Visit& visit);
   net::Awaitable<base::Result<void>> serve_logs(net::Exchange& exchange, Visit& visit);
   net::Awaitable<base::Result<void>> serve_sts(net::Exchange& exchange, Visit& visit);
+  net::Awaitable<base::Result<void>> serve_iam(net::Exchange& exchange, Visit& visit);
   net::Awaitable<base::Result<void>> serve_code(net::Exchange& exchange, Visit& visit);
   net::Awaitable<base::Result<void>> serve_mayfly(net::Exchange& exchange, Visit& visit);
   net::Awaitable<base::Result<void>> serve_operator(net::Exchange& exchange, Visit& visit);

@@ -49,7 +49,7 @@ Protocol protocol_of(const net::RequestHead& head, const std::string& name, std:
   if (!target.empty()) return Protocol::kAwsJson;
   if (name == "logs") return Protocol::kAwsJson;
   if (name == "s3") return Protocol::kRestXml;
-  if (name == "sts" || is_form(head)) return Protocol::kQuery;
+  if (name == "sts" || name == "iam" || is_form(head)) return Protocol::kQuery;
   return Protocol::kRestJson;
 }
 
@@ -73,6 +73,7 @@ Service find_service(const net::RequestHead& head, const std::string& scope_serv
   if (service.name == "logs") service.kind = ServiceKind::kLogs;
   if (service.name == "mayfly") service.kind = ServiceKind::kMayfly;
   if (service.name == "sts") service.kind = ServiceKind::kSts;
+  if (service.name == "iam") service.kind = ServiceKind::kIam;
   return service;
 }
 
