@@ -77,18 +77,21 @@ struct AwsChunkedDecoder::Impl {
 
   Result<void> take_line(std::string_view text) {
     switch (at) {
-      case At::kSizeLine: return take_size(text);
+      case At::kSizeLine:
+        return take_size(text);
       case At::kDataEnd:
         if (!text.empty()) return broken("a chunk does not end where its size says");
         at = At::kSizeLine;
         return {};
-      case At::kTrailer: return take_trailer(text);
+      case At::kTrailer:
+        return take_trailer(text);
       case At::kEnd:
         // The final chunk's own CRLF, or that after the trailer's signature; some clients leave it out.
         if (!text.empty() || ended) return broken("there are bytes after the last chunk");
         ended = true;
         return {};
-      case At::kData: break;
+      case At::kData:
+        break;
     }
     return broken("it cannot be read");
   }

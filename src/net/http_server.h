@@ -16,7 +16,7 @@
 namespace mayfly::net {
 
 struct ServerLimits {
-  std::size_t header_bytes_max = 64U << 10U;   // request line and fields together (AWS presigned URLs and tokens fit)
+  std::size_t header_bytes_max = 64U << 10U;  // request line and fields together (AWS presigned URLs and tokens fit)
   std::size_t header_fields_max = 100;
   std::size_t target_bytes_max = 16U << 10U;
   base::Duration header_timeout = std::chrono::seconds(10);  // from the first byte to the end of the head

@@ -17,15 +17,14 @@ using namespace internal;
 
 constexpr std::size_t kCopyPieceBytes = 1U << 20U;
 
-Error invalid_argument(std::string message) {
-  return s3_error(ErrorCode::kInvalidArgument, "InvalidArgument", std::move(message));
-}
+Error invalid_argument(std::string message) { return s3_error(ErrorCode::kInvalidArgument, "InvalidArgument", std::move(message)); }
 Error invalid_request(std::string message) { return s3_error(ErrorCode::kInvalidArgument, "InvalidRequest", std::move(message)); }
 
 // What the store says of its disk, in S3's form.
 Error storage_error(Error error) {
   if (!error.id().empty()) return error;
-  if (error.code() == ErrorCode::kResourceExhausted) return Error(error.code(), "We are out of space: " + error.message(), "InsufficientStorage");
+  if (error.code() == ErrorCode::kResourceExhausted)
+    return Error(error.code(), "We are out of space: " + error.message(), "InsufficientStorage");
   if (error.code() == ErrorCode::kUnavailable) return Error(error.code(), error.message(), "ServiceUnavailable");
   return Error(error.code(), error.message(), "InternalError");
 }
@@ -82,9 +81,10 @@ UploadInfo upload_info(const store::UploadRow& row, const UploadDocument& docume
 }
 
 Error invalid_part() {
-  return s3_error(ErrorCode::kInvalidArgument, "InvalidPart",
-                  "One or more of the specified parts could not be found.  The part may not have been uploaded, or the specified entity tag "
-                  "may not match the part's entity tag.");
+  return s3_error(
+      ErrorCode::kInvalidArgument, "InvalidPart",
+      "One or more of the specified parts could not be found.  The part may not have been uploaded, or the specified entity tag "
+      "may not match the part's entity tag.");
 }
 
 // The parts that a completion names, as they are stored.
@@ -222,8 +222,7 @@ Result<void> Buckets::create_bucket(const std::string& name, const std::optional
                         " location constraint is incompatible for the region specific endpoint this request was sent to.");
   }
   MAYFLY_ASSIGN(const auto present, stored(objects_.buckets()));
-  if (present.size() >= ObjectLimits::kBucketsMax &&
-      std::ranges::find(present, name, &store::BucketRow::name) == present.end())
+  if (present.size() >= ObjectLimits::kBucketsMax && std::ranges::find(present, name, &store::BucketRow::name) == present.end())
     return s3_error(ErrorCode::kInvalidArgument, "TooManyBuckets", "You have attempted to create more buckets than allowed");
   const Result<void> made =
       objects_.create_bucket({.name = name, .created_ms = base::epoch_ms(clock_.wall_now()), .document = bucket_document({})});
@@ -540,8 +539,9 @@ Result<void> Buckets::abort_upload(const std::string& bucket, const std::string&
 Result<std::string> Buckets::read_object(const ObjectName& name, std::uint64_t bytes_max) {
   MAYFLY_ASSIGN(const OpenedObject opened, open_object(name));
   if (opened.info.size > bytes_max) {
-    return s3_error(ErrorCode::kTooLarge, "EntityTooLarge",
-                    "The object has " + std::to_string(opened.info.size) + " bytes; at most " + std::to_string(bytes_max) + " are taken here");
+    return s3_error(
+        ErrorCode::kTooLarge, "EntityTooLarge",
+        "The object has " + std::to_string(opened.info.size) + " bytes; at most " + std::to_string(bytes_max) + " are taken here");
   }
   std::string bytes;
   bytes.reserve(static_cast<std::size_t>(opened.info.size));

@@ -188,8 +188,7 @@ class Buckets {
   [[nodiscard]] base::Result<void> set_bucket_tags(const std::string& name, const std::vector<NameValue>& tags);
 
   // Ready to take a body for `key`: names, size and disk are checked.
-  [[nodiscard]] base::Result<std::unique_ptr<IncomingBody>> receive(const std::string& bucket, const std::string& key,
-                                                                    BodyPromise promise);
+  [[nodiscard]] base::Result<std::unique_ptr<IncomingBody>> receive(const std::string& bucket, const std::string& key, BodyPromise promise);
   // Visible to the next read when it returns. `body` was finished.
   [[nodiscard]] base::Result<ObjectInfo> put_object(const ObjectName& name, ObjectAttributes attributes, IncomingBody& body,
                                                     const WriteCondition& condition);

@@ -88,9 +88,8 @@ TEST_F(BucketsTest, ABucketGoesWhenItIsEmpty) {
 }
 
 TEST_F(BucketsTest, ObjectsKeepWhatCameWithThem) {
-  const ObjectAttributes attributes{.headers = {{"content-type", "text/plain"}},
-                                    .metadata = {{"colour", "gr\xC3\xBCn"}},
-                                    .tags = {{"stage", "test"}}};
+  const ObjectAttributes attributes{
+      .headers = {{"content-type", "text/plain"}}, .metadata = {{"colour", "gr\xC3\xBCn"}}, .tags = {{"stage", "test"}}};
   const auto made = put("k", "hello", attributes, {.checksum = ChecksumKind::kCrc32});
   ASSERT_TRUE(made.ok()) << made.error().message();
   EXPECT_EQ(made->etag, "5d41402abc4b2a76b9719d911017c592");
@@ -180,7 +179,8 @@ TEST_F(BucketsTest, CopiesTakeOverOrReplace) {
   ASSERT_TRUE(buckets_->copy_object({.from = from, .to_bucket = "bucket", .to_key = "copy"}).ok());
   EXPECT_EQ(read("copy"), "hello");
   EXPECT_EQ(buckets_->find_object({.bucket = "bucket", .key = "copy"})->attributes.tags.size(), 1U);
-  EXPECT_EQ(id_of(buckets_->copy_object({.from = from, .to_bucket = "bucket", .to_key = "k"})), "InvalidRequest") << "onto itself, unchanged";
+  EXPECT_EQ(id_of(buckets_->copy_object({.from = from, .to_bucket = "bucket", .to_key = "k"})), "InvalidRequest")
+      << "onto itself, unchanged";
   ASSERT_TRUE(buckets_
                   ->copy_object({.from = from,
                                  .to_bucket = "bucket",
@@ -194,7 +194,8 @@ TEST_F(BucketsTest, CopiesTakeOverOrReplace) {
   EXPECT_EQ(changed.checksum.value, checksum_of(ChecksumKind::kSha256, "hello"));
   EXPECT_EQ(read("k"), "hello");
   EXPECT_EQ(id_of(buckets_->copy_object({.from = {.bucket = "bucket", .key = "none"}, .to_bucket = "bucket", .to_key = "x"})), "NoSuchKey");
-  EXPECT_EQ(id_of(buckets_->copy_object({.from = {.bucket = "nowhere", .key = "k"}, .to_bucket = "bucket", .to_key = "x"})), "NoSuchBucket");
+  EXPECT_EQ(id_of(buckets_->copy_object({.from = {.bucket = "nowhere", .key = "k"}, .to_bucket = "bucket", .to_key = "x"})),
+            "NoSuchBucket");
   EXPECT_EQ(id_of(buckets_->copy_object({.from = from, .condition = {.match = "\"0\""}, .to_bucket = "bucket", .to_key = "x"})),
             "PreconditionFailed");
 }
@@ -247,7 +248,8 @@ TEST_F(BucketsTest, TheChecksumOfTheWholeIsCombinedFromTheParts) {
   for (const ChecksumKind kind : {ChecksumKind::kCrc32, ChecksumKind::kCrc64Nvme}) {
     const auto upload = *buckets_->create_upload({.bucket = "bucket", .key = "big", .checksum = kind, .full_object = true});
     CompleteRequest complete{.bucket = "bucket", .key = "big", .upload = upload.id};
-    complete.parts = {{.number = 1, .etag = put_part(upload.id, 1, five)->etag}, {.number = 2, .etag = put_part(upload.id, 2, "end")->etag}};
+    complete.parts = {{.number = 1, .etag = put_part(upload.id, 1, five)->etag},
+                      {.number = 2, .etag = put_part(upload.id, 2, "end")->etag}};
     complete.checksum = {.kind = kind, .value = checksum_of(kind, "something else")};
     EXPECT_EQ(id_of(buckets_->complete_upload(complete)), "BadDigest");
     complete.checksum.value = checksum_of(kind, five + "end");
@@ -256,14 +258,16 @@ TEST_F(BucketsTest, TheChecksumOfTheWholeIsCombinedFromTheParts) {
     EXPECT_FALSE(made->checksum.composite);
     EXPECT_EQ(made->checksum.value, complete.checksum.value);
   }
-  EXPECT_EQ(id_of(buckets_->create_upload({.bucket = "bucket", .key = "k", .checksum = ChecksumKind::kSha256, .full_object = true})), "InvalidRequest");
+  EXPECT_EQ(id_of(buckets_->create_upload({.bucket = "bucket", .key = "k", .checksum = ChecksumKind::kSha256, .full_object = true})),
+            "InvalidRequest");
 }
 
 TEST_F(BucketsTest, PartsButTheLastHaveFiveMegabytes) {
   const auto upload = *buckets_->create_upload({.bucket = "bucket", .key = "big"});
   const std::string one = put_part(upload.id, 1, "too small")->etag;
   const std::string two = put_part(upload.id, 2, "end")->etag;
-  CompleteRequest complete{.bucket = "bucket", .key = "big", .upload = upload.id, .parts = {{.number = 1, .etag = one}, {.number = 2, .etag = two}}};
+  CompleteRequest complete{
+      .bucket = "bucket", .key = "big", .upload = upload.id, .parts = {{.number = 1, .etag = one}, {.number = 2, .etag = two}}};
   EXPECT_EQ(id_of(buckets_->complete_upload(complete)), "EntityTooSmall");
   EXPECT_EQ(id_of(buckets_->abort_upload("bucket", "big", upload.id)), "ok");
   EXPECT_EQ(id_of(buckets_->abort_upload("bucket", "big", upload.id)), "NoSuchUpload");
@@ -281,7 +285,8 @@ TEST_F(BucketsTest, APartMayBeCopiedFromARange) {
   copy.range = {2, 10};
   EXPECT_EQ(id_of(buckets_->copy_part(part, copy)), "InvalidArgument");
   ASSERT_TRUE(
-      buckets_->complete_upload({.bucket = "bucket", .key = "big", .upload = upload.id, .parts = {{.number = 1, .etag = copied->etag}}}).ok());
+      buckets_->complete_upload({.bucket = "bucket", .key = "big", .upload = upload.id, .parts = {{.number = 1, .etag = copied->etag}}})
+          .ok());
   EXPECT_EQ(read("big"), "234");
 }
 

@@ -7,9 +7,7 @@
 namespace mayfly::services {
 namespace {
 
-std::string hex(const std::string& bytes) {
-  return base::hex_encode({reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()});
-}
+std::string hex(const std::string& bytes) { return base::hex_encode({reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()}); }
 
 TEST(Checksums, KnownValuesComeOut) {
   const std::pair<ChecksumKind, const char*> known[] = {
@@ -42,7 +40,8 @@ TEST(Checksums, CrcsOfPartsCombineToThatOfTheWhole) {
 }
 
 TEST(Checksums, NamesGoBothWays) {
-  for (const ChecksumKind kind : {ChecksumKind::kCrc32, ChecksumKind::kCrc32c, ChecksumKind::kCrc64Nvme, ChecksumKind::kSha1, ChecksumKind::kSha256})
+  for (const ChecksumKind kind :
+       {ChecksumKind::kCrc32, ChecksumKind::kCrc32c, ChecksumKind::kCrc64Nvme, ChecksumKind::kSha1, ChecksumKind::kSha256})
     EXPECT_EQ(find_checksum(checksum_name(kind)), kind);
   EXPECT_EQ(find_checksum("crc64nvme"), ChecksumKind::kCrc64Nvme);
   EXPECT_FALSE(find_checksum("MD5").has_value());

@@ -95,7 +95,8 @@ Result<Statements> prepare_statements(Database& database) {
       {&all.add_upload, "INSERT INTO uploads(id, bucket, key, created_ms, document) VALUES(?, ?, ?, ?, ?)"},
       {&all.find_upload, "SELECT id, bucket, key, created_ms, document FROM uploads WHERE id=?"},
       {&all.uploads,
-       "SELECT id, bucket, key, created_ms, document FROM uploads WHERE bucket=?1 AND key>=?2 AND key<?3 AND (key>?4 OR (key=?4 AND id>?5)) "
+       "SELECT id, bucket, key, created_ms, document FROM uploads WHERE bucket=?1 AND key>=?2 AND key<?3 AND (key>?4 OR (key=?4 AND "
+       "id>?5)) "
        "ORDER BY key, id LIMIT ?6"},
       {&all.remove_upload, "DELETE FROM uploads WHERE id=?"},
       {&all.add_part, "INSERT INTO parts(upload, number, file, size, etag, modified_ms, document) VALUES(?, ?, ?, ?, ?, ?, ?)"},
@@ -403,7 +404,8 @@ class SqliteObjects final : public Objects {
       made.size = 0;
       for (const int number : assembly.parts) {
         const auto part = std::ranges::lower_bound(stored, number, {}, [](const StoredPart& each) { return each.row.number; });
-        if (part == stored.end() || part->row.number != number) return Error(ErrorCode::kInternal, "an upload was to be made of a part it does not have");
+        if (part == stored.end() || part->row.number != number)
+          return Error(ErrorCode::kInternal, "an upload was to be made of a part it does not have");
         pieces.push_back({.file = part->file, .size = part->row.size});
         made.size += part->row.size;
       }
@@ -570,11 +572,8 @@ class SqliteObjects final : public Objects {
     last.reset();
     std::int64_t number = 0;
     for (const auto& piece : pieces) {
-      MAYFLY_TRY(statements_.add_piece.bind(1, id)
-                     .bind(2, ++number)
-                     .bind(3, piece.file)
-                     .bind(4, static_cast<std::int64_t>(piece.size))
-                     .run());
+      MAYFLY_TRY(
+          statements_.add_piece.bind(1, id).bind(2, ++number).bind(3, piece.file).bind(4, static_cast<std::int64_t>(piece.size)).run());
     }
     return {};
   }

@@ -133,7 +133,9 @@ TEST_F(ObjectsTest, CopiesShareBytesUntilTheLastIsGone) {
   ASSERT_TRUE(put("k", "shared").ok());
   const auto source = *objects_->open_object("b", "k");
   ASSERT_TRUE(objects_->put_shared({.bucket = "b", .key = "copy", .size = 6, .etag = "e", .document = "d"}, *source, {}).ok());
-  ASSERT_TRUE(objects_->put_shared({.bucket = "b", .key = "k", .size = 6, .etag = "e-shared", .modified_ms = 5, .document = "d2"}, *source, {}).ok())
+  ASSERT_TRUE(
+      objects_->put_shared({.bucket = "b", .key = "k", .size = 6, .etag = "e-shared", .modified_ms = 5, .document = "d2"}, *source, {})
+          .ok())
       << "onto itself";
   EXPECT_EQ(files(), 1U);
   ASSERT_TRUE(objects_->remove_objects("b", {"k"}).ok());
@@ -171,14 +173,14 @@ TEST_F(ObjectsTest, AnUploadBecomesAnObjectOfTheChosenParts) {
   const auto refused = objects_->complete_upload(
       "u", [](const UploadRow&, const std::vector<PartRow>&) -> Result<Assembly> { return Error(ErrorCode::kConflict, "no"); }, {});
   EXPECT_EQ(refused.error().message(), "no");
-  const auto made = objects_->complete_upload(
-      "u",
-      [](const UploadRow& upload, const std::vector<PartRow>& parts) -> Result<Assembly> {
-        EXPECT_EQ(upload.document, "ud");
-        EXPECT_EQ(parts.size(), 3U);
-        return Assembly{.object = {.etag = "whole-2", .modified_ms = 9, .document = "od"}, .parts = {1, 2}};
-      },
-      {});
+  const auto made =
+      objects_->complete_upload("u",
+                                [](const UploadRow& upload, const std::vector<PartRow>& parts) -> Result<Assembly> {
+                                  EXPECT_EQ(upload.document, "ud");
+                                  EXPECT_EQ(parts.size(), 3U);
+                                  return Assembly{.object = {.etag = "whole-2", .modified_ms = 9, .document = "od"}, .parts = {1, 2}};
+                                },
+                                {});
   ASSERT_TRUE(made.ok()) << made.error().message();
   EXPECT_EQ(made->size, 11U);
   EXPECT_EQ(get("k"), "hello world");

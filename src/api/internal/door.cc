@@ -97,9 +97,9 @@ Awaitable<void> Door::serve(net::Exchange& exchange) {
 
 net::Response Door::error_of(const net::Exchange& exchange, const Visit& visit, const Error& error) const {
   if (visit.service.kind != ServiceKind::kS3) return error_answer(visit.service.protocol, error, visit.request_id);
-  return s3::error_answer(error, {.request_id = visit.request_id,
-                                  .resource = std::string(exchange.head().path()),
-                                  .region = context_.registry.account().region});
+  return s3::error_answer(
+      error,
+      {.request_id = visit.request_id, .resource = std::string(exchange.head().path()), .region = context_.registry.account().region});
 }
 
 Awaitable<Result<void>> Door::send(net::Exchange& exchange, Visit& visit, net::Response response) {

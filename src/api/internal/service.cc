@@ -63,7 +63,8 @@ bool is_operator_page(const net::RequestHead& head) {
 Service find_service(const net::RequestHead& head, const std::string& scope_service) {
   // A signed request for S3 may name any bucket, also one called "metrics".
   const bool s3 = scope_service == "s3";
-  if (!s3 && is_operator_page(head)) return {.kind = ServiceKind::kOperator, .name = "operator", .operation = {}, .protocol = Protocol::kRestJson};
+  if (!s3 && is_operator_page(head))
+    return {.kind = ServiceKind::kOperator, .name = "operator", .operation = {}, .protocol = Protocol::kRestJson};
   if (!s3 && head.path().starts_with("/mayfly/code/"))
     return {.kind = ServiceKind::kCode, .name = "code", .operation = {}, .protocol = Protocol::kRestXml};
   const std::string_view target = head.headers.get("X-Amz-Target");

@@ -23,9 +23,11 @@ constexpr std::array kMissing = {
     Missing{"GetBucketCors", "NoSuchCORSConfiguration", "The CORS configuration does not exist"},
     Missing{"GetBucketLifecycleConfiguration", "NoSuchLifecycleConfiguration", "The lifecycle configuration does not exist"},
     Missing{"GetBucketWebsite", "NoSuchWebsiteConfiguration", "The specified bucket does not have a website configuration"},
-    Missing{"GetBucketEncryption", "ServerSideEncryptionConfigurationNotFoundError", "The server side encryption configuration was not found"},
+    Missing{"GetBucketEncryption", "ServerSideEncryptionConfigurationNotFoundError",
+            "The server side encryption configuration was not found"},
     Missing{"GetBucketReplication", "ReplicationConfigurationNotFoundError", "The replication configuration was not found"},
-    Missing{"GetObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "Object Lock configuration does not exist for this bucket"},
+    Missing{"GetObjectLockConfiguration", "ObjectLockConfigurationNotFoundError",
+            "Object Lock configuration does not exist for this bucket"},
 };
 
 // Settings that every bucket has and whose answer without any is an empty document.

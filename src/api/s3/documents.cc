@@ -57,7 +57,8 @@ Result<std::size_t> read_count(const Request& request, std::string_view name, st
   if (!text || text->empty()) return fallback;
   std::int64_t number = 0;
   const auto [end, ec] = std::from_chars(text->data(), text->data() + text->size(), number);
-  if (ec != std::errc() || end != text->data() + text->size()) return invalid_argument("Provided " + std::string(name) + " not an integer or within integer range");
+  if (ec != std::errc() || end != text->data() + text->size())
+    return invalid_argument("Provided " + std::string(name) + " not an integer or within integer range");
   if (number < 0 || number > 2'147'483'647)
     return invalid_argument("Argument " + std::string(name) + " must be an integer between 0 and 2147483647");
   return std::min(static_cast<std::size_t>(number), max);

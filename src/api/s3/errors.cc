@@ -18,11 +18,14 @@ struct Status {
   int status;
 };
 constexpr std::array kStatuses = {
-    Status{"EntityTooLarge", 400},   Status{"MaxMessageLengthExceeded", 400}, Status{"RequestTimeout", 400},
-    Status{"AccessDenied", 403},     Status{"InvalidAccessKeyId", 403},       Status{"SignatureDoesNotMatch", 403},
-    Status{"MethodNotAllowed", 405}, Status{"MissingContentLength", 411},     Status{"InvalidRange", 416},
-    Status{"InvalidPartNumber", 416}, Status{"InternalError", 500},           Status{"NotImplemented", 501},
-    Status{"ServiceUnavailable", 503}, Status{"SlowDown", 503},               Status{"InsufficientStorage", 507},
+    Status{"EntityTooLarge", 400},      Status{"MaxMessageLengthExceeded", 400},
+    Status{"RequestTimeout", 400},      Status{"AccessDenied", 403},
+    Status{"InvalidAccessKeyId", 403},  Status{"SignatureDoesNotMatch", 403},
+    Status{"MethodNotAllowed", 405},    Status{"MissingContentLength", 411},
+    Status{"InvalidRange", 416},        Status{"InvalidPartNumber", 416},
+    Status{"InternalError", 500},       Status{"NotImplemented", 501},
+    Status{"ServiceUnavailable", 503},  Status{"SlowDown", 503},
+    Status{"InsufficientStorage", 507},
 };
 
 // The errors of the doors and of the other rooms, by S3's names.
@@ -47,15 +50,21 @@ Error named(const Error& error) {
   switch (error.code()) {
     case ErrorCode::kCancelled:
     case ErrorCode::kDeadlineExceeded:
-      return Error(error.code(),
-                   "Your socket connection to the server was not read from or written to within the timeout period. Idle connections will be "
-                   "closed.",
-                   "RequestTimeout");
-    case ErrorCode::kInvalidArgument: return Error(error.code(), error.message(), "InvalidRequest");
-    case ErrorCode::kPermissionDenied: return Error(error.code(), error.message(), "AccessDenied");
-    case ErrorCode::kUnavailable: return Error(error.code(), error.message(), "ServiceUnavailable");
-    case ErrorCode::kUnsupported: return Error(error.code(), error.message(), "NotImplemented");
-    default: return Error(error.code(), error.message(), "InternalError");
+      return Error(
+          error.code(),
+          "Your socket connection to the server was not read from or written to within the timeout period. Idle connections will be "
+          "closed.",
+          "RequestTimeout");
+    case ErrorCode::kInvalidArgument:
+      return Error(error.code(), error.message(), "InvalidRequest");
+    case ErrorCode::kPermissionDenied:
+      return Error(error.code(), error.message(), "AccessDenied");
+    case ErrorCode::kUnavailable:
+      return Error(error.code(), error.message(), "ServiceUnavailable");
+    case ErrorCode::kUnsupported:
+      return Error(error.code(), error.message(), "NotImplemented");
+    default:
+      return Error(error.code(), error.message(), "InternalError");
   }
 }
 

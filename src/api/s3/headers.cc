@@ -100,7 +100,9 @@ Result<void> check_wishes(const Request& request, const std::string& account) {
 
 Result<std::vector<services::NameValue>> read_tagging_header(std::string_view text) {
   auto tags = net::parse_query(text);
-  if (!tags.ok()) return invalid_argument("The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.");
+  if (!tags.ok())
+    return invalid_argument(
+        "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.");
   return *std::move(tags);
 }
 
@@ -208,7 +210,8 @@ Result<Extent> read_range(std::string_view range, std::uint64_t size) {
   const std::string_view to = trimmed(range.substr(dash + 1));
   const auto first = parse_number(from);
   const auto last = parse_number(to);
-  if ((!from.empty() && !first) || (!to.empty() && !last) || (from.empty() && to.empty()) || (first && last && *first > *last)) return whole;
+  if ((!from.empty() && !first) || (!to.empty() && !last) || (from.empty() && to.empty()) || (first && last && *first > *last))
+    return whole;
   const Error nothing = s3_error(ErrorCode::kInvalidArgument, "InvalidRange", "The requested range is not satisfiable");
   if (from.empty()) {
     if (*last == 0 || size == 0) return nothing;

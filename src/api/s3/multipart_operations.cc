@@ -63,11 +63,15 @@ Result<net::Response> create_multipart_upload(const Call& call) {
   const std::string algorithm = request.header("x-amz-checksum-algorithm");
   if (!algorithm.empty()) {
     const auto kind = services::find_checksum(algorithm);
-    if (!kind) return invalid_request("Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]");
+    if (!kind)
+      return invalid_request(
+          "Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, "
+          "SHA256]");
     wanted.checksum = *kind;
   }
   const std::string type = request.header("x-amz-checksum-type");
-  if (!type.empty() && type != "COMPOSITE" && type != "FULL_OBJECT") return invalid_request("Value for x-amz-checksum-type header is invalid.");
+  if (!type.empty() && type != "COMPOSITE" && type != "FULL_OBJECT")
+    return invalid_request("Value for x-amz-checksum-type header is invalid.");
   if (type == "COMPOSITE" && wanted.checksum == ChecksumKind::kCrc64Nvme)
     return invalid_request("The COMPOSITE checksum type cannot be used with the crc64nvme checksum algorithm.");
   wanted.full_object = type == "FULL_OBJECT";
@@ -101,10 +105,14 @@ Result<net::Response> upload_part_copy(const Call& call) {
     const std::size_t dash = range.find('-');
     const char* end = range.data() + range.size();
     const bool shaped = range.starts_with(kUnit) && dash != std::string::npos;
-    const auto from = shaped ? std::from_chars(range.data() + kUnit.size(), end, first) : std::from_chars_result{nullptr, std::errc::invalid_argument};
-    const auto to = shaped ? std::from_chars(range.data() + dash + 1, end, last) : std::from_chars_result{nullptr, std::errc::invalid_argument};
+    const auto from =
+        shaped ? std::from_chars(range.data() + kUnit.size(), end, first) : std::from_chars_result{nullptr, std::errc::invalid_argument};
+    const auto to =
+        shaped ? std::from_chars(range.data() + dash + 1, end, last) : std::from_chars_result{nullptr, std::errc::invalid_argument};
     if (from.ec != std::errc() || from.ptr != range.data() + dash || to.ec != std::errc() || to.ptr != end)
-      return invalid_argument("The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the zero-based offsets of the first and last bytes to copy");
+      return invalid_argument(
+          "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the zero-based offsets of the "
+          "first and last bytes to copy");
     copy.range = {first, last};
   }
   MAYFLY_ASSIGN(const services::PartInfo part, call.buckets.copy_part(name, copy));
@@ -117,8 +125,7 @@ Result<net::Response> upload_part_copy(const Call& call) {
 Result<net::Response> complete_multipart_upload(const Call& call) {
   const Request& request = call.request;
   MAYFLY_TRY(check_wishes(request, call.buckets.account().id));
-  services::CompleteRequest complete{
-      .bucket = request.bucket, .key = request.key, .upload = request.parameter("uploadId").value_or("")};
+  services::CompleteRequest complete{.bucket = request.bucket, .key = request.key, .upload = request.parameter("uploadId").value_or("")};
   MAYFLY_ASSIGN(complete.parts, read_parts(call.body));
   MAYFLY_ASSIGN(complete.condition, read_write_condition(request));
   // A checksum of the whole: that of a COMPOSITE one ends in "-PARTS".
@@ -127,7 +134,8 @@ Result<net::Response> complete_multipart_upload(const Call& call) {
     if (text.empty()) continue;
     if (const std::size_t dash = text.find('-'); dash != std::string::npos) text.resize(dash);
     auto value = base::base64_decode(text);
-    if (!value.ok()) return invalid_request("Value for x-amz-checksum-" + net::to_lower(services::checksum_name(kind)) + " header is invalid.");
+    if (!value.ok())
+      return invalid_request("Value for x-amz-checksum-" + net::to_lower(services::checksum_name(kind)) + " header is invalid.");
     complete.checksum = {.kind = kind, .composite = false, .value = *std::move(value)};
   }
   MAYFLY_ASSIGN(const services::ObjectInfo made, call.buckets.complete_upload(complete));
@@ -154,7 +162,8 @@ Result<net::Response> list_parts(const Call& call) {
   const Request& request = call.request;
   const std::string id = request.parameter("uploadId").value_or("");
   MAYFLY_ASSIGN(const bool encode, read_encoding(request));
-  MAYFLY_ASSIGN(const std::size_t max, read_count(request, "max-parts", services::ObjectLimits::kListMax, services::ObjectLimits::kListMax));
+  MAYFLY_ASSIGN(const std::size_t max,
+                read_count(request, "max-parts", services::ObjectLimits::kListMax, services::ObjectLimits::kListMax));
   MAYFLY_ASSIGN(const std::size_t after, read_count(request, "part-number-marker", 0, services::ObjectLimits::kPartsMax));
   MAYFLY_ASSIGN(const services::UploadInfo upload, call.buckets.find_upload(request.bucket, request.key, id));
   MAYFLY_ASSIGN(std::vector<services::PartInfo> parts, call.buckets.list_parts(request.bucket, request.key, id));
@@ -186,7 +195,8 @@ Result<net::Response> list_parts(const Call& call) {
 Result<net::Response> list_multipart_uploads(const Call& call) {
   const Request& request = call.request;
   MAYFLY_ASSIGN(const bool encode, read_encoding(request));
-  MAYFLY_ASSIGN(const std::size_t max, read_count(request, "max-uploads", services::ObjectLimits::kListMax, services::ObjectLimits::kListMax));
+  MAYFLY_ASSIGN(const std::size_t max,
+                read_count(request, "max-uploads", services::ObjectLimits::kListMax, services::ObjectLimits::kListMax));
   if (!request.parameter("delimiter").value_or("").empty()) return not_implemented("a delimiter in ListMultipartUploads");
   const store::UploadsQuery query{.prefix = request.parameter("prefix").value_or(""),
                                   .after_key = request.parameter("key-marker").value_or(""),

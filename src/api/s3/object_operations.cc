@@ -232,10 +232,11 @@ Result<services::CopyRequest> read_copy(const Call& call) {
   const Request& request = call.request;
   MAYFLY_TRY(check_wishes(request, call.buckets.account().id));
   MAYFLY_ASSIGN(CopySource source, read_copy_source(request.header("x-amz-copy-source")));
-  return services::CopyRequest{.from = {.bucket = std::move(source.bucket), .key = std::move(source.key), .version = std::move(source.version)},
-                               .condition = read_condition(request, "x-amz-copy-source-"),
-                               .to_bucket = request.bucket,
-                               .to_key = request.key};
+  return services::CopyRequest{
+      .from = {.bucket = std::move(source.bucket), .key = std::move(source.key), .version = std::move(source.version)},
+      .condition = read_condition(request, "x-amz-copy-source-"),
+      .to_bucket = request.bucket,
+      .to_key = request.key};
 }
 
 Result<net::Response> copy_object(const Call& call) {
@@ -253,7 +254,10 @@ Result<net::Response> copy_object(const Call& call) {
   }
   if (const std::string algorithm = request.header("x-amz-checksum-algorithm"); !algorithm.empty()) {
     const auto kind = services::find_checksum(algorithm);
-    if (!kind) return invalid_request("Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]");
+    if (!kind)
+      return invalid_request(
+          "Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, "
+          "SHA256]");
     copy.checksum = *kind;
   }
   MAYFLY_ASSIGN(const services::ObjectInfo made, call.buckets.copy_object(copy));

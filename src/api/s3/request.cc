@@ -193,8 +193,8 @@ std::string resource_of(const Request& request) {
 }
 
 Result<CopySource> read_copy_source(std::string_view text) {
-  const Error invalid(ErrorCode::kInvalidArgument,
-                      "Copy Source must mention the source bucket and key: /sourcebucket/sourcekey", "InvalidArgument");
+  const Error invalid(ErrorCode::kInvalidArgument, "Copy Source must mention the source bucket and key: /sourcebucket/sourcekey",
+                      "InvalidArgument");
   CopySource source;
   constexpr std::string_view kVersion = "?versionId=";
   if (const std::size_t mark = text.rfind(kVersion); mark != std::string_view::npos) {

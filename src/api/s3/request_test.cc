@@ -153,7 +153,8 @@ TEST(S3Request, ErrorsAreS3s) {
   EXPECT_TRUE(shown_error(s3_error(base::ErrorCode::kTooLarge, "EntityTooLarge", "")).starts_with("400 "));
   EXPECT_TRUE(shown_error(s3_error(base::ErrorCode::kInvalidArgument, "InvalidRange", "")).starts_with("416 "));
   EXPECT_TRUE(shown_error(s3_error(base::ErrorCode::kResourceExhausted, "InsufficientStorage", "")).starts_with("507 "));
-  EXPECT_NE(shown_error({base::ErrorCode::kUnauthenticated, "x", "UnrecognizedClientException"}).find("InvalidAccessKeyId"), std::string::npos);
+  EXPECT_NE(shown_error({base::ErrorCode::kUnauthenticated, "x", "UnrecognizedClientException"}).find("InvalidAccessKeyId"),
+            std::string::npos);
   EXPECT_NE(shown_error({base::ErrorCode::kInvalidArgument, "x", "AuthorizationHeaderMalformed"}).find("<Region>eu-west-1</Region>"),
             std::string::npos);
   EXPECT_NE(shown_error({base::ErrorCode::kInternal, "x"}).find("InternalError"), std::string::npos);

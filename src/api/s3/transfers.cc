@@ -32,8 +32,7 @@ struct Plan {
 };
 
 Result<std::uint64_t> body_size(const Transfer& transfer) {
-  const Error missing =
-      s3_error(ErrorCode::kInvalidArgument, "MissingContentLength", "You must provide the Content-Length HTTP header.");
+  const Error missing = s3_error(ErrorCode::kInvalidArgument, "MissingContentLength", "You must provide the Content-Length HTTP header.");
   if (!net::is_streaming(transfer.claim)) {
     const auto length = transfer.exchange.content_length();
     return length ? Result<std::uint64_t>(*length) : missing;

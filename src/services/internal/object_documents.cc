@@ -34,7 +34,8 @@ json::object checksum_json(const Checksum& checksum) {
 }
 
 json::object attributes_json(const ObjectAttributes& attributes) {
-  return {{"headers", pairs_json(attributes.headers)}, {"metadata", pairs_json(attributes.metadata)}, {"tags", pairs_json(attributes.tags)}};
+  return {
+      {"headers", pairs_json(attributes.headers)}, {"metadata", pairs_json(attributes.metadata)}, {"tags", pairs_json(attributes.tags)}};
 }
 
 std::string text_of(const json::value& value) { return value.is_string() ? std::string(value.get_string()) : std::string(); }

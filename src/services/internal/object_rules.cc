@@ -41,8 +41,8 @@ Result<void> check_bucket_name(std::string_view name) {
   const bool characters = std::ranges::all_of(name, [](char c) { return is_small_alphanumeric(c) || c == '-' || c == '.'; });
   const bool fits = name.size() >= 3 && name.size() <= 63 && characters && is_small_alphanumeric(name.front()) &&
                     is_small_alphanumeric(name.back()) && name.find("..") == std::string_view::npos && !looks_like_address(name);
-  const bool reserved = name.starts_with("xn--") || name.starts_with("sthree-") || name.ends_with("-s3alias") || name.ends_with("--ol-s3") ||
-                        name.ends_with("--x-s3") || name.ends_with(".mrap");
+  const bool reserved = name.starts_with("xn--") || name.starts_with("sthree-") || name.ends_with("-s3alias") ||
+                        name.ends_with("--ol-s3") || name.ends_with("--x-s3") || name.ends_with(".mrap");
   if (fits && !reserved) return {};
   return s3_error(ErrorCode::kInvalidArgument, "InvalidBucketName", "The specified bucket is not valid.");
 }
@@ -59,7 +59,8 @@ Result<void> check_attributes(const ObjectAttributes& attributes) {
   for (const auto& [name, value] : attributes.metadata) {
     bytes += name.size() + value.size();
     if (!is_utf8(name) || !is_utf8(value))
-      return s3_error(ErrorCode::kInvalidArgument, "InvalidArgument", "Metadata must be UTF-8: the header x-amz-meta-" + base::valid_utf8(name));
+      return s3_error(ErrorCode::kInvalidArgument, "InvalidArgument",
+                      "Metadata must be UTF-8: the header x-amz-meta-" + base::valid_utf8(name));
   }
   if (bytes > ObjectLimits::kMetadataBytesMax)
     return s3_error(ErrorCode::kInvalidArgument, "MetadataTooLarge", "Your metadata headers exceed the maximum allowed metadata size");
@@ -71,9 +72,9 @@ Result<void> check_attributes(const ObjectAttributes& attributes) {
 
 Result<void> check_tags(const std::vector<NameValue>& tags, std::size_t max) {
   if (tags.size() > max) {
-    return s3_error(ErrorCode::kInvalidArgument, "BadRequest",
-                    max == ObjectLimits::kObjectTagsMax ? "Object tags cannot be greater than 10"
-                                                        : "Bucket tag count cannot be greater than 50");
+    return s3_error(
+        ErrorCode::kInvalidArgument, "BadRequest",
+        max == ObjectLimits::kObjectTagsMax ? "Object tags cannot be greater than 10" : "Bucket tag count cannot be greater than 50");
   }
   std::set<std::string_view> seen;
   for (const auto& [key, value] : tags) {
