@@ -14,6 +14,7 @@ enum class Scope : std::uint8_t {
   kAnything,         // the action names no resource
   kAccountFunction,  // a function of the principal's account
   kOwnLogGroup,      // the log group of the principal's function, and its streams
+  kAccountBucket,    // a bucket, all of which are the account's, or an object in one
 };
 
 struct Rule {
@@ -23,10 +24,27 @@ struct Rule {
 
 // All that code inside an environment may do. Services add their data actions here; management actions never.
 constexpr std::array kFunctionRoleRules = {
-    Rule{"lambda:InvokeFunction", Scope::kAccountFunction}, Rule{"sts:GetCallerIdentity", Scope::kAnything},
-    Rule{"logs:CreateLogGroup", Scope::kOwnLogGroup},       Rule{"logs:CreateLogStream", Scope::kOwnLogGroup},
-    Rule{"logs:PutLogEvents", Scope::kOwnLogGroup},         Rule{"logs:DescribeLogStreams", Scope::kOwnLogGroup},
-    Rule{"logs:GetLogEvents", Scope::kOwnLogGroup},         Rule{"logs:FilterLogEvents", Scope::kOwnLogGroup},
+    Rule{"lambda:InvokeFunction", Scope::kAccountFunction},
+    Rule{"sts:GetCallerIdentity", Scope::kAnything},
+    Rule{"logs:CreateLogGroup", Scope::kOwnLogGroup},
+    Rule{"logs:CreateLogStream", Scope::kOwnLogGroup},
+    Rule{"logs:PutLogEvents", Scope::kOwnLogGroup},
+    Rule{"logs:DescribeLogStreams", Scope::kOwnLogGroup},
+    Rule{"logs:GetLogEvents", Scope::kOwnLogGroup},
+    Rule{"logs:FilterLogEvents", Scope::kOwnLogGroup},
+    Rule{"s3:GetObject", Scope::kAccountBucket},
+    Rule{"s3:PutObject", Scope::kAccountBucket},
+    Rule{"s3:DeleteObject", Scope::kAccountBucket},
+    Rule{"s3:ListBucket", Scope::kAccountBucket},
+    Rule{"s3:ListBucketVersions", Scope::kAccountBucket},
+    Rule{"s3:GetBucketLocation", Scope::kAccountBucket},
+    Rule{"s3:GetObjectAcl", Scope::kAccountBucket},
+    Rule{"s3:GetObjectTagging", Scope::kAccountBucket},
+    Rule{"s3:PutObjectTagging", Scope::kAccountBucket},
+    Rule{"s3:DeleteObjectTagging", Scope::kAccountBucket},
+    Rule{"s3:AbortMultipartUpload", Scope::kAccountBucket},
+    Rule{"s3:ListMultipartUploadParts", Scope::kAccountBucket},
+    Rule{"s3:ListBucketMultipartUploads", Scope::kAccountBucket},
 };
 
 // "arn:aws:SERVICE:REGION:ACCOUNT:REST", as far as a decision needs it.
@@ -49,6 +67,7 @@ std::optional<Arn> parse_arn(std::string_view text) {
 bool covers(Scope scope, const Principal& principal, std::string_view resource) {
   if (scope == Scope::kAnything) return true;
   const auto arn = parse_arn(resource);
+  if (scope == Scope::kAccountBucket) return arn && arn->service == "s3" && arn->account.empty() && !arn->rest.empty();
   if (!arn || arn->account != principal.account) return false;
   if (scope == Scope::kAccountFunction) return arn->service == "lambda" && arn->rest.starts_with("function:");
   const std::string own = "log-group:" + principal.log_group;

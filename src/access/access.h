@@ -129,7 +129,8 @@ class CredentialStore {
 
 // Whether `principal` may do `action` ("lambda:InvokeFunction") on `resource` (an ARN, or "*"). The account's key may do
 // everything; its sessions too, but for making further ones. A function's role may do the data actions of a table (access.cc): invoke
-// functions of its account, ask who it is, read and write its own log group; everything else is AccessDeniedException, worded as AWS does.
+// functions of its account, ask who it is, read and write its own log group and the objects of the account's buckets; everything else
+// is AccessDeniedException, worded as AWS does.
 [[nodiscard]] base::Result<void> authorise(const Principal& principal, std::string_view action, std::string_view resource);
 
 // "arn:aws:iam::ACCOUNT:role/some/path/NAME" and "hello" -> "arn:aws:sts::ACCOUNT:assumed-role/NAME/hello".

@@ -371,6 +371,19 @@ TEST(Authorise, AFunctionReadsAndWritesItsOwnLogOnly) {
   EXPECT_FALSE(authorise(without, "logs:GetLogEvents", "arn:aws:logs:us-east-1:000000000000:log-group:").ok());
 }
 
+TEST(Authorise, AFunctionReadsAndWritesObjectsAndManagesNoBucket) {
+  const Principal hello = function_principal();
+  for (const char* action : {"s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:AbortMultipartUpload"}) {
+    EXPECT_TRUE(authorise(hello, action, "arn:aws:s3:::bucket/key:with:colons").ok()) << action;
+    EXPECT_TRUE(authorise(hello, action, "arn:aws:s3:::bucket").ok()) << action;
+    EXPECT_FALSE(authorise(hello, action, "arn:aws:s3:us-east-1:111111111111:accesspoint/x").ok()) << action;
+    EXPECT_FALSE(authorise(hello, action, "arn:aws:s3:::").ok()) << action;
+    EXPECT_FALSE(authorise(hello, action, "*").ok()) << action;
+  }
+  for (const char* action : {"s3:CreateBucket", "s3:DeleteBucket", "s3:PutBucketTagging", "s3:ListAllMyBuckets", "s3:*"})
+    EXPECT_FALSE(authorise(hello, action, "arn:aws:s3:::bucket").ok()) << action;
+}
+
 TEST(Authorise, AFunctionMayManageNothingAndIsToldAsAwsTells) {
   const Principal hello = function_principal();
   const std::string own = "arn:aws:lambda:us-east-1:000000000000:function:hello";

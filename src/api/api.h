@@ -17,6 +17,7 @@
 #include "net/http_server.h"
 #include "observe/log_store.h"
 #include "observe/metrics.h"
+#include "services/buckets.h"
 #include "services/roles.h"
 
 namespace mayfly::events {
@@ -40,6 +41,10 @@ struct ApiContext {
   const base::Clock& clock;
 
   events::EventSourceMappings* event_source_mappings = nullptr;  // null: their operations are refused
+  // What S3 stands on, with a pool of its own for the bytes of objects; null: this endpoint does not provide S3.
+  services::Buckets* buckets = nullptr;
+  base::WorkerPool* object_pool = nullptr;
+
   std::uint32_t concurrency_max = 1000;  // of the account, for GetAccountSettings
   // Longest waits before a function runs; with its Timeout they make the deadline of an invocation.
   base::Duration queue_budget = std::chrono::seconds(10);
@@ -65,7 +70,7 @@ struct ApiContext {
 [[nodiscard]] net::Handler management_handler(ApiContext& context);
 
 // The handler of one environment's data listener: requests signed with the environment's own temporary key `access_key` and
-// nothing else; data calls only (lambda Invoke and InvokeWithResponseStream, sts GetCallerIdentity, reading logs); never
+// nothing else; data calls only (lambda Invoke and InvokeWithResponseStream, sts GetCallerIdentity, reading logs, S3 objects); never
 // management, operator pages or code downloads.
 [[nodiscard]] net::Handler data_handler(ApiContext& context, std::string access_key);
 

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "base/fd.h"
 #include "base/time.h"
@@ -15,7 +16,7 @@
 namespace mayfly::net {
 
 struct ServerLimits {
-  std::size_t header_bytes_max = 64U << 10U;   // request line and fields together (AWS presigned URLs and tokens fit)
+  std::size_t header_bytes_max = 64U << 10U;  // request line and fields together (AWS presigned URLs and tokens fit)
   std::size_t header_fields_max = 100;
   std::size_t target_bytes_max = 16U << 10U;
   base::Duration header_timeout = std::chrono::seconds(10);  // from the first byte to the end of the head
@@ -55,6 +56,12 @@ class Exchange {
   [[nodiscard]] virtual Awaitable<base::Result<void>> respond(Response response) = 0;
   // Starts an answer whose length is not known: chunked (close-delimited for HTTP/1.0). Fields are sent now.
   [[nodiscard]] virtual Awaitable<base::Result<void>> begin(int status, Headers headers) = 0;
+  // The same for an answer of `length` bytes, which is stated; writing more is kInvalidArgument, finishing with less breaks the
+  // connection off. Exchanges without a connection (tests) need not tell the difference.
+  [[nodiscard]] virtual Awaitable<base::Result<void>> begin_sized(int status, Headers headers, std::uint64_t length) {
+    (void)length;
+    return begin(status, std::move(headers));
+  }
   // Sends a piece; returns when the socket has taken it, which is the backpressure. kCancelled when the peer went away.
   [[nodiscard]] virtual Awaitable<base::Result<void>> write(std::string_view bytes) = 0;
   // Ends the streamed answer. `trailers` go to HTTP/1.1 peers only; kInvalidArgument for those that may not be trailers.

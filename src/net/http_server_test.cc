@@ -349,6 +349,36 @@ TEST(HttpServer, streams_in_chunks_with_trailers_and_to_http_1_0_until_the_end) 
   EXPECT_EQ(plain.find("chunked"), std::string::npos);
 }
 
+TEST(HttpServer, streams_an_answer_of_stated_length_and_keeps_the_connection) {
+  TestServer server([](Exchange& exchange) -> Awaitable<void> {
+    Result<void> step = co_await exchange.begin_sized(206, {}, 20);
+    step = co_await exchange.write("abc");
+    EXPECT_EQ((co_await exchange.write(std::string(18, 'x'))).error().code(), base::ErrorCode::kInvalidArgument);
+    step = co_await exchange.write(std::string(17, 'd'));
+    EXPECT_EQ((co_await exchange.write("x")).error().code(), base::ErrorCode::kInvalidArgument);
+    step = co_await exchange.finish({});
+    EXPECT_TRUE(step.ok());
+  });
+  RawClient client(server.port());
+  client.send(get_with("") + get_with("Connection: close\r\n"));
+  const std::string answers = client.read_to_end();
+  EXPECT_EQ(count_of(answers, "Content-Length: 20\r\n"), 2U) << answers;
+  EXPECT_EQ(count_of(answers, "\r\n\r\nabcddddddddddddddddd"), 2U) << answers;
+  EXPECT_EQ(answers.find("Transfer-Encoding"), std::string::npos);
+}
+
+TEST(HttpServer, breaks_off_an_answer_that_is_shorter_than_stated) {
+  TestServer server([](Exchange& exchange) -> Awaitable<void> {
+    (void)co_await exchange.begin_sized(200, {}, 20);
+    (void)co_await exchange.write("abc");
+    EXPECT_FALSE((co_await exchange.finish({})).ok());
+  });
+  RawClient client(server.port());
+  client.send(get_with("") + get_with(""));
+  const std::string answers = client.read_to_end();
+  EXPECT_LE(count_of(answers, "HTTP/1.1 200"), 1U);
+}
+
 TEST(HttpServer, holds_a_streaming_handler_back_while_the_peer_does_not_read) {
   std::atomic<std::size_t> written = 0;
   std::atomic<bool> failed = false;

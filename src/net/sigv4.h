@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -78,6 +79,27 @@ struct SignatureClaim {
 
 // Whether the body is aws-chunked (STREAMING-...).
 [[nodiscard]] bool is_streaming(const SignatureClaim& claim);
+// Decodes an aws-chunked body that comes in pieces. What feed() gives is not to be relied on before finish() has said that
+// everything held: a chunk's signature covers all of it.
+class AwsChunkedDecoder {
+ public:
+  // `claim` is_streaming().
+  AwsChunkedDecoder(const SignatureClaim& claim, const std::string& secret_key);
+  ~AwsChunkedDecoder();
+  AwsChunkedDecoder(const AwsChunkedDecoder&) = delete;
+  AwsChunkedDecoder& operator=(const AwsChunkedDecoder&) = delete;
+  // Appends to `decoded` what the chunks in `bytes` carry. After an error the rest makes no sense.
+  [[nodiscard]] base::Result<void> feed(std::string_view bytes, std::string& decoded);
+  // The body has ended.
+  [[nodiscard]] base::Result<void> finish();
+  // In lower case; without the trailer's signature. Complete after finish().
+  [[nodiscard]] const Headers& trailers() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
 // Decodes an aws-chunked body (STREAMING-AWS4-HMAC-SHA256-PAYLOAD[-TRAILER], STREAMING-UNSIGNED-PAYLOAD-TRAILER) whole and
 // verifies each chunk's signature and the trailer's against the claim. `decoded_length` is x-amz-decoded-content-length and
 // must agree when given. Trailing checksums are covered by the trailer's signature and not compared with the content.

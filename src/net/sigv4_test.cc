@@ -519,6 +519,23 @@ TEST(AwsChunked, ATrailerIsSignedAsAWhole) {
   EXPECT_TRUE(with("sOO8/Q==\r\n", "sOO8/Q==\n\r\n")) << "as the documentation prints it";
 }
 
+TEST(AwsChunked, PiecesOfAnySizeGiveTheSame) {
+  for (const Chunked& chunked : {documented_stream(), documented_trailer()}) {
+    const auto claim = parse_claim(chunked.head);
+    for (const std::size_t piece : {1UL, 2UL, 3UL, 87UL, 4096UL}) {
+      AwsChunkedDecoder decoder(*claim, kStreamSecret);
+      std::string decoded;
+      for (std::size_t at = 0; at < chunked.body.size(); at += piece)
+        ASSERT_TRUE(decoder.feed(std::string_view(chunked.body).substr(at, piece), decoded).ok()) << piece;
+      EXPECT_TRUE(decoder.finish().ok()) << piece;
+      EXPECT_EQ(decoded, std::string(66560, 'a'));
+      const bool has_trailer = chunked.body.contains("x-amz-checksum-crc32c");
+      EXPECT_EQ(decoder.trailers().get("x-amz-checksum-crc32c"), has_trailer ? "sOO8/Q==" : "");
+      EXPECT_FALSE(decoder.trailers().contains("x-amz-trailer-signature"));
+    }
+  }
+}
+
 TEST(AwsChunked, BrokenFramingIsRefused) {
   SignatureClaim claim;
   claim.service = "s3";

@@ -98,7 +98,7 @@ Result<DataDirectory> DataDirectory::open(const std::string& given, ServerIdenti
 
   const base::Sha256Digest digest = base::sha256(path);
   DataDirectory directory(path, base::hex_encode(std::span(digest).first(4)), std::move(*lock));
-  for (const char* part : {"code", "blobs", "scratch", "logs"}) {
+  for (const char* part : {"code", "blobs", "scratch", "logs", "objects"}) {
     if (auto made = own_directory(root->get(), part, owner, 0700); !made.ok()) return context(std::move(made).error());
   }
   // Functions read the bootstraps as uids of their own, through a mount of this directory.

@@ -33,6 +33,7 @@ class DataDirectory {
   [[nodiscard]] std::string blobs() const { return path_ + "/blobs"; }        // packages as uploaded
   [[nodiscard]] std::string scratch() const { return path_ + "/scratch"; }    // /tmp images
   [[nodiscard]] std::string runtimes() const { return path_ + "/runtimes"; }  // bootstraps
+  [[nodiscard]] std::string objects() const { return path_ + "/objects"; }    // bytes of S3 objects
   [[nodiscard]] std::string logs() const { return path_ + "/logs"; }
 
   // Writes the bootstraps carried in the program, replacing those of another version. As the server's own uid, not as root.

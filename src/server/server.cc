@@ -29,9 +29,11 @@
 #include "server/config.h"
 #include "server/data_directory.h"
 #include "services/roles.h"
+#include "services/buckets.h"
 #include "store/blobs.h"
 #include "store/catalogue.h"
 #include "store/log_segments.h"
+#include "store/objects.h"
 
 extern char** environ;
 
@@ -143,6 +145,8 @@ class Platform {
   std::unique_ptr<store::Catalogue> catalogue_;
   std::unique_ptr<store::Blobs> blobs_;
   std::unique_ptr<store::LogSegments> segments_;
+  std::unique_ptr<store::Objects> objects_;
+  std::unique_ptr<services::Buckets> buckets_;
   std::unique_ptr<access::CredentialStore> credentials_;
   std::unique_ptr<services::Roles> roles_;
   std::unique_ptr<observe::LogStore> logs_;
@@ -154,6 +158,7 @@ class Platform {
   std::unique_ptr<events::EventSourceMappings> event_source_mappings_;
   std::unique_ptr<api::ApiContext> context_;  // outlives the pool, whose jobs use it
   base::WorkerPool pool_{"mayfly-control", 4};
+  base::WorkerPool object_pool_{"mayfly-objects", 4};  // so that large objects do not hold up the control plane
   std::unique_ptr<net::HttpServer> api_, gateway_;
   std::atomic<bool> launcher_lost_ = false;
   bool housekeeping_busy_ = false;
@@ -171,6 +176,8 @@ Result<void> Platform::open_stores() {
   limits.group_bytes_max = config_.log_group_bytes;
   limits.total_bytes_max = config_.log_total_bytes;
   limits.age_max = std::chrono::hours(24 * config_.log_days);
+  MAYFLY_ASSIGN(objects_, store::open_objects(data.path() + "/objects.db", data.objects()));
+  buckets_ = std::make_unique<services::Buckets>(*objects_, engine::Account{config_.account, config_.region}, clock_);
   MAYFLY_ASSIGN(segments_, store::open_log_segments(data.logs(), limits, clock_));
   logs_ = std::make_unique<observe::LogStore>(*segments_);
   MAYFLY_ASSIGN(credentials_, access::CredentialStore::open(data.path() + "/credentials.json", config_.account,
@@ -269,6 +276,7 @@ void Platform::apply_all_limits() {
 
 Result<void> Platform::ready() const {
   if (launcher_lost_) return Error(ErrorCode::kUnavailable, "the launcher has ended");
+  MAYFLY_TRY(objects_->check());
   return catalogue_->check();
 }
 
@@ -284,6 +292,8 @@ void Platform::open_doors() {
                                                                .pool = pool_,
                                                                .clock = clock_});
   context_->event_source_mappings = event_source_mappings_.get();
+  context_->buckets = buckets_.get();
+  context_->object_pool = &object_pool_;
   context_->concurrency_max = config_.concurrency;
   context_->check_runtime = [this](const std::string& name) { return foundations_.runtimes.check(name); };
   context_->ready = [this] { return ready(); };
@@ -359,7 +369,11 @@ void Platform::restore_missing_code() {
 
 net::Awaitable<void> Platform::housekeeping() {
   constexpr base::Duration kSweepInterval = std::chrono::minutes(5);
-  std::function<void()> job = [this] { restore_missing_code(); };
+  std::function<void()> job = [this] {
+    restore_missing_code();
+    if (const auto swept = objects_->sweep(); !swept.ok())
+      base::log_warning("unused bytes of objects could not be looked for", {{"cause", swept.error().message()}});
+  };
   while (!ending_) {
     housekeeping_busy_ = true;
     (void)co_await net::run_on(pool_, job);  // a full pool: next time

@@ -15,7 +15,7 @@ enum class Protocol : std::uint8_t {
   kRestJson,  // lambda
   kAwsJson,   // logs: X-Amz-Target, 400 for every client error
   kQuery,     // sts, iam: XML
-  kRestXml,   // s3, which is not here yet but deserves an error that its clients can read
+  kRestXml,   // s3, whose errors api/s3/errors.h writes; links to code
 };
 
 // `error` as clients of `protocol` expect it: status, casing and header from the table of lambda/model/operations.json where

@@ -16,6 +16,10 @@
 #include "api/lambda/invoke.h"
 #include "api/lambda/validation.h"
 #include "api/logs/logs.h"
+#include "api/s3/errors.h"
+#include "api/s3/headers.h"
+#include "api/s3/request.h"
+#include "api/s3/transfers.h"
 #include "api/sts/sts.h"
 #include "base/bytes.h"
 #include "base/log.h"
@@ -33,6 +37,8 @@ constexpr std::uint64_t kSmallBodyMax = 1U << 20U;  // every operation that carr
 // is bounded: for the functions of one environment, and for everybody at the management port.
 constexpr std::uint64_t kDataHeldMax = 32U << 20U;
 constexpr std::uint64_t kManagementHeldMax = 512U << 20U;
+constexpr std::uint64_t kS3DocumentMax = 4U << 20U;  // 1,000 keys to delete, 10,000 parts with their checksums
+constexpr std::uint64_t kS3NoDocumentMax = 64U << 10U;
 constexpr std::size_t kCodePieceBytes = 256U << 10U;
 
 Error access_denied(std::string message) { return Error(ErrorCode::kPermissionDenied, std::move(message), "AccessDeniedException"); }
@@ -81,7 +87,7 @@ Awaitable<void> Door::serve(net::Exchange& exchange) {
     served = co_await serve_signed(exchange, visit, std::move(claim));
   }
   if (!served.ok() && !exchange.answered()) {
-    net::Response response = error_answer(visit.service.protocol, served.error(), visit.request_id);
+    net::Response response = error_of(exchange, visit, served.error());
     if (response.status >= 500) {
       base::log_warning("a request failed", {{"service", visit.service.name},
                                              {"operation", visit.operation},
@@ -94,9 +100,16 @@ Awaitable<void> Door::serve(net::Exchange& exchange) {
   context_.metrics.on_http_request(visit.service.name, visit.operation, visit.status, context_.clock.now() - started);
 }
 
+net::Response Door::error_of(const net::Exchange& exchange, const Visit& visit, const Error& error) const {
+  if (visit.service.kind != ServiceKind::kS3) return error_answer(visit.service.protocol, error, visit.request_id);
+  return s3::error_answer(
+      error,
+      {.request_id = visit.request_id, .resource = std::string(exchange.head().path()), .region = context_.registry.account().region});
+}
+
 Awaitable<Result<void>> Door::send(net::Exchange& exchange, Visit& visit, net::Response response) {
   visit.status = response.status;
-  response.headers.set("x-amzn-RequestId", visit.request_id);
+  response.headers.set(visit.service.kind == ServiceKind::kS3 ? "x-amz-request-id" : "x-amzn-RequestId", visit.request_id);
   co_return co_await exchange.respond(std::move(response));
 }
 
@@ -128,6 +141,8 @@ Awaitable<Result<void>> Door::serve_signed(net::Exchange& exchange, Visit& visit
       co_return co_await serve_sts(exchange, visit);
     case ServiceKind::kIam:
       co_return co_await serve_iam(exchange, visit);
+    case ServiceKind::kS3:
+      co_return co_await serve_s3(exchange, visit);
     case ServiceKind::kCode:
       co_return co_await serve_code(exchange, visit);
     case ServiceKind::kMayfly:
@@ -139,19 +154,22 @@ Awaitable<Result<void>> Door::serve_signed(net::Exchange& exchange, Visit& visit
         co_return unsupported("mayfly does not support ECR's " + bounded_name(visit.service.operation) +
                               ": it keeps no image repositories and runs no container images yet; deploy the function as a .zip package");
       co_return unsupported("mayfly does not provide the service \"" + visit.service.name +
-                            "\" yet; this endpoint provides lambda, logs, sts and iam");
+                            "\" yet; this endpoint provides lambda, logs, s3, sts and iam");
   }
   co_return access_denied("This listener answers service calls of the function only.");
 }
 
-Awaitable<Result<std::string>> Door::read_body(net::Exchange& exchange, Visit& visit, std::uint64_t limit, const std::string& operation) {
-  const std::uint64_t expected = std::min(exchange.content_length().value_or(limit), limit);
-  if (held_bytes_ + expected > (kind_ == DoorKind::kData ? kDataHeldMax : kManagementHeldMax)) {
-    co_return Error(ErrorCode::kResourceExhausted, "Too many large requests are being read at once; try again.",
-                    "TooManyRequestsException");
+Result<void> Door::hold(Visit& visit, std::uint64_t bytes) {
+  if (held_bytes_ + bytes > (kind_ == DoorKind::kData ? kDataHeldMax : kManagementHeldMax)) {
+    return Error(ErrorCode::kResourceExhausted, "Too many large requests are being read at once; try again.", "TooManyRequestsException");
   }
-  held_bytes_ += expected;
-  visit.held_bytes += expected;
+  held_bytes_ += bytes;
+  visit.held_bytes += bytes;
+  return {};
+}
+
+Awaitable<Result<std::string>> Door::read_body(net::Exchange& exchange, Visit& visit, std::uint64_t limit, const std::string& operation) {
+  MAYFLY_CO_TRY(hold(visit, std::min(exchange.content_length().value_or(limit), limit)));
   auto body = co_await exchange.read_all(limit);
   if (!body.ok()) {
     if (body.error().code() != ErrorCode::kTooLarge) co_return std::move(body).error();
@@ -262,6 +280,56 @@ Awaitable<Result<void>> Door::serve_iam(net::Exchange& exchange, Visit& visit) {
     return iam::answer_of(visit.operation, std::move(result), visit.request_id);
   };
   co_return co_await answer_from_pool(exchange, visit, std::move(work));
+}
+
+Awaitable<Result<void>> Door::serve_s3(net::Exchange& exchange, Visit& visit) {
+  visit.operation = "Unknown";
+  if (context_.buckets == nullptr || context_.object_pool == nullptr) co_return unsupported("this endpoint does not provide S3");
+  MAYFLY_CO_ASSIGN(const s3::Request request, s3::read_request(exchange.head()));
+  visit.operation = request.operation->name;
+  // Signatures of S3 state what stands for the body, so everything below is proven.
+  if (!visit.caller->proven) co_return s3::invalid_request("Missing required header for this request: x-amz-content-sha256");
+  const std::string action(request.operation->action);
+  if (kind_ == DoorKind::kData && !request.operation->data)
+    co_return access_denied("Functions may not perform " + action +
+                            " through their own endpoint; call the management endpoint with the account's key.");
+  MAYFLY_CO_TRY(allow(visit, action, s3::resource_of(request)));
+  if (request.operation->copies) {
+    MAYFLY_CO_ASSIGN(const s3::CopySource source, s3::read_copy_source(request.header("x-amz-copy-source")));
+    MAYFLY_CO_TRY(allow(visit, "s3:GetObject", "arn:aws:s3:::" + source.bucket + "/" + source.key));
+  }
+  if (request.operation->way == s3::Way::kRefused) co_return s3::not_implemented("the S3 operation " + visit.operation);
+
+  if (request.operation->way == s3::Way::kSimple) {
+    const bool has_document = exchange.head().method == "PUT" || exchange.head().method == "POST";
+    const std::uint64_t limit = has_document ? kS3DocumentMax : kS3NoDocumentMax;
+    MAYFLY_CO_ASSIGN(const std::string body, co_await read_body(exchange, visit, limit, visit.operation));
+    net::Response response;
+    std::function<Result<void>()> work = [this, &request, &body, &response]() -> Result<void> {
+      MAYFLY_TRY(s3::check_body(*request.operation, request.head->headers, body));
+      MAYFLY_ASSIGN(response, request.operation->run({.buckets = *context_.buckets, .request = request, .body = body}));
+      return {};
+    };
+    MAYFLY_CO_TRY(co_await s3::on_pool(*context_.object_pool, std::move(work)));
+    co_return co_await send(exchange, visit, std::move(response));
+  }
+
+  MAYFLY_CO_TRY(hold(visit, s3::kTransferHeldBytes));
+  s3::Transfer transfer{.buckets = *context_.buckets,
+                        .pool = *context_.object_pool,
+                        .exchange = exchange,
+                        .request = request,
+                        .claim = visit.caller->claim,
+                        .secret_key = visit.caller->credential->secret_key};
+  if (request.operation->way == s3::Way::kReceive) {
+    MAYFLY_CO_ASSIGN(net::Response response, co_await s3::receive(transfer));
+    co_return co_await send(exchange, visit, std::move(response));
+  }
+  net::Headers headers;
+  headers.add("x-amz-request-id", visit.request_id);
+  MAYFLY_CO_ASSIGN(const s3::Sent sent, co_await s3::send(transfer, std::move(headers)));
+  visit.status = sent.status;
+  co_return Result<void>();
 }
 
 Awaitable<Result<void>> Door::serve_code(net::Exchange& exchange, Visit& visit) {

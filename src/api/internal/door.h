@@ -28,15 +28,19 @@ class Door {
   net::Awaitable<base::Result<void>> serve_logs(net::Exchange& exchange, Visit& visit);
   net::Awaitable<base::Result<void>> serve_sts(net::Exchange& exchange, Visit& visit);
   net::Awaitable<base::Result<void>> serve_iam(net::Exchange& exchange, Visit& visit);
+  net::Awaitable<base::Result<void>> serve_s3(net::Exchange& exchange, Visit& visit);
   net::Awaitable<base::Result<void>> serve_code(net::Exchange& exchange, Visit& visit);
   net::Awaitable<base::Result<void>> serve_mayfly(net::Exchange& exchange, Visit& visit);
   net::Awaitable<base::Result<void>> serve_operator(net::Exchange& exchange, Visit& visit);
+  // Counts bytes that a request will hold, until it has been served; an error when there are too many at once.
+  base::Result<void> hold(Visit& visit, std::uint64_t bytes);
   // Reads and proves the body; at most `limit` bytes, else an error that names `operation`.
   net::Awaitable<base::Result<std::string>> read_body(net::Exchange& exchange, Visit& visit, std::uint64_t limit,
                                                       const std::string& operation);
   // Runs `work` on the pool and sends what it answers.
   net::Awaitable<base::Result<void>> answer_from_pool(net::Exchange& exchange, Visit& visit,
                                                       std::function<base::Result<net::Response>()> work);
+  net::Response error_of(const net::Exchange& exchange, const Visit& visit, const base::Error& error) const;
   net::Awaitable<base::Result<void>> send(net::Exchange& exchange, Visit& visit, net::Response response);
   base::Result<void> allow(const Visit& visit, const std::string& action, const std::string& resource) const;
 

@@ -61,8 +61,11 @@ bool is_operator_page(const net::RequestHead& head) {
 }  // namespace
 
 Service find_service(const net::RequestHead& head, const std::string& scope_service) {
-  if (is_operator_page(head)) return {.kind = ServiceKind::kOperator, .name = "operator", .operation = {}, .protocol = Protocol::kRestJson};
-  if (head.path().starts_with("/mayfly/code/"))
+  // A signed request for S3 may name any bucket, also one called "metrics".
+  const bool s3 = scope_service == "s3";
+  if (!s3 && is_operator_page(head))
+    return {.kind = ServiceKind::kOperator, .name = "operator", .operation = {}, .protocol = Protocol::kRestJson};
+  if (!s3 && head.path().starts_with("/mayfly/code/"))
     return {.kind = ServiceKind::kCode, .name = "code", .operation = {}, .protocol = Protocol::kRestXml};
   const std::string_view target = head.headers.get("X-Amz-Target");
   Service service;
@@ -74,6 +77,7 @@ Service find_service(const net::RequestHead& head, const std::string& scope_serv
   if (service.name == "mayfly") service.kind = ServiceKind::kMayfly;
   if (service.name == "sts") service.kind = ServiceKind::kSts;
   if (service.name == "iam") service.kind = ServiceKind::kIam;
+  if (service.name == "s3") service.kind = ServiceKind::kS3;
   return service;
 }
 

@@ -9,7 +9,7 @@
 
 namespace mayfly::api {
 
-enum class ServiceKind : std::uint8_t { kLambda, kLogs, kSts, kIam, kCode, kMayfly, kOperator, kUnknown };
+enum class ServiceKind : std::uint8_t { kLambda, kLogs, kSts, kIam, kS3, kCode, kMayfly, kOperator, kUnknown };
 
 struct Service {
   ServiceKind kind = ServiceKind::kUnknown;

@@ -504,10 +504,30 @@ Awaitable<Result<void>> Connection::begin(int status, Headers headers) {
   co_return co_await send(output_);
 }
 
+Awaitable<Result<void>> Connection::begin_sized(int status, Headers headers, std::uint64_t length) {
+  if (answer_ != Answer::kNone) co_return Error(ErrorCode::kConflict, "the request has been answered already");
+  answer_has_body_ = body_allowed(status);
+  chunked_answer_ = false;
+  MAYFLY_CO_TRY(put_head(status, headers));
+  if (status != 204) {
+    output_ += "Content-Length: ";
+    append_number(output_, length);
+    output_ += "\r\n";
+  }
+  output_ += "\r\n";
+  if (answer_has_body_) sized_left_ = length;
+  answer_ = Answer::kStreaming;
+  co_return co_await send(output_);
+}
+
 Awaitable<Result<void>> Connection::write(std::string_view bytes) {
   if (answer_ == Answer::kBroken) co_return peer_went_away();
   if (answer_ != Answer::kStreaming) co_return Error(ErrorCode::kConflict, "no streamed answer is open");
   if (bytes.empty() || !answer_has_body_) co_return Result<void>{};
+  if (sized_left_) {
+    if (bytes.size() > *sized_left_) co_return Error(ErrorCode::kInvalidArgument, "the answer is longer than it was said to be");
+    *sized_left_ -= bytes.size();
+  }
   if (!chunked_answer_) co_return co_await send(bytes);
   output_.clear();
   append_number(output_, bytes.size(), 16);
@@ -518,6 +538,10 @@ Awaitable<Result<void>> Connection::write(std::string_view bytes) {
 Awaitable<Result<void>> Connection::finish(Headers trailers) {
   if (answer_ == Answer::kBroken) co_return peer_went_away();
   if (answer_ != Answer::kStreaming) co_return Error(ErrorCode::kConflict, "no streamed answer is open");
+  if (sized_left_.value_or(0) > 0) {
+    abort();
+    co_return Error(ErrorCode::kInternal, "the answer is shorter than it was said to be");
+  }
   if (!chunked_answer_) {
     answer_ = Answer::kDone;
     co_return Result<void>{};
@@ -620,6 +644,7 @@ void Connection::start_exchange() {
   body_received_ = 0;
   body_waited_ = base::Duration{0};
   answer_ = Answer::kNone;
+  sized_left_.reset();
 }
 
 Awaitable<void> Connection::call_handler() {

@@ -82,6 +82,7 @@ class Connection final : public Exchange, public std::enable_shared_from_this<Co
   [[nodiscard]] const Headers& trailers() const override { return trailers_; }
   [[nodiscard]] Awaitable<base::Result<void>> respond(Response response) override;
   [[nodiscard]] Awaitable<base::Result<void>> begin(int status, Headers headers) override;
+  [[nodiscard]] Awaitable<base::Result<void>> begin_sized(int status, Headers headers, std::uint64_t length) override;
   [[nodiscard]] Awaitable<base::Result<void>> write(std::string_view bytes) override;
   [[nodiscard]] Awaitable<base::Result<void>> finish(Headers trailers) override;
   void abort() override;
@@ -170,6 +171,7 @@ class Connection final : public Exchange, public std::enable_shared_from_this<Co
   bool continue_pending_ = false;
   bool close_after_ = false;
   bool chunked_answer_ = false;
+  std::optional<std::uint64_t> sized_left_;  // of a streamed answer whose length was stated
   bool answer_has_body_ = true;
   Answer answer_ = Answer::kNone;
   std::string output_;
