@@ -23,7 +23,8 @@ struct Rule {
 
 // All that code inside an environment may do. Services add their data actions here; management actions never.
 constexpr std::array kFunctionRoleRules = {
-    Rule{"lambda:InvokeFunction", Scope::kAccountFunction}, Rule{"sts:GetCallerIdentity", Scope::kAnything},
+    Rule{"lambda:InvokeFunction", Scope::kAccountFunction}, Rule{"lambda:InvokeFunctionUrl", Scope::kAccountFunction},
+    Rule{"sts:GetCallerIdentity", Scope::kAnything},
     Rule{"logs:CreateLogGroup", Scope::kOwnLogGroup},       Rule{"logs:CreateLogStream", Scope::kOwnLogGroup},
     Rule{"logs:PutLogEvents", Scope::kOwnLogGroup},         Rule{"logs:DescribeLogStreams", Scope::kOwnLogGroup},
     Rule{"logs:GetLogEvents", Scope::kOwnLogGroup},         Rule{"logs:FilterLogEvents", Scope::kOwnLogGroup},
