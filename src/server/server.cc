@@ -262,6 +262,9 @@ void Platform::open_doors() {
   public_context_ = std::make_unique<gateway::GatewayContext>(gateway::GatewayContext{
       .registry = *registry_, .invoker = *backend_, .credentials = *credentials_, .metrics = metrics_, .clock = clock_});
   public_context_->domain = config_.domain;
+  context_->function_url = [this](const std::string& id) {
+    return "http://" + id + ".lambda-url." + config_.region + "." + config_.domain + ":" + std::to_string(gateway_->port()) + "/";
+  };
   public_context_->port = [this] { return gateway_->port(); };
   api_ = std::make_unique<net::HttpServer>(loop_.executor(), std::move(foundations_.api_socket), net::ServerLimits{},
                                            api::management_handler(*context_));

@@ -47,7 +47,9 @@ net::Response error_response(const Error& error) {
   // What is wrong with a signature is said by the layer in front, which spells the member otherwise.
   const bool unproven = error.code() == ErrorCode::kUnauthenticated;
   const int status = unproven ? 403 : base::http_status(error.code());
-  net::Response response = json_response(status, (unproven ? "{\"message\":" : "{\"Message\":") + base::json_quote(error.message()) + "}");
+  // What is wrong with this host is for its log, not for strangers.
+  const std::string message = status >= 500 ? std::string(net::reason_phrase(status)) : error.message();
+  net::Response response = json_response(status, (unproven ? "{\"message\":" : "{\"Message\":") + base::json_quote(message) + "}");
   if (!error.id().empty()) response.headers.add("x-amzn-ErrorType", error.id());
   return response;
 }
@@ -189,6 +191,18 @@ class UrlDoor::StreamAnswer {
   bool begun_ = false;
 };
 
+// A function that fails is its owner's business, and in its own log; anything else is the operator's.
+void UrlDoor::report(const Visit& visit, const Error& error) {
+  const std::string function = visit.target ? visit.target->record->latest->function_name : "";
+  if (error.code() == ErrorCode::kFunctionFailed) {
+    base::log_debug("a function answered its URL with a failure",
+                    {{"function", function}, {"request", visit.request_id}, {"cause", error.message()}});
+  } else {
+    base::log_warning("a request of a function URL failed",
+                      {{"function", function}, {"request", visit.request_id}, {"cause", error.to_string()}});
+  }
+}
+
 Awaitable<void> UrlDoor::serve(net::Exchange& exchange) {
   const base::TimePoint started = context_.clock.now();
   Visit visit;
@@ -196,9 +210,9 @@ Awaitable<void> UrlDoor::serve(net::Exchange& exchange) {
   Result<void> served = co_await serve_url(exchange, visit);
   if (!served.ok() && !exchange.answered()) {
     const Error& error = served.error();
-    if (error.code() == ErrorCode::kFunctionFailed)
-      base::log_debug("a function URL's answer failed", {{"request", visit.request_id}, {"cause", error.message()}});
-    net::Response response = error.code() == ErrorCode::kFunctionFailed ? bad_gateway() : error_response(error);
+    const bool by_function = error.code() == ErrorCode::kFunctionFailed;
+    net::Response response = by_function ? bad_gateway() : error_response(error);
+    if (response.status >= 500) report(visit, error);
     (void)co_await send(exchange, visit, std::move(response));  // the peer may be gone; nothing is left to tell it
   }
   held_bytes_ -= visit.held_bytes;
@@ -376,7 +390,6 @@ Awaitable<Result<void>> UrlDoor::run_buffered(net::Exchange& exchange, Visit& vi
   if (outcome.kind == engine::OutcomeKind::kRefused) co_return refusal(outcome);
   if (outcome.kind == engine::OutcomeKind::kFunctionError) co_return Error(ErrorCode::kFunctionFailed, "the function failed");
   MAYFLY_CO_ASSIGN(net::Response response, read_answer(std::move(outcome.payload)));
-  if (!outcome.stand_in.empty()) response.headers.set("X-Mayfly-Stand-In", outcome.stand_in);
   co_return co_await send(exchange, visit, std::move(response));
 }
 

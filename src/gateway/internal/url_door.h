@@ -27,6 +27,7 @@ class UrlDoor {
   net::Awaitable<base::Result<void>> run_buffered(net::Exchange& exchange, Visit& visit, engine::InvocationPtr invocation);
   net::Awaitable<base::Result<void>> run_streaming(net::Exchange& exchange, Visit& visit, engine::InvocationPtr invocation);
   net::Awaitable<base::Result<void>> send(net::Exchange& exchange, Visit& visit, net::Response response);
+  static void report(const Visit& visit, const base::Error& error);
   // Who signed the request's head; the body is proven by prove_body().
   [[nodiscard]] base::Result<void> prove_head(net::Exchange& exchange, Visit& visit) const;
   [[nodiscard]] base::Result<void> prove_body(net::Exchange& exchange, Visit& visit, std::string& body) const;
