@@ -25,6 +25,7 @@ struct Rule {
 // All that code inside an environment may do. Services add their data actions here; management actions never.
 constexpr std::array kFunctionRoleRules = {
     Rule{"lambda:InvokeFunction", Scope::kAccountFunction},
+    Rule{"lambda:InvokeFunctionUrl", Scope::kAccountFunction},
     Rule{"sts:GetCallerIdentity", Scope::kAnything},
     Rule{"logs:CreateLogGroup", Scope::kOwnLogGroup},
     Rule{"logs:CreateLogStream", Scope::kOwnLogGroup},

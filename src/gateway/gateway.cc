@@ -1,17 +1,11 @@
 #include "gateway/gateway.h"
 
-#include "base/json.h"
+#include "gateway/internal/url_door.h"
 
 namespace mayfly::gateway {
 
-net::Handler public_handler() {
-  return [](net::Exchange& exchange) -> net::Awaitable<void> {
-    net::Response response;
-    response.status = 404;
-    response.headers.add("Content-Type", "application/json");
-    response.body = "{\"Message\":" + base::json_quote("No function is published at " + std::string(exchange.head().path())) + "}";
-    (void)(co_await exchange.respond(std::move(response))).ok();  // a peer that went away needs no answer
-  };
+net::Handler public_handler(GatewayContext& context) {
+  return [door = std::make_shared<UrlDoor>(context)](net::Exchange& exchange) { return door->serve(exchange); };
 }
 
 }  // namespace mayfly::gateway

@@ -134,6 +134,15 @@ Result<void> apply_region(Config& config, std::string_view name, std::string_vie
   return {};
 }
 
+Result<void> apply_domain(Config& config, std::string_view name, std::string_view value) {
+  const bool shaped = !value.empty() && value.size() <= 200 && !value.starts_with('.') && !value.ends_with('.') && !value.contains("..");
+  if (!shaped || value.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-.") != std::string_view::npos) {
+    return invalid(name, value, "a domain name in lower case, such as localhost or functions.example.com");
+  }
+  config.domain = value;
+  return {};
+}
+
 Result<void> apply_runtimes(Config& config, std::string_view name, std::string_view value) {
   for (const std::string& entry : split_list(value)) {
     const std::size_t equals = entry.find('=');
@@ -157,6 +166,7 @@ const std::vector<Rule>& rules() {
       {{"data", "DIR", "where everything is kept (default ./mayfly-data)"}, text(&Config::data)},
       {{"account", "DIGITS", "account id in every ARN (default 000000000000)"}, apply_account},
       {{"region", "NAME", "region in every ARN and signature (default us-east-1)"}, apply_region},
+      {{"domain", "NAME", "domain of function URLs, ID.lambda-url.REGION.NAME (default localhost)"}, apply_domain},
       {{"access-key", "KEY", "access key of the account; default: made at first start, kept in DIR/credentials.json"},
        text(&Config::access_key)},
       {{"secret-key", "SECRET", "its secret; prefer MAYFLY_SECRET_KEY or the file, as flags show in the process list"},
@@ -182,7 +192,8 @@ const std::vector<Rule>& rules() {
       {{"cpu-quota", "on|off", "hard CPU quota of 1 vCPU per 1,769 MB (default on); off leaves only the weight"},
        on_off(&Config::cpu_quota)},
       {{"network", "on|off", "functions reach outside networks through NAT (default on)"}, on_off(&Config::network)},
-      {{"network-cidr", "CIDR", "addresses given to environments (default: a /18 of 100.64.0.0/10, chosen by the data directory)"}, text(&Config::network_cidr)},
+      {{"network-cidr", "CIDR", "addresses given to environments (default: a /18 of 100.64.0.0/10, chosen by the data directory)"},
+       text(&Config::network_cidr)},
       {{"network-deny", "CIDR,...", "networks that functions may not reach, beside those never reachable"}, list(&Config::network_deny)},
       {{"resolvers", "IP[:PORT],...",
         "DNS servers asked for functions (default: those of /etc/resolv.conf; they may be on the host's loopback)"},

@@ -20,6 +20,7 @@ struct Config {
   std::string data = "./mayfly-data";
   std::string account = "000000000000";
   std::string region = "us-east-1";
+  std::string domain = "localhost";  // of function URLs: ID.lambda-url.REGION.DOMAIN
   std::string access_key, secret_key;  // empty: made at first start and kept in the data directory
   std::string user;                    // "" = mayfly if there is such a user, else uid 64900; root only
   base::LogLevel log_level = base::LogLevel::kInfo;

@@ -41,6 +41,9 @@ TEST(Config, RefusesWhatIsOutOfRange) {
                                                                                     {"log-total-bytes", "1"},
                                                                                     {"runtimes", "python3.12"},
                                                                                     {"no-such", "1"},
+                                                                                    {"domain", "Localhost"},
+                                                                                    {"domain", ".local"},
+                                                                                    {"domain", "a b"},
                                                                                     {"region", "EU"}}) {
     EXPECT_FALSE(apply_setting(config, name, value).ok()) << name << "=" << value;
   }

@@ -157,6 +157,7 @@ class Platform {
   std::unique_ptr<engine::FunctionRegistry> registry_;
   std::unique_ptr<events::EventSourceMappings> event_source_mappings_;
   std::unique_ptr<api::ApiContext> context_;  // outlives the pool, whose jobs use it
+  std::unique_ptr<gateway::GatewayContext> public_context_;
   base::WorkerPool pool_{"mayfly-control", 4};
   base::WorkerPool object_pool_{"mayfly-objects", 4};  // so that large objects do not hold up the control plane
   std::unique_ptr<net::HttpServer> api_, gateway_;
@@ -304,10 +305,17 @@ void Platform::open_doors() {
     if (path != "/mayfly/v1/runtimes") return std::nullopt;
     return runtimes_page(foundations_.runtimes);
   };
+  public_context_ = std::make_unique<gateway::GatewayContext>(gateway::GatewayContext{
+      .registry = *registry_, .invoker = *backend_, .credentials = *credentials_, .metrics = metrics_, .clock = clock_});
+  public_context_->domain = config_.domain;
+  context_->function_url = [this](const std::string& id) {
+    return "http://" + id + ".lambda-url." + config_.region + "." + config_.domain + ":" + std::to_string(gateway_->port()) + "/";
+  };
+  public_context_->port = [this] { return gateway_->port(); };
   api_ = std::make_unique<net::HttpServer>(loop_.executor(), std::move(foundations_.api_socket), net::ServerLimits{},
                                            api::management_handler(*context_));
   gateway_ = std::make_unique<net::HttpServer>(loop_.executor(), std::move(foundations_.gateway_socket), net::ServerLimits{},
-                                               gateway::public_handler());
+                                               gateway::public_handler(*public_context_));
 }
 
 void Platform::add_gauges() {

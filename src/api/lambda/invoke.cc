@@ -2,7 +2,6 @@
 
 #include <boost/asio/this_coro.hpp>
 #include <boost/json.hpp>
-#include <deque>
 
 #include "api/api.h"
 #include "api/internal/answer.h"
@@ -10,6 +9,7 @@
 #include "api/lambda/resolve.h"
 #include "base/bytes.h"
 #include "base/log.h"
+#include "engine/answer_queue.h"
 #include "net/event_stream.h"
 
 namespace mayfly::api::lambda {
@@ -31,44 +31,9 @@ std::string text_in(const json::object& input, json::string_view name) {
 }
 
 // Between the engine and the coroutine that answers. Both live on the loop's thread; the engine may keep the sink longer.
-class Sink final : public engine::ResponseSink {
+class Sink final : public engine::AnswerQueue {
  public:
-  Sink(const net::Executor& executor, engine::ResponseMode mode) : changed_(executor), mode_(mode) {}
-
-  void on_stream_begin(const std::string& type) override {
-    begun = true;
-    content_type = type;
-    changed_.set();
-  }
-  void on_stream_piece(std::string bytes, std::function<void(bool)> taken) override {
-    if (detached_) return taken(false);
-    if (mode_ == engine::ResponseMode::kBuffered) {
-      gathered_ += bytes;
-      return taken(true);
-    }
-    pieces_.emplace_back(std::move(bytes), std::move(taken));
-    changed_.set();
-  }
-  void on_outcome(engine::Outcome ended) override {
-    if (detached_) return;
-    if (!gathered_.empty() && ended.payload.empty()) ended.payload = std::move(gathered_);
-    outcome = std::move(ended);
-    changed_.set();
-  }
-
-  // The peer is gone: pieces are refused from now on and the outcome is dropped.
-  void detach() {
-    detached_ = true;
-    while (!pieces_.empty()) take().second(false);
-    changed_.set();
-  }
-  [[nodiscard]] bool detached() const { return detached_; }
-  [[nodiscard]] bool has_piece() const { return !pieces_.empty(); }
-  std::pair<std::string, std::function<void(bool)>> take() {
-    auto piece = std::move(pieces_.front());
-    pieces_.pop_front();
-    return piece;
-  }
+  Sink(const net::Executor& executor, engine::ResponseMode mode) : AnswerQueue(mode), changed_(executor) {}
 
   // Until something new can be seen.
   Awaitable<void> changed() {
@@ -76,28 +41,14 @@ class Sink final : public engine::ResponseSink {
     changed_.reset();
   }
 
-  bool begun = false;
-  std::string content_type;
-  std::optional<engine::Outcome> outcome;
-
  private:
+  void on_change() override { changed_.set(); }
+
   net::Event changed_;
-  engine::ResponseMode mode_;
-  bool detached_ = false;
-  std::string gathered_;
-  std::deque<std::pair<std::string, std::function<void(bool)>>> pieces_;
 };
 
 Awaitable<void> watch_peer(net::Exchange& exchange, std::shared_ptr<Sink> sink) {
   if (co_await exchange.peer_gone()) sink->detach();
-}
-
-// "Root=1-67891233-abcdef012345678912345678;Parent=...;Sampled=0" for callers that send no trace.
-std::string new_trace_id(base::WallTime now) {
-  std::array<std::uint8_t, 4> seconds{};
-  const auto count = static_cast<std::uint32_t>(base::epoch_ms(now) / 1000);
-  for (std::size_t i = 0; i < 4; ++i) seconds[i] = static_cast<std::uint8_t>(count >> (24U - 8U * i));
-  return "Root=1-" + base::hex_encode(seconds) + "-" + base::random_hex(12) + ";Parent=" + base::random_hex(8) + ";Sampled=0";
 }
 
 Result<void> check_kind(const json::object& input) {
@@ -140,7 +91,7 @@ Result<engine::InvocationPtr> prepare(InvokeCall& call, engine::ResponseMode mod
   invocation->tail_log = text_in(call.input, "LogType") == "Tail";
   invocation->client_context = std::move(client_context);
   invocation->trace_id = std::string(call.exchange.head().headers.get("X-Amzn-Trace-Id"));
-  if (invocation->trace_id.empty()) invocation->trace_id = new_trace_id(call.context.clock.wall_now());
+  if (invocation->trace_id.empty()) invocation->trace_id = engine::new_trace_id(call.context.clock.wall_now());
   invocation->accepted = call.context.clock.now();
   invocation->call_deadline =
       invocation->accepted + call.context.queue_budget + call.context.start_budget + std::chrono::seconds(version->config.timeout_s);
