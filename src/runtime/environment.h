@@ -28,6 +28,9 @@ struct EnvironmentInputs {
   std::map<std::string, std::string> runtime_variables;  // of the catalogue: PATH, PYTHONPATH ...; the function may override them
 };
 
+// Names of variables that are the runtime's alone: extensions do not get them.
+[[nodiscard]] std::vector<std::string> variables_extensions_lack();
+
 // "NAME=value", each name once. What the platform reserves wins over the function's own variables; defaults do not.
 [[nodiscard]] std::vector<std::string> environment_variables(const engine::FunctionVersion& version, const EnvironmentInputs& inputs);
 
