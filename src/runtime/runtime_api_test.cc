@@ -111,7 +111,7 @@ struct Told final : RuntimeEvents, engine::ResponseSink {
   std::mutex mutex;
   std::condition_variable changed;
   std::vector<std::string> lines;
-  std::string cause;  // of the last answer
+  std::string cause;                   // of the last answer
   bool holding = false, deaf = false;  // set before the piece comes
   std::function<void(bool)> held;
 };
@@ -222,10 +222,8 @@ TEST_F(RuntimeApiTest, AnAnswerAboveTheLimitFailsTheInvocationWithAwsText) {
   const Reply refused = peer.post("invocation/r1/response", std::string(101, 'a'));
   EXPECT_EQ(refused.status, 413);
   EXPECT_NE(refused.body.find("RequestEntityTooLarge"), std::string::npos);
-  EXPECT_EQ(
-      told->take(),
-      R"(failed Function.ResponseSizeTooLarge {"errorType":"Function.ResponseSizeTooLarge","errorMessage":")"
-            R"(Response payload size exceeded maximum allowed payload size (100 bytes)."})");
+  EXPECT_EQ(told->take(), R"(failed Function.ResponseSizeTooLarge {"errorType":"Function.ResponseSizeTooLarge","errorMessage":")"
+                          R"(Response payload size exceeded maximum allowed payload size (100 bytes)."})");
 }
 
 TEST_F(RuntimeApiTest, AChunkedBodyWithTrailersIsTaken) {
@@ -357,14 +355,8 @@ TEST_F(RuntimeApiTest, AnInitErrorIsReportedOnceAndOnlyDuringInit) {
   EXPECT_EQ(peer.next().status, 403);
 }
 
-TEST_F(RuntimeApiTest, WhatDoesNotExistYetSaysSo) {
+TEST_F(RuntimeApiTest, WhatDoesNotExistSaysSo) {
   Peer peer(port);
-  peer.send("POST /2020-01-01/extension/register HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
-  const Reply extension = peer.receive();
-  EXPECT_EQ(extension.status, 501);
-  EXPECT_NE(extension.body.find("not supported yet"), std::string::npos);
-  peer.send("PUT /2022-07-01/telemetry HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
-  EXPECT_EQ(peer.receive().status, 501);
   peer.send("GET /2018-06-01/runtime/restore/next HTTP/1.1\r\nHost: x\r\n\r\n");
   EXPECT_EQ(peer.receive().status, 403);
   peer.send("GET /2018-06-01/ping HTTP/1.1\r\nHost: x\r\n\r\n");

@@ -1,4 +1,5 @@
 // Sandbox: control of a running sandbox through the descriptors that the launcher opened.
+#include <sys/socket.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -37,6 +38,11 @@ Result<void> write_control(const base::UniqueFd& file, const std::string& value,
 Result<void> Sandbox::freeze() const { return write_control(freeze_file, cgroup_v2_freezer ? "1" : "FROZEN", "freeze"); }
 Result<void> Sandbox::thaw() const { return write_control(freeze_file, cgroup_v2_freezer ? "0" : "THAWED", "thaw"); }
 
+void Sandbox::open_gate() {
+  if (gate) (void)!::send(gate.get(), "1", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+  gate.reset();
+}
+
 Result<void> Sandbox::throttle() const {
   const std::string quota = std::to_string(std::max(kQuotaUsMin, cpu_milli * kPeriodUs / 1000));
   return write_control(cpu_quota_file, cgroup_v2_cpu ? quota + " " + std::to_string(kPeriodUs) : quota, "throttle");
@@ -62,8 +68,10 @@ base::Duration Sandbox::cpu_used() const {
   const ssize_t got = pread(cpu_stat.get(), text.data(), text.size() - 1, 0);
   std::int64_t nanoseconds = 0;
   // cpuacct.usage of v1 is one number; cpu.stat of v2 has names.
-  if (got > 0 && text[0] >= '0' && text[0] <= '9') std::from_chars(text.data(), text.data() + got, nanoseconds);
-  else nanoseconds = static_cast<std::int64_t>(internal::control_value(cpu_stat.get(), "usage_usec")) * 1000;
+  if (got > 0 && text[0] >= '0' && text[0] <= '9')
+    std::from_chars(text.data(), text.data() + got, nanoseconds);
+  else
+    nanoseconds = static_cast<std::int64_t>(internal::control_value(cpu_stat.get(), "usage_usec")) * 1000;
   return base::Duration(nanoseconds);
 }
 
