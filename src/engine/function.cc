@@ -17,6 +17,9 @@ constexpr std::string_view kNamePattern =
     R"((arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?)"
     R"(([a-zA-Z0-9-_\.]+)(:(\$LATEST(\.PUBLISHED)?|[a-zA-Z0-9-_]+))?)";
 
+constexpr std::string_view kCreatingReason = "The function is being created.";  // AWS says so for updates too
+constexpr std::string_view kCreatingCode = "Creating";
+
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_lower(char c) { return c >= 'a' && c <= 'z'; }
 bool is_letter(char c) { return is_lower(c) || (c >= 'A' && c <= 'Z'); }
@@ -67,6 +70,11 @@ std::string FunctionVersion::runtime_version_arn() const {
   const std::string region = parsed.ok() ? parsed->region : "";
   return "arn:aws:lambda:" + region + "::runtime:" + base::hex_encode(base::sha256("mayfly runtime " + config.runtime));
 }
+
+std::string_view FunctionVersion::state_reason() const { return state == FunctionState::kPending ? kCreatingReason : ""; }
+std::string_view FunctionVersion::state_reason_code() const { return state == FunctionState::kPending ? kCreatingCode : ""; }
+std::string_view FunctionVersion::update_reason() const { return update_status == UpdateStatus::kInProgress ? kCreatingReason : ""; }
+std::string_view FunctionVersion::update_reason_code() const { return update_status == UpdateStatus::kInProgress ? kCreatingCode : ""; }
 
 std::string FunctionConfig::network() const {
   if (!environment) return "outside";

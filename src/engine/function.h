@@ -83,9 +83,7 @@ struct FunctionVersion {
   std::string last_modified;  // "2026-11-23T19:02:01.123+0000"
   FunctionConfig config;
   FunctionState state = FunctionState::kPending;
-  std::string state_reason, state_reason_code;
   UpdateStatus update_status = UpdateStatus::kNone;
-  std::string update_reason, update_reason_code;
   // Changes whenever an existing environment must not serve this version any more (code or configuration changed).
   // Environments are pooled by (function, version, generation). Never used twice for a name, also not by a function that
   // is deleted and made again.
@@ -93,6 +91,11 @@ struct FunctionVersion {
 
   // Of AWS's form; stable for a runtime's name, like the real one until the runtime is updated.
   [[nodiscard]] std::string runtime_version_arn() const;
+  // Why something is under way, in AWS's words; "" when nothing is.
+  [[nodiscard]] std::string_view state_reason() const;
+  [[nodiscard]] std::string_view state_reason_code() const;
+  [[nodiscard]] std::string_view update_reason() const;
+  [[nodiscard]] std::string_view update_reason_code() const;
   [[nodiscard]] std::string qualified_arn() const { return arn + ":" + version; }
 };
 using VersionPtr = std::shared_ptr<const FunctionVersion>;

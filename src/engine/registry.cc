@@ -23,7 +23,6 @@ using Tags = std::map<std::string, std::string>;
 
 constexpr std::size_t kNameLengthMax = 64;  // AWS's practice; the model's pattern allows more
 constexpr std::size_t kTagsMax = 50;
-constexpr const char* kCreatingReason = "The function is being created.";  // AWS says so for updates too
 
 Error invalid_parameter(std::string message) {
   return Error(ErrorCode::kInvalidArgument, std::move(message), "InvalidParameterValueException");
@@ -88,19 +87,13 @@ void settle_log_levels(FunctionConfig& config) {
 
 void settle(FunctionVersion& version) {
   version.state = FunctionState::kActive;
-  version.state_reason.clear();
-  version.state_reason_code.clear();
   version.update_status = UpdateStatus::kSuccessful;
-  version.update_reason.clear();
-  version.update_reason_code.clear();
   version.revision_id = base::random_uuid();
 }
 
 // As the API shows a version while it is being made: state Pending and no update status.
 FunctionVersion as_pending(FunctionVersion version) {
   version.state = FunctionState::kPending;
-  version.state_reason = kCreatingReason;
-  version.state_reason_code = "Creating";
   version.update_status = UpdateStatus::kNone;
   version.revision_id = base::random_uuid();
   return version;
@@ -109,8 +102,6 @@ FunctionVersion as_pending(FunctionVersion version) {
 // As the API shows a version while an update of it is under way.
 FunctionVersion as_updating(FunctionVersion version) {
   version.update_status = UpdateStatus::kInProgress;
-  version.update_reason = kCreatingReason;
-  version.update_reason_code = "Creating";
   version.revision_id = base::random_uuid();
   return version;
 }
@@ -134,7 +125,8 @@ std::shared_ptr<const FunctionSettings> share_settings(FunctionSettings settings
   return std::make_shared<const FunctionSettings>(std::move(settings));
 }
 
-VersionPtr share(FunctionVersion version) { return std::make_shared<const FunctionVersion>(std::move(version)); }
+// Copied, not moved: a copy's texts have no spare room, and most of a server's memory for a function is its texts.
+VersionPtr share(const FunctionVersion& version) { return std::make_shared<const FunctionVersion>(version); }
 
 void put_into(FunctionConfig& config, const CodeIdentity& code) {
   config.code_id = code.id;
@@ -150,11 +142,37 @@ Result<void> check_unpacked(std::uint64_t own, const std::vector<LayerUse>& laye
                            std::to_string(Limits::kUnzippedBytesMax) + " bytes. The actual size is " + std::to_string(total) + " bytes.");
 }
 
-std::uint64_t code_bytes_of(const FunctionRecord& record) {
-  std::uint64_t bytes = record.latest->config.code_size;
-  for (const VersionPtr& version : record.published) bytes += version->config.code_size;
+// Ascending numbers without leading zeros: shorter is smaller.
+bool is_before(const VersionPtr& a, const VersionPtr& b) {
+  return a->version.size() != b->version.size() ? a->version.size() < b->version.size() : a->version < b->version;
+}
+
+// Published versions that differ between two records. One walk along both, which looks at a version only where they differ: of a
+// thousand versions a change touches one or none.
+struct VersionChanges {
+  std::vector<VersionPtr> put, removed;  // a changed one is in both
+};
+VersionChanges version_changes(const std::vector<VersionPtr>& before, const std::vector<VersionPtr>& after) {
+  VersionChanges changes;
+  auto old = before.begin();
+  for (const VersionPtr& version : after) {
+    while (old != before.end() && *old != version && !is_before(version, *old)) changes.removed.push_back(*old++);
+    if (old != before.end() && *old == version) {
+      ++old;
+    } else {
+      changes.put.push_back(version);
+    }
+  }
+  changes.removed.insert(changes.removed.end(), old, before.end());
+  return changes;
+}
+
+std::uint64_t code_bytes_of(const std::vector<VersionPtr>& versions) {
+  std::uint64_t bytes = 0;
+  for (const VersionPtr& version : versions) bytes += version->config.code_size;
   return bytes;
 }
+std::uint64_t code_bytes_of(const FunctionRecord& record) { return record.latest->config.code_size + code_bytes_of(record.published); }
 
 // Recorded: tags, policies and provisioned concurrency give the version they concern a new revision. Aliases have their own.
 void renew_revision(FunctionRecord& record, std::string_view qualifier) {
@@ -162,7 +180,7 @@ void renew_revision(FunctionRecord& record, std::string_view qualifier) {
   if (concerned == nullptr) return;
   FunctionVersion renewed = *concerned;
   renewed.revision_id = base::random_uuid();
-  const VersionPtr shared = share(std::move(renewed));
+  const VersionPtr shared = share(renewed);
   if (record.latest == concerned) record.latest = shared;
   std::replace(record.published.begin(), record.published.end(), concerned, shared);
 }
@@ -298,9 +316,9 @@ Result<std::vector<RecordPtr>> FunctionRegistry::Impl::read_records(store::Catal
     note_settled(version, settled);
     FunctionRecord& record = functions[row.name];
     if (row.version == kLatest) {
-      record.latest = share(std::move(version));
+      record.latest = share(version);
     } else {
-      record.published.push_back(share(std::move(version)));
+      record.published.push_back(share(version));
     }
   }
   std::vector<RecordPtr> records;
@@ -309,9 +327,7 @@ Result<std::vector<RecordPtr>> FunctionRegistry::Impl::read_records(store::Catal
     if (record.latest == nullptr)
       return Error(ErrorCode::kDataLoss, "the catalogue has function " + name + " without its $LATEST version; restore it from a backup");
     // Rows come in order of text, where "10" is before "2".
-    std::sort(record.published.begin(), record.published.end(), [](const VersionPtr& a, const VersionPtr& b) {
-      return a->version.size() != b->version.size() ? a->version.size() < b->version.size() : a->version < b->version;
-    });
+    std::sort(record.published.begin(), record.published.end(), is_before);
     records.push_back(std::make_shared<const FunctionRecord>(std::move(record)));
   }
   return records;
@@ -354,16 +370,15 @@ Result<void> FunctionRegistry::Impl::commit(const RecordPtr& before, const Funct
     change.put_functions.push_back({.name = name, .next_version = after.next_version, .document = settings_to_document(*after.settings)});
   }
   if (before == nullptr || before->latest != after.latest) change.put_versions.push_back(to_row(*after.latest));
-  for (const VersionPtr& version : after.published) {
-    if (before == nullptr || before->find(version->version) != version) change.put_versions.push_back(to_row(*version));
-  }
-  if (before != nullptr) {
-    for (const VersionPtr& version : before->published) {
-      if (after.find(version->version) == nullptr) change.remove_versions.emplace_back(name, version->version);
-    }
+  static const std::vector<VersionPtr> kNone;
+  const VersionChanges versions = version_changes(before == nullptr ? kNone : before->published, after.published);
+  for (const VersionPtr& version : versions.put) change.put_versions.push_back(to_row(*version));
+  for (const VersionPtr& version : versions.removed) {
+    if (after.find(version->version) == nullptr) change.remove_versions.emplace_back(name, version->version);
   }
   MAYFLY_TRY(catalogue.apply(change));
-  code_bytes += code_bytes_of(after) - (before == nullptr ? 0 : code_bytes_of(*before));
+  const std::uint64_t gone = code_bytes_of(versions.removed) + (before == nullptr ? 0 : before->latest->config.code_size);
+  code_bytes += after.latest->config.code_size + code_bytes_of(versions.put) - gone;
   view.put(std::make_shared<const FunctionRecord>(after));
   if (new_settings) index_urls(name, before == nullptr ? *FunctionRecord::default_settings() : *before->settings, *after.settings);
   return {};
@@ -381,10 +396,10 @@ VersionPtr FunctionRegistry::Impl::add_version(FunctionRecord& record, const std
   version.last_modified = now_text();
   if (description) version.config.description = *description;
   settle(version);
-  record.published.push_back(share(std::move(version)));
+  record.published.push_back(share(version));
   FunctionVersion latest = *record.latest;
   latest.revision_id = base::random_uuid();
-  record.latest = share(std::move(latest));
+  record.latest = share(latest);
   return record.published.back();
 }
 
@@ -393,7 +408,7 @@ VersionPtr FunctionRegistry::Impl::update_latest(FunctionRecord& record, Functio
   next.last_modified = now_text();
   VersionPtr answer = share(as_updating(next));
   settle(next);
-  record.latest = share(std::move(next));
+  record.latest = share(next);
   record.under_way = begin(UnderWay::Kind::kUpdate);
   return answer;
 }
@@ -411,7 +426,7 @@ Result<VersionPtr> FunctionRegistry::Impl::insert(const std::string& name, Funct
   VersionPtr answer = share(as_pending(latest));
   settle(latest);
   FunctionRecord record;
-  record.latest = share(std::move(latest));
+  record.latest = share(latest);
   FunctionSettings settings;
   settings.tags = std::move(tags);
   record.settings = share_settings(std::move(settings));
@@ -431,7 +446,7 @@ Result<VersionPtr> FunctionRegistry::Impl::replace_code(const std::string& name,
   FunctionVersion next = *before->latest;
   put_into(next.config, identity);
   if (architecture) next.config.architecture = *architecture;
-  if (dry_run) return share(std::move(next));
+  if (dry_run) return share(next);
   VersionPtr answer = update_latest(record, std::move(next));
   if (publish) {
     const VersionPtr same = unchanged_version(record);

@@ -127,8 +127,8 @@ const std::string kArn = "arn:aws:lambda:us-east-1:000000000000:function:";
 TEST_F(RegistryTest, CreateAnswersPendingAndLeavesAnActiveFunctionWithANewRevision) {
   const VersionPtr answer = create();
   EXPECT_EQ(answer->state, FunctionState::kPending);
-  EXPECT_EQ(answer->state_reason, "The function is being created.");
-  EXPECT_EQ(answer->state_reason_code, "Creating");
+  EXPECT_EQ(answer->state_reason(), "The function is being created.");
+  EXPECT_EQ(answer->state_reason_code(), "Creating");
   EXPECT_EQ(answer->update_status, UpdateStatus::kNone);
   EXPECT_EQ(answer->arn, kArn + "f");
   EXPECT_EQ(answer->version, "$LATEST");
@@ -138,7 +138,7 @@ TEST_F(RegistryTest, CreateAnswersPendingAndLeavesAnActiveFunctionWithANewRevisi
   EXPECT_EQ(answer->config.code_sha256, base::base64_encode(base::as_text(base::sha256("zip one"))));
   EXPECT_EQ(answer->config.log_group, "/aws/lambda/f");
   EXPECT_EQ(latest()->state, FunctionState::kActive);
-  EXPECT_EQ(latest()->state_reason, "");
+  EXPECT_EQ(latest()->state_reason(), "");
   EXPECT_EQ(latest()->update_status, UpdateStatus::kSuccessful);
   EXPECT_NE(latest()->revision_id, answer->revision_id);
   EXPECT_EQ(registry_->function_count(), 1U);
@@ -236,12 +236,12 @@ TEST_F(RegistryTest, UpdatesAnswerInProgressAndChangeTheRevisionTwice) {
   const VersionPtr answer = describe("changed");
   EXPECT_EQ(answer->state, FunctionState::kActive);
   EXPECT_EQ(answer->update_status, UpdateStatus::kInProgress);
-  EXPECT_EQ(answer->update_reason, "The function is being created.");
-  EXPECT_EQ(answer->update_reason_code, "Creating");
+  EXPECT_EQ(answer->update_reason(), "The function is being created.");
+  EXPECT_EQ(answer->update_reason_code(), "Creating");
   EXPECT_EQ(answer->last_modified, "2026-01-01T00:00:01.500+0000");
   EXPECT_EQ(answer->config.description, "changed");
   EXPECT_EQ(latest()->update_status, UpdateStatus::kSuccessful);
-  EXPECT_EQ(latest()->update_reason, "");
+  EXPECT_EQ(latest()->update_reason(), "");
   EXPECT_NE(answer->revision_id, before);
   EXPECT_NE(latest()->revision_id, answer->revision_id);
 }
@@ -312,6 +312,38 @@ TEST_F(RegistryTest, VersionNumbersAreNeverUsedAgain) {
   EXPECT_TRUE(registry_->remove("f", "1").ok()) << "deleting a version twice is fine, as on AWS";
   reopen();
   EXPECT_EQ((*settled().publish("f", "", {}, ""))->version, "2");
+}
+
+TEST_F(RegistryTest, OfManyVersionsOnlyWhatChangesIsStoredAgainAndTheRestIsLeft) {
+  constexpr int kVersions = 25;
+  create("f", "seven b", true);  // version 1
+  for (int version = 2; version <= kVersions; ++version) {
+    describe("for " + std::to_string(version));
+    ASSERT_EQ((*settled().publish("f", "", {}, ""))->version, std::to_string(version));
+  }
+  for (const char* gone : {"1", "9", "10", "25"}) ASSERT_TRUE(settled().remove("f", gone).ok()) << gone;
+  const RecordPtr before = registry_->find("f");
+  ASSERT_TRUE(registry_
+                  ->change_settings("f",
+                                    [](const FunctionRecord&, FunctionSettings& settings) -> Result<void> {
+                                      settings.policies["11"].statements.push_back({.sid = "s", .document = "{}"});
+                                      return {};
+                                    })
+                  .ok());
+  const RecordPtr after = registry_->find("f");
+  EXPECT_NE(after->find("11")->revision_id, before->find("11")->revision_id);
+  EXPECT_EQ(after->find("12"), before->find("12"));
+  EXPECT_EQ(registry_->total_code_bytes(), 7U * (1 + kVersions - 4));
+
+  reopen();
+  const RecordPtr stored = registry_->find("f");
+  ASSERT_EQ(stored->published.size(), after->published.size());
+  for (std::size_t i = 0; i < stored->published.size(); ++i) {
+    EXPECT_EQ(stored->published[i]->version, after->published[i]->version);
+    EXPECT_EQ(stored->published[i]->revision_id, after->published[i]->revision_id);
+    EXPECT_EQ(stored->published[i]->config, after->published[i]->config);
+  }
+  EXPECT_EQ(registry_->total_code_bytes(), 7U * (1 + kVersions - 4));
 }
 
 TEST_F(RegistryTest, UpdatingCodeWithPublishAnswersTheNewVersionPending) {

@@ -1,5 +1,6 @@
 #include "server/server.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -358,6 +359,7 @@ Result<void> Platform::assemble() {
   MAYFLY_TRY(open_stores());
   make_backend();
   MAYFLY_TRY(open_registry());
+  malloc_trim(0);  // the rows it was read from, as much again as what was made of them
   open_doors();
   add_gauges();
   backend_->start();

@@ -167,11 +167,11 @@ void add_state(json::object& shown, const engine::FunctionVersion& version) {
     if (!value.empty()) shown[name] = json::string_view(value.data(), value.size());
   };
   add("State", engine::state_name(version.state));
-  add("StateReason", version.state_reason);
-  add("StateReasonCode", version.state_reason_code);
+  add("StateReason", version.state_reason());
+  add("StateReasonCode", version.state_reason_code());
   add("LastUpdateStatus", engine::update_status_name(version.update_status));
-  add("LastUpdateStatusReason", version.update_reason);
-  add("LastUpdateStatusReasonCode", version.update_reason_code);
+  add("LastUpdateStatusReason", version.update_reason());
+  add("LastUpdateStatusReasonCode", version.update_reason_code());
 }
 
 }  // namespace

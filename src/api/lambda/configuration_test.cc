@@ -50,16 +50,12 @@ json::object comparable(const engine::FunctionVersion& version, const json::obje
 
 TEST(ConfigurationTest, ANewFunctionIsShownAsRecorded) {
   engine::FunctionVersion made = version();
-  made.state_reason = "The function is being created.";
-  made.state_reason_code = "Creating";
   const json::object& golden = golden_configuration("create");
   EXPECT_EQ(comparable(made, golden), golden) << json::serialize(comparable(made, golden));
 }
 
 TEST(ConfigurationTest, AFunctionWithoutVariablesHasNoEnvironment) {
   engine::FunctionVersion made = version();
-  made.state_reason = "The function is being created.";
-  made.state_reason_code = "Creating";
   made.config.environment.reset();
   made.config.handler = "index.handler";
   made.config.memory_mb = 128;
@@ -79,8 +75,6 @@ TEST(ConfigurationTest, AnUpdateUnderWayIsShownAsRecorded) {
   engine::FunctionVersion made = version();
   make_active(made, "<uuid:3>");
   made.update_status = engine::UpdateStatus::kInProgress;
-  made.update_reason = "The function is being created.";
-  made.update_reason_code = "Creating";
   made.config.description = "Changed-Description";
   made.config.environment = std::map<std::string, std::string>{{"ENV_A", "a"}};
   made.config.memory_mb = 512;

@@ -132,13 +132,6 @@ Result<net::Response> get_function(const ControlCall& call) {
   return control_answer(200, body);
 }
 
-// Versions of a record in the order lists show them: $LATEST, then ascending.
-std::vector<engine::VersionPtr> versions_of(const engine::FunctionRecord& record) {
-  std::vector<engine::VersionPtr> all{record.latest};
-  all.insert(all.end(), record.published.begin(), record.published.end());
-  return all;
-}
-
 // A place in the list of all versions of all functions: after version `version` of `name`.
 struct ListPlace {
   std::string name, version;
@@ -157,6 +150,16 @@ std::uint64_t version_rank(std::string_view version) {
   return number;
 }
 
+// Adds one more than `max` versions of a record after `version` ("": from the start), if there are so many, in the order lists show
+// them: $LATEST, then ascending. Looks at no others: there may be thousands.
+void add_versions_after(const engine::FunctionRecord& record, std::string_view version, std::size_t max,
+                        std::vector<engine::VersionPtr>& found) {
+  if (version.empty()) found.push_back(record.latest);
+  auto next = std::partition_point(record.published.begin(), record.published.end(),
+                                   [rank = version_rank(version)](const auto& each) { return version_rank(each->version) <= rank; });
+  while (next != record.published.end() && found.size() <= max) found.push_back(*next++);
+}
+
 // One more than `max` versions after `place`, if there are so many.
 std::vector<engine::VersionPtr> all_versions_after(const engine::FunctionRegistry& registry, const ListPlace& place, std::size_t max) {
   std::vector<engine::VersionPtr> found;
@@ -165,11 +168,8 @@ std::vector<engine::VersionPtr> all_versions_after(const engine::FunctionRegistr
   const auto rest = registry.list(place.name, max + 1);
   records.insert(records.end(), rest.begin(), rest.end());
   for (const engine::RecordPtr& record : records) {
-    for (engine::VersionPtr& version : versions_of(*record)) {
-      if (version->function_name == place.name && version_rank(version->version) <= version_rank(place.version)) continue;
-      found.push_back(std::move(version));
-      if (found.size() > max) return found;
-    }
+    add_versions_after(*record, record->latest->function_name == place.name ? place.version : "", max, found);
+    if (found.size() > max) break;
   }
   return found;
 }
@@ -222,18 +222,15 @@ Result<net::Response> list_versions(const ControlCall& call) {
   const engine::RecordPtr record = call.context.registry.find(target.name);
   if (record == nullptr) return not_found("Function not found: " + target.arn(call.context.registry.account()));
   const std::size_t max = page_size(call.input);
-  json::array versions;
+  std::vector<engine::VersionPtr> found;
+  add_versions_after(*record, place.version, max, found);
   json::object body;
-  engine::VersionPtr last;
-  for (const engine::VersionPtr& version : versions_of(*record)) {
-    if (!place.name.empty() && version_rank(version->version) <= version_rank(place.version)) continue;
-    if (versions.size() == max) {
-      body["NextMarker"] = marker_after(*last);
-      break;
-    }
-    versions.push_back(configuration_json(*version, version->version));
-    last = version;
+  if (found.size() > max) {
+    found.resize(max);
+    body["NextMarker"] = marker_after(*found.back());
   }
+  json::array versions;
+  for (const engine::VersionPtr& version : found) versions.push_back(configuration_json(*version, version->version));
   body["Versions"] = std::move(versions);
   return control_answer(200, body);
 }

@@ -62,11 +62,7 @@ void visit_version(Version& version, Visitor&& visit) {
   visit("revision_id", version.revision_id);
   visit("last_modified", version.last_modified);
   visit("state", version.state);
-  visit("state_reason", version.state_reason);
-  visit("state_reason_code", version.state_reason_code);
   visit("update_status", version.update_status);
-  visit("update_reason", version.update_reason);
-  visit("update_reason_code", version.update_reason_code);
   visit("generation", version.generation);
 }
 

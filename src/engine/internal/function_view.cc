@@ -67,15 +67,20 @@ void FunctionView::index_insert(const std::string& name) {
     index->chunks.push_back(std::make_shared<const Chunk>(Chunk{name}));
   } else {
     const std::size_t at = chunk_of(*index, name);
-    auto chunk = std::make_shared<Chunk>(*index->chunks[at]);
-    chunk->insert(std::lower_bound(chunk->begin(), chunk->end(), name), name);
-    if (chunk->size() > kChunkMax) {
-      const auto middle = chunk->begin() + static_cast<std::ptrdiff_t>(chunk->size() / 2);
-      index->chunks.insert(index->chunks.begin() + static_cast<std::ptrdiff_t>(at) + 1,
-                           std::make_shared<const Chunk>(middle, chunk->end()));
-      chunk->erase(middle, chunk->end());
+    const Chunk& before = *index->chunks[at];
+    const auto place = std::lower_bound(before.begin(), before.end(), name);
+    Chunk chunk;
+    chunk.reserve(before.size() + 1);
+    chunk.insert(chunk.end(), before.begin(), place);
+    chunk.push_back(name);
+    chunk.insert(chunk.end(), place, before.end());
+    if (chunk.size() <= kChunkMax) {
+      index->chunks[at] = std::make_shared<const Chunk>(std::move(chunk));
+    } else {
+      const auto middle = chunk.begin() + static_cast<std::ptrdiff_t>(chunk.size() / 2);
+      index->chunks[at] = std::make_shared<const Chunk>(chunk.begin(), middle);
+      index->chunks.insert(index->chunks.begin() + static_cast<std::ptrdiff_t>(at) + 1, std::make_shared<const Chunk>(middle, chunk.end()));
     }
-    index->chunks[at] = std::move(chunk);
   }
   index_.set(std::move(index));
 }

@@ -17,6 +17,7 @@ using base::ErrorCode;
 using base::Result;
 
 constexpr int kCheckpointPages = 1000;  // SQLite's own default
+constexpr int kCacheKib = 512;          // read at the start, then only written: what SQLite keeps is of little use
 constexpr int kBusyTimeoutMs = 2000;    // only a process that is just ending can hold the lock
 
 bool is_no_space(int system_errno) { return system_errno == ENOSPC || system_errno == EDQUOT; }
@@ -147,6 +148,7 @@ Result<void> Database::configure(std::int32_t application_id, bool unclean) {
   sqlite3_busy_timeout(handle_, kBusyTimeoutMs);
   sqlite3_db_config(handle_, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
   sqlite3_wal_hook(handle_, &remember_wal_pages, &wal_pages_);  // takes the place of the automatic checkpoint
+  MAYFLY_TRY(execute(("PRAGMA cache_size=-" + std::to_string(kCacheKib)).c_str()));
   MAYFLY_TRY(
       execute("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA "
               "trusted_schema=OFF"));
