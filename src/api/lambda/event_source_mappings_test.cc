@@ -224,6 +224,19 @@ TEST_F(MappingOperationsTest, ShapesAreCheckedByTheModel) {
     EXPECT_EQ(post(members).error().id(), "InvalidParameterValueException") << members;
 }
 
+TEST_F(MappingOperationsTest, ACollectionIsNotOneOfTheDatabasesOwn) {
+  const auto post = [this](const std::string& collection) {
+    return call("POST", kMappingsPath,
+                R"({"FunctionName":"f","EventSourceArn":"arn:aws:rds:us-east-1:000000000000:cluster:d","SourceAccessConfigurations":[)"
+                R"({"Type":"BASIC_AUTH","URI":"arn:aws:secretsmanager:us-east-1:0:secret:s"}],"DocumentDBEventSourceConfig":)"
+                R"({"DatabaseName":"d","CollectionName":")" +
+                    collection + R"("}})");
+  };
+  for (const char* refused : {"system.users", "system.", "a$b", "-a"})
+    EXPECT_EQ(post(refused).error().id(), "ValidationException") << refused;
+  for (const char* taken : {"systems", "system", "s", "users", "_a.b"}) EXPECT_TRUE(post(taken).ok()) << taken;
+}
+
 TEST_F(MappingOperationsTest, ListsFilterAndPage) {
   for (int i = 0; i < 7; ++i) (void)create(R"("EventSourceArn":")" + kQueueArn + std::to_string(i) + "\"");
   const auto list = [this](const std::string& query) { return answered(200, "GET", kMappingsPath + query); };
