@@ -44,6 +44,7 @@ class MappingOperationsTest : public ::testing::Test {
         *blobs_, [](const std::string&) { return Result<std::uint64_t>(1); }, [](const std::string&) {});
     registry_ = *engine::FunctionRegistry::open(*catalogue_, *code_, engine::Account{}, clock_);
     credentials_ = *access::CredentialStore::open(directory_ + "/credentials.json", "000000000000", {});
+    roles_ = *services::Roles::open(*catalogue_, "000000000000", clock_);
     segments_ = *store::open_log_segments(directory_ + "/logs", {}, clock_);
     logs_ = std::make_unique<observe::LogStore>(*segments_);
     layers_ = *engine::LayerRegistry::open(*catalogue_, *code_, engine::Account{}, clock_);
@@ -53,6 +54,7 @@ class MappingOperationsTest : public ::testing::Test {
                                   .layers = *layers_,
                                   .invoker = invoker_,
                                   .credentials = *credentials_,
+                                  .roles = *roles_,
                                   .logs = *logs_,
                                   .metrics = metrics_,
                                   .pool = pool_,
@@ -108,6 +110,7 @@ class MappingOperationsTest : public ::testing::Test {
   std::unique_ptr<engine::FunctionRegistry> registry_;
   std::unique_ptr<engine::LayerRegistry> layers_;
   std::unique_ptr<access::CredentialStore> credentials_;
+  std::unique_ptr<services::Roles> roles_;
   std::unique_ptr<store::LogSegments> segments_;
   std::unique_ptr<observe::LogStore> logs_;
   std::unique_ptr<events::EventSourceMappings> mappings_;
