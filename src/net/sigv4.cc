@@ -6,6 +6,7 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "net/internal/http_guard.h"
+#include "net/internal/sigv2.h"
 #include "net/internal/sigv4_canonical.h"
 #include "net/internal/sigv4_errors.h"
 
@@ -360,12 +361,27 @@ Result<SignatureClaim> parse_claim(const RequestHead& head) {
                      "Authorization header should be specified");
   }
   if (presigned) return parse_query_form(head);
+  if (!authorization && looks_presigned_v2(head.query())) return parse_presigned_v2(head);
   if (!authorization || trim(*authorization).empty())
     return Error(ErrorCode::kUnauthenticated, "Missing Authentication Token", "MissingAuthenticationTokenException");
   return parse_header_form(head, trim(*authorization));
 }
 
+std::string s3_bucket_of_host(std::string_view host) {
+  const std::size_t colon = host.starts_with('[') ? std::string_view::npos : host.rfind(':');
+  std::string name = to_lower(host.substr(0, colon));
+  if (name.starts_with('[') || name.find_first_not_of("0123456789.") == std::string::npos) return {};  // an address
+  for (const std::string_view mark : {".s3.", ".s3-"}) {
+    if (const std::size_t found = name.rfind(mark); found != std::string::npos) return name.substr(0, found);
+  }
+  constexpr std::string_view kLocal = ".localhost";
+  if (name.starts_with("s3.") || name.starts_with("s3-") || !name.ends_with(kLocal)) return {};
+  name.resize(name.size() - kLocal.size());
+  return name;
+}
+
 Result<void> check_scope(const SignatureClaim& claim, const SigningScope& expected) {
+  if (claim.version_2) return {};
   if (!expected.region.empty() && claim.region != expected.region)
     return wrong_scope(
         claim, "Credential should be scoped to a valid region, not '" + claim.region + "'; this endpoint is in '" + expected.region + "'.");
@@ -376,6 +392,7 @@ Result<void> check_scope(const SignatureClaim& claim, const SigningScope& expect
 
 Result<void> verify_claim(const SignatureClaim& claim, const RequestHead& head, const std::string& secret_key, base::WallTime now) {
   if (claim.payload_hash.empty()) return Error(ErrorCode::kInternal, "a signature was to be verified before the body's hash was known");
+  if (claim.version_2) return verify_presigned_v2(claim, head, secret_key, now);
   MAYFLY_TRY(check_time(claim, now));
   MAYFLY_TRY(check_signed_headers(claim, head));
   const CanonicalInput input{.service = claim.service,

@@ -39,6 +39,7 @@ void sign_request(RequestHead& head, std::string_view body, const SigningKey& ke
 // How a request says who it is, before any secret is known. Parsing is the only thing that reads unauthenticated bytes.
 struct SignatureClaim {
   bool presigned = false;
+  bool version_2 = false;  // a presigned URL of S3 in the older form: `time` is when it ends, and there is no scope to check
   std::string access_key;
   std::string date;  // yyyymmdd of the scope
   std::string region;
@@ -59,6 +60,10 @@ struct SignatureClaim {
 // AuthorizationHeaderMalformed, AuthorizationQueryParametersError, XAmzContentSHA256Mismatch.
 // No message holds an access key, a signature or a token. An unknown key is the caller's to find out.
 [[nodiscard]] base::Result<SignatureClaim> parse_claim(const RequestHead& head);
+
+// The bucket that the Host of an S3 request names: "b.s3.localhost:9000", "b.localhost", "b.s3.us-east-1.example.com". Empty: none,
+// the path names it.
+[[nodiscard]] std::string s3_bucket_of_host(std::string_view host);
 
 // "Credential should be scoped to ...": the claim's region and service are those that answer here. An empty member of
 // `expected` accepts any.

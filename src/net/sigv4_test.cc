@@ -470,6 +470,57 @@ const base::WallTime kStreamTime = base::parse_amz_date("20130524T000000Z").valu
 constexpr const char* kStreamSecret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 base::Result<std::string> unwrap(const Chunked& chunked) { return authenticate(chunked.head, chunked.body, kStreamTime, kStreamSecret); }
 
+// Made with botocore 1.43, which presigns so for us-east-1.
+TEST(PresignedVersion2, UrlsThatBotocoreMakesAreTakenUntilTheyEnd) {
+  const char* secret = "aSecretOfFortyCharactersForTheTestsOnly00";
+  const base::WallTime end = base::wall_from_epoch_ms(1'767'225'660'000);
+  const auto verify = [&](RequestHead head, base::WallTime now) {
+    const auto claim = parse_claim(head);
+    if (!claim.ok()) return claim.error().id();
+    EXPECT_EQ(claim->access_key, "AKIATESTKEY123456789");
+    EXPECT_EQ(claim->service, "s3");
+    EXPECT_TRUE(check_scope(*claim, {.region = "eu-west-1", .service = {}}).ok()) << "it names none";
+    EXPECT_TRUE(check_payload(*claim, "any body").ok());
+    const auto verified = verify_claim(*claim, head, secret, now);
+    return verified.ok() ? std::string("ok") : verified.error().id();
+  };
+  const std::string query =
+      "?response-content-disposition=attachment%3B%20filename%3D%22x%20y.txt%22&response-content-type=a%2Fb&AWSAccessKeyId="
+      "AKIATESTKEY123456789&Signature=bC8Hp5Cto1bXie7eUkmTVeZbLbE%3D&Expires=1767225660";
+  RequestHead get{.method = "GET", .target = "/bucket/a%20b/%C3%BC%2Bc" + query, .headers = {}};
+  get.headers.add("Host", "127.0.0.1:9000");
+  EXPECT_EQ(verify(get, end), "ok");
+  EXPECT_EQ(verify(get, end + std::chrono::seconds(1)), "AccessDenied");
+  RequestHead hosted{.method = "GET", .target = "/a%20b/%C3%BC%2Bc" + query, .headers = {}};
+  hosted.headers.add("Host", "bucket.localhost:9000");
+  EXPECT_EQ(verify(hosted, end), "ok");
+  for (const auto& [from, to] : {std::pair{"a%20b", "a%20c"}, std::pair{"attachment", "inline"}, std::pair{"bC8H", "bC8h"},
+                                 std::pair{"5660", "5661"}, std::pair{"?response", "?versionId=1&response"}}) {
+    RequestHead changed = get;
+    changed.target = replaced(get.target, from, to);
+    EXPECT_EQ(verify(changed, end), "SignatureDoesNotMatch") << from;
+  }
+  RequestHead other = get;
+  other.method = "DELETE";
+  EXPECT_EQ(verify(other, end), "SignatureDoesNotMatch");
+  other = get;
+  other.target = replaced(get.target, "Expires=1767225660", "Expires=soon");
+  EXPECT_EQ(verify(other, end), "AccessDenied");
+
+  RequestHead put{.method = "PUT",
+                  .target =
+                      "/bucket/k?AWSAccessKeyId=AKIATESTKEY123456789&Signature=KggFiCxQfHKfZk4ww3pvsPv7t4s%3D&x-amz-meta-colour=green&"
+                      "content-type=text%2Fx&Expires=1767225660",
+                  .headers = {}};
+  put.headers.add("Host", "127.0.0.1:9000");
+  put.headers.add("Content-Type", "text/x");
+  EXPECT_EQ(verify(put, end), "ok");
+  put.headers.add("x-amz-meta-colour", "green");
+  EXPECT_EQ(verify(put, end), "ok") << "said twice";
+  put.headers.add("x-amz-acl", "public-read");
+  EXPECT_EQ(verify(put, end), "SignatureDoesNotMatch");
+}
+
 TEST(AwsChunked, TheDocumentedExamplesAreUnwrapped) {
   for (const Chunked& chunked : {documented_stream(), documented_trailer()}) {
     const auto body = unwrap(chunked);

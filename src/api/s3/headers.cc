@@ -128,7 +128,9 @@ Result<services::ObjectAttributes> read_attributes(const Request& request) {
     }
   };
   for (const net::Headers::Field& field : request.head->headers.fields()) take(field.name, field.value);
-  for (const auto& [name, value] : request.parameters) take(name, value);
+  for (const auto& [name, value] : request.parameters) {
+    if (!request.head->headers.contains(name)) take(name, value);
+  }
   MAYFLY_ASSIGN(attributes.tags, read_tagging_header(request.header("x-amz-tagging")));
   return attributes;
 }

@@ -5,6 +5,7 @@
 
 #include "api/s3/operations.h"
 #include "base/bytes.h"
+#include "net/sigv4.h"
 
 namespace mayfly::api::s3 {
 namespace {
@@ -124,8 +125,6 @@ constexpr auto kOperations = std::to_array<Operation>({
 
 Error invalid_uri() { return Error(ErrorCode::kInvalidArgument, "Couldn't parse the specified URI.", "InvalidURI"); }
 
-bool is_address(std::string_view host) { return host.starts_with('[') || host.find_first_not_of("0123456789.") == std::string_view::npos; }
-
 }  // namespace
 
 std::optional<std::string> Request::parameter(std::string_view name) const {
@@ -141,18 +140,6 @@ std::string Request::header(std::string_view name) const {
   return found == parameters.end() ? std::string() : found->second;
 }
 
-std::string bucket_of_host(std::string_view host) {
-  const std::size_t colon = host.starts_with('[') ? std::string_view::npos : host.rfind(':');
-  std::string name = net::to_lower(host.substr(0, colon));
-  if (is_address(name)) return {};
-  if (const std::size_t mark = std::max(name.rfind(".s3."), name.rfind(".s3-")); mark != std::string::npos) return name.substr(0, mark);
-  if (name.starts_with("s3.") || name.starts_with("s3-")) return {};
-  constexpr std::string_view kLocal = ".localhost";
-  if (!name.ends_with(kLocal)) return {};
-  name.resize(name.size() - kLocal.size());
-  return name;
-}
-
 Result<Request> read_request(const net::RequestHead& head) {
   Request request{.head = &head};
   auto parameters = net::parse_query(head.query());
@@ -161,7 +148,7 @@ Result<Request> read_request(const net::RequestHead& head) {
   std::string_view path = head.path();
   if (!path.starts_with('/')) return invalid_uri();
   path.remove_prefix(1);
-  request.bucket = bucket_of_host(head.headers.get("Host"));
+  request.bucket = net::s3_bucket_of_host(head.headers.get("Host"));
   if (request.bucket.empty()) {
     const std::size_t slash = std::min(path.find('/'), path.size());
     auto bucket = base::percent_decode(path.substr(0, slash));

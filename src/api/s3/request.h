@@ -60,9 +60,6 @@ struct Call {
   std::string_view body;
 };
 
-// The bucket that a Host names: "b.s3.localhost:9000", "b.localhost", "b.s3.us-east-1.example.com". Empty: path style.
-[[nodiscard]] std::string bucket_of_host(std::string_view host);
-
 // InvalidURI when the path cannot be read; MethodNotAllowed when nothing answers that method there.
 [[nodiscard]] base::Result<Request> read_request(const net::RequestHead& head);
 

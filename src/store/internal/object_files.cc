@@ -141,7 +141,11 @@ IncomingFile::IncomingFile(std::shared_ptr<ObjectFiles> files, std::string name,
 IncomingFile::~IncomingFile() {
   files_->fulfil(expected_);
   files_->release(name_);  // a file that a put named goes on; one that none did was dropped by it, or is still incoming
-  if (!sealed_) unlink(files_->incoming_path(name_).c_str());
+  if (sealed_) {
+    files_->collect();
+  } else {
+    unlink(files_->incoming_path(name_).c_str());
+  }
 }
 
 Result<void> IncomingFile::append(std::string_view bytes) {
