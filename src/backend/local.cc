@@ -5,6 +5,7 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <csignal>
+#include <filesystem>
 #include <future>
 #include <map>
 #include <unordered_map>
@@ -35,6 +36,9 @@ constexpr Duration kLastWords = std::chrono::milliseconds(5);
 // A runtime that reported a failed init ends by itself and logs on the way; it gets this long.
 constexpr Duration kInitErrorGrace = std::chrono::milliseconds(300);
 constexpr Duration kKillGrace = std::chrono::seconds(2);
+constexpr Duration kRuntimeShutdown = std::chrono::milliseconds(300);  // of the time that external extensions have, as on AWS
+constexpr std::size_t kDepartingMax = 64;                              // more are killed without their extensions hearing of it
+constexpr const char* kExtensionsDirectory = "/opt/extensions/";
 constexpr std::uint64_t kMilliCpuPerGroup = 1000;  // one CPU ...
 constexpr std::uint64_t kMegabytesPerCpu = 1769;   // ... for each 1,769 MB (Lambda's rule)
 
@@ -56,6 +60,26 @@ DnsOptions dns_options(const std::vector<std::string>& resolvers) {
 bool has_exec_wrapper(const engine::FunctionVersion& version) {
   return version.config.environment && version.config.environment->contains("AWS_LAMBDA_EXEC_WRAPPER") &&
          !version.config.runtime.starts_with("provided");
+}
+
+// The files of /opt/extensions, as the layers make it up. The launcher executes them by their names inside.
+std::vector<std::string> find_extensions(const std::vector<std::string>& layers) {
+  std::set<std::string> names;
+  for (const std::string& layer : layers) {
+    std::error_code error;
+    for (std::filesystem::directory_iterator it(layer + "/extensions", error); !error && it != std::filesystem::directory_iterator();
+         it.increment(error)) {
+      std::error_code unreadable;
+      const std::string name = it->path().filename().string();
+      if (it->symlink_status(unreadable).type() == std::filesystem::file_type::directory) {
+        names.erase(name);  // a directory of a later layer covers a file
+      } else {
+        names.insert(name);
+      }
+      if (names.size() > runtime::kExtensionsMax) return {names.begin(), names.end()};  // refused as too many
+    }
+  }
+  return {names.begin(), names.end()};
 }
 
 runtime::ProcessEnd describe(const sandbox::SandboxExited& event, const Environment& environment) {
@@ -89,6 +113,7 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   // ---- what environments tell
   void environment_initialised(EnvironmentId id, Duration start_time, Duration init) override;
   void environment_init_failing(EnvironmentId id) override;
+  void environment_failed(EnvironmentId id, const runtime::FunctionFault& fault) override;
   void environment_answered(EnvironmentId id, Outcome outcome) override;
   void environment_ready(EnvironmentId id) override;
 
@@ -96,15 +121,23 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   void watch_launcher();
   void handle(sandbox::SandboxStarted event);
   void handle(sandbox::SandboxFailed event);
+  void handle(sandbox::ProgramEnded event);
   void handle(sandbox::SandboxExited event);
   void handle(sandbox::ArchiveUnpacked event);
   void launcher_lost(const Error& error);
 
-  [[nodiscard]] Result<void> launch(Environment& environment, EnvironmentId id, const runtime::LaunchPlan& plan);
+  [[nodiscard]] Result<void> launch(Environment& environment, EnvironmentId id, const runtime::LaunchPlan& plan,
+                                    std::vector<std::string> extensions);
   [[nodiscard]] sandbox::SandboxSpec specification(const Environment& environment, EnvironmentId id, const runtime::LaunchPlan& plan) const;
   void fail_start(EnvironmentId id, const Error& error);
   void process_ended(EnvironmentId id, const runtime::ProcessEnd& end);
   void gone(EnvironmentId id, Outcome outcome);
+  // Ends what runs inside: killed at once, or, where extensions are to hear of it first, moved to `departing` and killed later; the
+  // dispatcher then hears on_gone with `if_busy` right after this turn of the loop. Whether it departs.
+  bool end_processes(EnvironmentId id, StopReason reason, Outcome if_busy);
+  void announce_shutdown(EnvironmentId id);
+  void main_ended(EnvironmentId id, const runtime::ProcessEnd& end);
+  void fail_running(EnvironmentId id, const runtime::FunctionFault& fault, const std::string& text);
   void report_init_failure(EnvironmentId id, InitFailure failure);
   std::shared_ptr<runtime::EnvironmentLog> log_for(const engine::StartOrder& order);
   // The next environment of this version, made within this turn of the loop, goes on in the same log stream.
@@ -119,6 +152,13 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   Environment* find(EnvironmentId id) {
     const auto it = environments.find(id);
     return it == environments.end() ? nullptr : it->second.get();
+  }
+  Environment* find_departing(EnvironmentId id) {
+    const auto it = departing.find(id);
+    return it == departing.end() ? nullptr : it->second.get();
+  }
+  void revoke(const Environment& ended) const {
+    if (!ended.access_key.empty() && ports.revoke_credentials) ports.revoke_credentials(ended.access_key);
   }
   [[nodiscard]] TimePoint now() const { return ports.clock.now(); }
 
@@ -139,6 +179,7 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   const std::shared_ptr<DnsBudget> dns_budget = std::make_shared<DnsBudget>();
   std::unordered_map<EnvironmentId, std::unique_ptr<Environment>> environments;
   std::map<std::string, std::map<std::string, engine::VersionPtr>> provisioned;  // by function and version: those with any
+  std::unordered_map<EnvironmentId, std::unique_ptr<Environment>> departing;  // gone for the dispatcher; their extensions still work
   engine::Dispatcher dispatcher;
   std::shared_ptr<bool> alive = std::make_shared<bool>(true);
 };
@@ -236,15 +277,22 @@ void LocalBackend::Impl::start(engine::StartOrder order) {
   auto made = std::make_unique<Environment>(*this, ports.clock, std::move(order), std::move(log));
   Environment& environment = *made;
   environments.emplace(id, std::move(made));
-  auto plan = ports.catalogue.plan(environment.version(), options.code_directory + "/" + environment.version().config.code_id);
-  auto launched = plan.ok() ? launch(environment, id, *plan) : Result<void>(std::move(plan).error());
+  std::vector<std::string> layers;
+  for (const engine::LayerUse& layer : environment.version().config.layers) layers.push_back(options.code_directory + "/" + layer.code_id);
+  auto plan = ports.catalogue.plan(environment.version(), options.code_directory + "/" + environment.version().config.code_id, layers);
+  auto launched = plan.ok() ? launch(environment, id, *plan, find_extensions(layers)) : Result<void>(std::move(plan).error());
   if (!launched.ok()) later(Duration::zero(), [this, id, error = std::move(launched).error()] { fail_start(id, error); });
 }
 
-Result<void> LocalBackend::Impl::launch(Environment& environment, EnvironmentId id, const runtime::LaunchPlan& plan) {
+Result<void> LocalBackend::Impl::launch(Environment& environment, EnvironmentId id, const runtime::LaunchPlan& plan,
+                                        std::vector<std::string> extensions) {
   if (lost)
     return Error(ErrorCode::kUnavailable, "The launcher has ended; functions run again once the server is restarted.", "ServiceException");
-  environment.set_plan(plan);
+  if (extensions.size() > runtime::kExtensionsMax) {
+    return Error(ErrorCode::kFunctionFailed, "Extension limit (10) reached: the layers bring more files in /opt/extensions",
+                 "Extension.LaunchError");
+  }
+  environment.set_plan(plan, std::move(extensions));
   sandbox::SandboxSpec spec = specification(environment, id, plan);
   runtime::EnvironmentInputs inputs{.region = options.region,
                                     .log_stream = environment.log()->stream(),
@@ -266,7 +314,11 @@ sandbox::SandboxSpec LocalBackend::Impl::specification(const Environment& enviro
   spec.id = id;
   spec.root_id = plan.root_id;
   spec.code_id = config.code_id;
+  for (const engine::LayerUse& layer : config.layers) spec.layer_ids.push_back(layer.code_id);
   spec.arguments = plan.arguments;
+  for (const std::string& extension : environment.external_extensions()) spec.companions.push_back(kExtensionsDirectory + extension);
+  if (!spec.companions.empty()) spec.companions_lack = runtime::variables_extensions_lack();
+  spec.connectors = static_cast<std::uint32_t>(spec.companions.size()) + 1;  // one for an extension inside the runtime
   spec.memory_bytes = std::uint64_t{config.memory_mb} << 20U;
   spec.tmp_bytes = std::uint64_t{config.ephemeral_mb} << 20U;
   spec.cpu_milli = static_cast<std::uint32_t>(std::max<std::uint64_t>(1, config.memory_mb * kMilliCpuPerGroup / kMegabytesPerCpu));
@@ -279,7 +331,8 @@ void LocalBackend::Impl::fail_start(EnvironmentId id, const Error& error) {
   Environment* environment = find(id);
   if (environment == nullptr) return;
   InitFailure failure;
-  if (error.code() == ErrorCode::kFunctionFailed && has_exec_wrapper(environment->version())) {
+  if (error.id() == "Extension.LaunchError") environment->log_launch_error(error.message());
+  if (error.id() == "Runtime.InvalidEntrypoint" && has_exec_wrapper(environment->version())) {
     const runtime::ProcessEnd not_found{.exit_code = 127};  // what a shell says of it, and AWS
     failure = environment->conclude_init(&not_found);
   } else if (error.code() == ErrorCode::kFunctionFailed) {
@@ -291,6 +344,7 @@ void LocalBackend::Impl::fail_start(EnvironmentId id, const Error& error) {
         error.id() == "InvalidParameterValueException" ? Error(ErrorCode::kUnsupported, error.message(), "InvalidRuntimeException") : error;
     base::log_warning("an environment could not be made", {{"function", environment->version().function_name}, {"what", error.message()}});
   }
+  environment->all_ended();
   if (!environment->stopping()) report_init_failure(id, std::move(failure));
   gone(id, {});
 }
@@ -308,7 +362,52 @@ void LocalBackend::Impl::stop(EnvironmentId id, StopReason reason) {
   if (environment == nullptr) return;
   environment->prepare_stop(reason);
   if (reason == StopReason::kInitTimeout) carry_log(*environment);
-  ports.launcher.kill(id);
+  if (environment->shutdown_time() == Duration::zero()) return ports.launcher.kill(id);
+  (void)end_processes(id, reason, environment->conclude({}));
+}
+
+bool LocalBackend::Impl::end_processes(EnvironmentId id, StopReason reason, Outcome if_busy) {
+  const auto it = environments.find(id);
+  if (it == environments.end()) return false;
+  const Duration time = it->second->shutdown_time();
+  const bool gently = reason == StopReason::kIdle || reason == StopReason::kReplaced || reason == StopReason::kShutdown;
+  const bool external = !it->second->external_extensions().empty();
+  if (time == Duration::zero() || departing.size() >= kDepartingMax || (!external && !gently)) {
+    ports.launcher.kill(id);
+    return false;
+  }
+  Environment& environment = *departing.emplace(id, std::move(it->second)).first->second;
+  environments.erase(it);
+  environment.begin_shutdown(reason, now() + time);
+  later(Duration::zero(), [this, id, if_busy = std::move(if_busy)] {
+    dispatcher.on_gone(id, if_busy, now());
+    rearm();
+    something_ended.set();
+  });
+  later(time, [this, id] { ports.launcher.kill(id); });
+  if (environment.main_has_ended()) {
+    announce_shutdown(id);
+  } else if (gently) {
+    ports.launcher.terminate(id);
+    if (external) {
+      later(std::min(kRuntimeShutdown, time), [this, id] {
+        ports.launcher.kill_main(id);
+        announce_shutdown(id);
+      });
+    }
+  } else {
+    ports.launcher.kill_main(id);
+    announce_shutdown(id);
+  }
+  return true;
+}
+
+// The rest of the time is the extensions'; without one that wants it, it ends here.
+void LocalBackend::Impl::announce_shutdown(EnvironmentId id) {
+  Environment* environment = find_departing(id);
+  if (environment == nullptr) return;
+  environment->announce_shutdown();
+  if (!environment->shutting_down()) ports.launcher.kill(id);
 }
 
 void LocalBackend::Impl::on_invocation(const engine::InvocationRecord& record) {
@@ -332,6 +431,20 @@ void LocalBackend::Impl::environment_init_failing(EnvironmentId id) {
   });
 }
 
+void LocalBackend::Impl::environment_failed(EnvironmentId id, const runtime::FunctionFault& fault) {
+  later(Duration::zero(), [this, id, fault] { fail_running(id, fault, fault.cause); });
+}
+
+// Something beside the runtime failed, so all must end.
+void LocalBackend::Impl::fail_running(EnvironmentId id, const runtime::FunctionFault& fault, const std::string& text) {
+  Environment* environment = find(id);
+  if (environment == nullptr || environment->stopping()) return;
+  if (!environment->initialised()) return report_init_failure(id, environment->conclude_init_with(fault, text));
+  Outcome outcome = environment->conclude_with(fault, text);
+  environment->prepare_stop(StopReason::kCrashed);
+  if (!end_processes(id, StopReason::kCrashed, outcome)) gone(id, std::move(outcome));
+}
+
 void LocalBackend::Impl::environment_answered(EnvironmentId id, Outcome outcome) {
   dispatcher.on_answered(id, std::move(outcome), now());
   rearm();
@@ -346,7 +459,7 @@ void LocalBackend::Impl::report_init_failure(EnvironmentId id, InitFailure failu
   if (Environment* environment = find(id)) {
     carry_log(*environment);
     environment->prepare_stop(StopReason::kCrashed);
-    ports.launcher.kill(id);
+    (void)end_processes(id, StopReason::kCrashed, {});
   }
   dispatcher.on_init_failed(id, std::move(failure), now());
   rearm();
@@ -381,9 +494,49 @@ void LocalBackend::Impl::handle(sandbox::SandboxStarted event) {
 
 void LocalBackend::Impl::handle(sandbox::SandboxFailed event) { fail_start(event.id, event.error); }
 
+void LocalBackend::Impl::handle(sandbox::ProgramEnded event) {
+  Environment* environment = find(event.id);
+  if (environment == nullptr) environment = find_departing(event.id);
+  if (environment == nullptr) return;
+  if (event.companion == 0) environment->main_ended();
+  else environment->extension_ended(event.companion);
+  if (departing.contains(event.id)) {
+    if (event.companion == 0 || environment->announced()) announce_shutdown(event.id);
+    return;
+  }
+  const runtime::ProcessEnd end{.exit_code = event.exit_code, .signal = event.signal, .out_of_memory = false};
+  if (event.companion > 0) {
+    if (!environment->stopping()) {
+      const runtime::FunctionFault fault = environment->extension_fault(event.companion, end);
+      fail_running(event.id, fault, fault.cause);
+    }
+    return;
+  }
+  if (environment->initialised() && !environment->busy()) return main_ended(event.id, end);  // it must not be chosen any more
+  later(kLastWords, [this, id = event.id, end] { main_ended(id, end); });
+}
+
+// Of an environment with extensions, which hear of it before the rest ends.
+void LocalBackend::Impl::main_ended(EnvironmentId id, const runtime::ProcessEnd& end) {
+  Environment* environment = find(id);
+  if (environment == nullptr || environment->stopping()) return;
+  if (!environment->initialised()) return report_init_failure(id, environment->conclude_init(&end));
+  Outcome outcome = environment->conclude(end);
+  environment->prepare_stop(StopReason::kCrashed);
+  if (!end_processes(id, StopReason::kCrashed, outcome)) gone(id, std::move(outcome));
+}
+
 void LocalBackend::Impl::handle(sandbox::SandboxExited event) {
+  if (const auto it = departing.find(event.id); it != departing.end()) {
+    const std::unique_ptr<Environment> ended = std::move(it->second);
+    departing.erase(it);
+    revoke(*ended);
+    return something_ended.set();
+  }
   Environment* environment = find(event.id);
   if (environment == nullptr) return;
+  environment->all_ended();
+  if (event.failure && !environment->initialised() && !environment->stopping()) return fail_start(event.id, *event.failure);
   const runtime::ProcessEnd end = describe(event, *environment);
   const bool idle = environment->initialised() && !environment->busy();
   if (environment->stopping() || idle) return process_ended(event.id, end);  // an idle one must not be chosen any more
@@ -405,7 +558,7 @@ void LocalBackend::Impl::gone(EnvironmentId id, Outcome outcome) {
   if (it == environments.end()) return;
   const std::unique_ptr<Environment> ended = std::move(it->second);
   environments.erase(it);
-  if (!ended->access_key.empty() && ports.revoke_credentials) ports.revoke_credentials(ended->access_key);
+  revoke(*ended);
   dispatcher.on_gone(id, std::move(outcome), now());
   rearm();
   something_ended.set();
@@ -425,11 +578,13 @@ void LocalBackend::Impl::launcher_lost(const Error& error) {
   unpacking.clear();
   const Error told(ErrorCode::kUnavailable, "The environment was lost with the launcher; the server must be restarted.",
                    "ServiceException");
+  departing.clear();
   std::vector<EnvironmentId> all;
   for (const auto& [id, environment] : environments) all.push_back(id);
   for (const EnvironmentId id : all) {
     Environment* environment = find(id);
     if (environment == nullptr) continue;
+    environment->all_ended();
     InitFailure failure;
     failure.platform_fault = true;
     failure.error = told;
@@ -454,6 +609,7 @@ LocalBackend::~LocalBackend() {
   const Error ended(ErrorCode::kUnavailable, "The server is shutting down.", "ServiceException");
   for (auto& [request, promise] : impl_->unpacking) promise->set_value(ended);
   for (auto& [id, environment] : impl_->environments) impl_->ports.launcher.kill(id);
+  for (auto& [id, environment] : impl_->departing) impl_->ports.launcher.kill(id);
 }
 
 void LocalBackend::start() {
@@ -497,8 +653,13 @@ std::set<std::string> LocalBackend::code_in_use() {
   auto used = std::make_shared<std::set<std::string>>();
   Impl* impl = impl_.get();
   (void)impl_->on_loop([impl, used] {
-    for (const auto& [id, environment] : impl->environments) used->insert(environment->version().config.code_id);
-    impl->dispatcher.each_version([&](const engine::FunctionVersion& version) { used->insert(version.config.code_id); });
+    const auto add = [&](const engine::FunctionVersion& version) {
+      used->insert(version.config.code_id);
+      for (const engine::LayerUse& layer : version.config.layers) used->insert(layer.code_id);
+    };
+    for (const auto& [id, environment] : impl->environments) add(environment->version());
+    for (const auto& [id, environment] : impl->departing) add(environment->version());
+    impl->dispatcher.each_version(add);
   });
   return *used;
 }
@@ -544,15 +705,17 @@ net::Awaitable<bool> LocalBackend::drain(base::Deadline deadline) {
   Impl& impl = *impl_;
   impl.dispatcher.drain(impl.now());
   impl.rearm();
-  while (!impl.dispatcher.finished() && impl.now() < deadline) {
+  const auto finished = [&impl] { return impl.dispatcher.finished() && impl.departing.empty(); };
+  while (!finished() && impl.now() < deadline) {
     impl.something_ended.reset();
-    if (impl.dispatcher.finished()) break;
+    if (finished()) break;
     (void)co_await impl.something_ended.wait(deadline);
   }
-  const bool whole = impl.dispatcher.finished();
+  const bool whole = finished();
   for (const auto& [id, environment] : impl.environments) impl.ports.launcher.kill(id);
+  for (const auto& [id, environment] : impl.departing) impl.ports.launcher.kill(id);
   const base::Deadline last = impl.now() + kKillGrace;
-  while (!impl.environments.empty() && impl.now() < last) {
+  while (!(impl.environments.empty() && impl.departing.empty()) && impl.now() < last) {
     impl.something_ended.reset();
     (void)co_await impl.something_ended.wait(last);
   }

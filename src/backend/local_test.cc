@@ -159,6 +159,17 @@ class Machine {
     fs::permissions(code, fs::perms(0755));
     return version;
   }
+  // A layer of these files; its code id.
+  std::string layer(const std::map<std::string, std::string>& files, fs::perms mode = fs::perms(0755)) const {
+    const std::string id = base::random_hex(32);
+    for (const auto& [name, text] : files) {
+      const fs::path path = root / "code" / id / name;
+      fs::create_directories(path.parent_path());
+      std::ofstream(path) << text;
+      fs::permissions(path, mode);
+    }
+    return id;
+  }
   engine::VersionPtr python(const std::string& body, const std::function<void(engine::FunctionConfig&)>& change = {}) {
     return function("python3.11", {{"app.py", body}}, change);
   }
@@ -758,6 +769,231 @@ TEST_F(LocalBackendTest, ColdStartsAreMeasured) {
   for (auto* each : {&starts, &inits, &wholes}) std::sort(each->begin(), each->end());
   std::cout << "cold Python invoke: median " << wholes[5] << " ms (start " << starts[5] << ", init " << inits[5] << ")\n";
   EXPECT_LT(wholes[5], 2000);
+}
+
+// An external extension as AWS's examples are: registers, perhaps subscribes, and says on its output what it hears.
+constexpr const char* kExtension = R"(#!/usr/bin/env python3
+import http.client, http.server, json, os, sys, threading, time
+name = os.path.basename(__file__)
+mode = os.environ.get("MODE", "")
+def call(method, path, body=None, headers={}):
+    c = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+    c.request(method, path, body, headers)
+    r = c.getresponse()
+    return r.status, r.headers, r.read().decode()
+def say(*words): print(name, *words, flush=True)
+if mode == "crash": sys.exit(3)
+if mode == "absent": time.sleep(60)
+events = ["INVOKE"] if mode == "invoke-only" else ["INVOKE", "SHUTDOWN"]
+status, headers, body = call("POST", "/2020-01-01/extension/register", json.dumps({"events": events}), {"Lambda-Extension-Name": name})
+me = {"Lambda-Extension-Identifier": headers["Lambda-Extension-Identifier"]}
+say("registered", status, body, "_HANDLER" in os.environ, os.environ["AWS_LAMBDA_FUNCTION_NAME"])
+if mode == "init-error":
+    me["Lambda-Extension-Function-Error-Type"] = "Extension.NoKey"
+    call("POST", "/2020-01-01/extension/init/error", json.dumps({"errorMessage": "no key", "errorType": "x"}), me)
+    sys.exit(1)
+if mode.startswith("telemetry"):
+    class Listener(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            records = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            for r in records: say("TELEMETRY", r["type"], json.dumps(r["record"]).replace("\\n", ""))
+            self.send_response(200)
+            self.end_headers()
+        def log_message(self, *a): pass
+    server = http.server.HTTPServer(("127.0.0.1" if mode.endswith("local") else "sandbox.localdomain", 4243), Listener)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    say("subscribed", *call("PUT", "/2022-07-01/telemetry", json.dumps({"schemaVersion": "2022-12-13", "types": ["platform", "function"],
+        "buffering": {"maxItems": 1000, "maxBytes": 262144, "timeoutMs": 25},
+        "destination": {"protocol": "HTTP", "URI": "http://sandbox.localdomain:4243"}}), me)[::2])
+while True:
+    status, _, body = call("GET", "/2020-01-01/extension/event/next", None, me)
+    event = json.loads(body)
+    if event["eventType"] == "SHUTDOWN":
+        say("SHUTDOWN", event["shutdownReason"], 1.2 < event["deadlineMs"] / 1000 - time.time() < 2.1)
+        time.sleep(0.1)
+        say("bye")
+        sys.exit(0)
+    say("INVOKE", event["requestId"], event["invokedFunctionArn"], event["deadlineMs"] > time.time() * 1000)
+    if mode == "slow": time.sleep(0.5)
+    if mode == "dies": os._exit(9)
+)";
+
+constexpr const char* kFunction = R"(
+import os, time
+print("function starts")
+n = 0
+def handler(e, c):
+    global n
+    n += 1
+    print("function runs")
+    if e.get("exit"): os._exit(5)
+    if e.get("sleep"): time.sleep(e["sleep"])
+    return n
+)";
+
+engine::VersionPtr with_extension(const std::string& mode, std::uint32_t timeout_s = 5) {
+  return machine->python(kFunction, [&](engine::FunctionConfig& config) {
+    config.layers = {{.arn = "arn:layer:1", .code_id = machine->layer({{"extensions/watcher", kExtension}})}};
+    config.environment = std::map<std::string, std::string>{{"MODE", mode}};
+    config.timeout_s = timeout_s;
+  });
+}
+
+bool logged(const std::string& text, base::Duration patience = 5s) {
+  const TimePoint until = base::system_clock().now() + patience;
+  while (machine->log.copy().find(text) == std::string::npos) {
+    if (base::system_clock().now() > until) return false;
+    std::this_thread::sleep_for(5ms);
+  }
+  return true;
+}
+
+void drop(const engine::VersionPtr& version) {
+  machine->backend->drop_outdated(version->function_name, [](const engine::FunctionVersion&) { return false; });
+}
+
+TEST_F(LocalBackendTest, AnExternalExtensionRegistersHearsInvocationsAndTheEnd) {
+  const auto version = with_extension("");
+  EXPECT_EQ(machine->invoke(version).payload, "1");
+  const std::string first = machine->last_id;
+  EXPECT_TRUE(logged("watcher registered 200 {\"functionName\":\"" + version->function_name +
+                     "\",\"functionVersion\":\"$LATEST\",\"handler\":\"app.handler\"} False " + version->function_name + "\n"));
+  EXPECT_TRUE(logged("EXTENSION\tName: watcher\tState: Ready\tEvents: [INVOKE, SHUTDOWN]\n"));
+  EXPECT_TRUE(logged("watcher INVOKE " + first + " " + version->arn + " True\n"));
+  const std::string log = machine->log.copy();
+  EXPECT_LT(log.find("watcher registered 200 {\"functionName\":\"" + version->function_name), log.rfind("function starts"))
+      << "before the runtime";
+  EXPECT_EQ(machine->invoke(version).payload, "2");
+  EXPECT_TRUE(logged("watcher INVOKE " + machine->last_id));
+  std::this_thread::sleep_for(100ms);  // frozen by now
+  drop(version);
+  EXPECT_TRUE(logged("watcher SHUTDOWN spindown True\n"));
+  EXPECT_TRUE(logged("watcher bye\n"));
+}
+
+TEST_F(LocalBackendTest, TheAnswerDoesNotWaitForExtensionsButTheEnvironmentDoes) {
+  const auto version = with_extension("slow");
+  EXPECT_EQ(machine->invoke(version).payload, "1");
+  EXPECT_EQ(machine->invoke(version).payload, "1") << "the first is still busy with its extension's work";
+  std::this_thread::sleep_for(700ms);
+  const TimePoint began = base::system_clock().now();
+  EXPECT_EQ(machine->invoke(version).payload, "2");
+  EXPECT_LT(base::system_clock().now() - began, 400ms) << "not for the extension's half second";
+  drop(version);
+}
+
+TEST_F(LocalBackendTest, ATimeoutIsAnsweredAtOnceAndToldToTheExtension) {
+  const auto version = with_extension("", 1);
+  machine->invoke(version);
+  const TimePoint began = base::system_clock().now();
+  EXPECT_EQ(machine->invoke(version, R"({"sleep":30})").error_type, "Sandbox.Timedout");
+  EXPECT_LT(base::system_clock().now() - began, 1400ms);
+  EXPECT_TRUE(logged("watcher SHUTDOWN timeout True\n"));
+  EXPECT_EQ(machine->invoke(version).payload, "1");
+  drop(version);
+}
+
+TEST_F(LocalBackendTest, ARuntimeThatEndsIsToldAsFailure) {
+  const auto version = with_extension("");
+  const engine::Outcome outcome = machine->invoke(version, R"({"exit":1})");
+  EXPECT_EQ(outcome.error_type, "Runtime.ExitError");
+  EXPECT_HAS(outcome.payload, "exit status 5");
+  EXPECT_TRUE(logged("watcher SHUTDOWN failure True\n"));
+  EXPECT_EQ(machine->invoke(version).payload, "1");
+  drop(version);
+}
+
+TEST_F(LocalBackendTest, AnExtensionThatEndsFailsTheInitOrTheInvocation) {
+  const engine::Outcome crash = machine->invoke(with_extension("crash"));
+  EXPECT_EQ(crash.error_type, "Extension.Crash");
+  EXPECT_EQ(crash.payload, R"({"errorType":"Extension.Crash","errorMessage":"RequestId: )" + machine->last_id +
+                               R"( Error: watcher: exit status 3"})");
+  EXPECT_HAS(crash.log_tail, "EXTENSION\tName: watcher\tState: Crashed\tEvents: []\tError Type: Extension.Crash\n");
+  const auto dies = with_extension("dies");
+  const engine::Outcome outcome = machine->invoke(dies, R"({"sleep":3})");
+  EXPECT_EQ(outcome.error_type, "Extension.Crash") << outcome.payload;
+  EXPECT_HAS(outcome.payload, "watcher: exit status 9");
+  const engine::Outcome said = machine->invoke(with_extension("init-error"));
+  EXPECT_EQ(said.error_type, "Extension.InitError");
+  EXPECT_HAS(said.payload, "watcher: Extension.NoKey: no key");
+}
+
+TEST_F(LocalBackendTest, AFileThatCannotBeExecutedAndTooManyFilesAreLaunchErrors) {
+  const auto version = machine->python(kFunction, [&](engine::FunctionConfig& config) {
+    config.layers = {{.arn = "a", .code_id = machine->layer({{"extensions/plain", "text"}}, fs::perms(0644))}};
+  });
+  const engine::Outcome outcome = machine->invoke(version);
+  EXPECT_EQ(outcome.error_type, "Extension.LaunchError") << outcome.payload;
+  EXPECT_HAS(outcome.payload, "fork/exec /opt/extensions/plain: permission denied");
+  EXPECT_HAS(outcome.log_tail, "EXTENSION\tName: plain\tState: LaunchError\tEvents: []\tError Type: PermissionDenied\n");
+  std::map<std::string, std::string> many;
+  for (int i = 0; i < 11; ++i) many["extensions/e" + std::to_string(i)] = kExtension;
+  const auto eleven = machine->python(
+      kFunction, [&](engine::FunctionConfig& config) { config.layers = {{.arn = "a", .code_id = machine->layer(many)}}; });
+  EXPECT_HAS(machine->invoke(eleven).payload, "Extension limit (10) reached");
+}
+
+TEST_F(LocalBackendTest, TelemetryArrivesInsideAsItHappens) {
+  for (const std::string mode : {"telemetry", "telemetry-local"}) {
+    const auto version = with_extension(mode);
+    EXPECT_EQ(machine->invoke(version).payload, "1");
+    const std::string id = machine->last_id;
+    EXPECT_TRUE(logged("watcher subscribed (200, '\"OK\"')\n"));
+    EXPECT_TRUE(logged("TELEMETRY platform.report {\"requestId\": \"" + id));
+    EXPECT_EQ(machine->invoke(version).payload, "2");
+    const std::string second = machine->last_id;
+    EXPECT_TRUE(logged("TELEMETRY platform.report {\"requestId\": \"" + second));
+    const std::string log = machine->log.copy();
+    for (const std::string& text :
+         {std::string("platform.initStart {\"initializationType\": \"on-demand\", \"phase\": \"init\""),
+          std::string("platform.telemetrySubscription {\"name\": \"watcher\", \"state\": \"Subscribed\", \"types\": [\"platform\", \"function\"]}"),
+          std::string("function \"function starts\""), std::string("platform.initRuntimeDone {\"initializationType\": \"on-demand\""),
+          std::string("platform.extension {\"name\": \"watcher\", \"state\": \"Ready\", \"events\": [\"INVOKE\", \"SHUTDOWN\"]}"),
+          std::string("platform.initReport {"), "platform.start {\"requestId\": \"" + id + "\", \"version\": \"$LATEST\"",
+          std::string("function \"function runs\""), "platform.runtimeDone {\"requestId\": \"" + id + "\", \"status\": \"success\""}) {
+      EXPECT_HAS(log, "watcher TELEMETRY " + text);
+    }
+    EXPECT_HAS(log, "\"name\": \"responseLatency\"");
+    EXPECT_HAS(log, "\"producedBytes\": 1}");
+    drop(version);
+    EXPECT_TRUE(logged("watcher SHUTDOWN spindown"));
+  }
+}
+
+TEST_F(LocalBackendTest, AnInternalExtensionTakesPart) {
+  const auto version = machine->python(R"(
+import http.client, json, os, threading
+def call(method, path, body=None, headers={}):
+    c = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+    c.request(method, path, body, headers)
+    r = c.getresponse()
+    return r.status, r.headers, r.read().decode()
+status, headers, body = call("POST", "/2020-01-01/extension/register", json.dumps({"events": ["INVOKE"]}), {"Lambda-Extension-Name": "inner"})
+me = {"Lambda-Extension-Identifier": headers["Lambda-Extension-Identifier"]}
+def listen():
+    while True: print("inner hears", json.loads(call("GET", "/2020-01-01/extension/event/next", None, me)[2])["requestId"], flush=True)
+threading.Thread(target=listen, daemon=True).start()
+def handler(e, c): return "fine"
+)");
+  EXPECT_EQ(machine->invoke(version).payload, "\"fine\"");
+  EXPECT_TRUE(logged("inner hears " + machine->last_id));
+  EXPECT_TRUE(logged("EXTENSION\tName: inner\tState: Ready\tEvents: [INVOKE]\n"));
+  EXPECT_EQ(machine->invoke(version).payload, "\"fine\"");
+  drop(version);
+}
+
+TEST_F(LocalBackendTest, LayersAreMergedAndTheirPackagesFound) {
+  const auto version = machine->python("import from_layer, os\ndef handler(e, c): return [from_layer.where, os.path.exists('/opt/only-first')]\n",
+                                       [&](engine::FunctionConfig& config) {
+                                         config.layers = {{.arn = "1", .code_id = machine->layer({{"python/from_layer.py", "where = 1"},
+                                                                                                  {"only-first", ""}})},
+                                                          {.arn = "2", .code_id = machine->layer({{"python/from_layer.py", "where = 2"}})}};
+                                       });
+  EXPECT_EQ(machine->invoke(version).payload, "[2, true]");
+  const auto custom = machine->function("provided.al2023", {{"handler.txt", "x"}}, [&](engine::FunctionConfig& config) {
+    config.layers = {{.arn = "1", .code_id = machine->layer({{"bootstrap", "#!/bin/sh\nexit 42\n"}})}};
+  });
+  EXPECT_HAS(machine->invoke(custom).payload, "exit status 42");
 }
 
 TEST_F(LocalBackendTest, ALostLauncherRefusesWhatRunsAndWhatComesAndSaysSo) {

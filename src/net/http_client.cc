@@ -4,6 +4,7 @@
 #include <netdb.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -18,6 +19,7 @@
 #include <span>
 
 #include "base/fd.h"
+#include "base/json.h"
 #include "net/internal/client_codec.h"
 
 namespace mayfly::net {
@@ -156,12 +158,46 @@ class TimedConnection : public std::enable_shared_from_this<TimedConnection> {
   asio::steady_timer timer_;
 };
 
-Awaitable<Result<void>> async_connect(TimedConnection& connection, const ClientTarget& target) {
+// A lent socket, given back as it came: whatever it was connected to is cut off. Keeps a descriptor of its own, since a cancelled request
+// may end after the lender.
+class LentSocket {
+ public:
+  explicit LentSocket(int socket) : socket_(socket < 0 ? -1 : ::fcntl(socket, F_DUPFD_CLOEXEC, 0)) {}
+  ~LentSocket() { disconnect(); }
+  LentSocket(const LentSocket&) = delete;
+  LentSocket& operator=(const LentSocket&) = delete;
+  // Makes the next connect use it.
+  void give_to(tcp::socket& taker, error_code& error) const {
+    disconnect();
+    const int copy = ::fcntl(socket_.get(), F_DUPFD_CLOEXEC, 0);
+    if (copy < 0) return error.assign(errno, boost::system::system_category());
+    taker.assign(tcp::v4(), copy, error);
+    if (error) ::close(copy);
+  }
+
+ private:
+  void disconnect() const {
+    const sockaddr nowhere{.sa_family = AF_UNSPEC, .sa_data = {}};
+    if (socket_) (void)::connect(socket_.get(), &nowhere, sizeof nowhere);
+  }
+  base::UniqueFd socket_;
+};
+
+Awaitable<Result<void>> async_connect(TimedConnection& connection, const ClientRequest& request, const LentSocket& lent,
+                                      const ClientTarget& target) {
   error_code error;
   std::vector<tcp::endpoint> endpoints;
+  const auto port = static_cast<std::uint16_t>(internal::parse_length(target.port).value_or(0));
+  for (const std::string& address : request.addresses) {
+    const auto known = asio::ip::make_address_v4(address, error);
+    if (error) co_return Error(ErrorCode::kInvalidArgument, base::json_quote(address) + " is not an IPv4 address");
+    endpoints.emplace_back(known, port);
+  }
   const auto literal = asio::ip::make_address(target.host, error);
-  if (!error) {
-    endpoints.emplace_back(literal, static_cast<std::uint16_t>(internal::parse_length(target.port).value_or(0)));
+  if (!endpoints.empty()) {
+    error.clear();
+  } else if (!error) {
+    endpoints.emplace_back(literal, port);
   } else {
     const auto found =
         co_await connection.resolver.async_resolve(target.host, target.port, asio::redirect_error(asio::use_awaitable, error));
@@ -172,6 +208,9 @@ Awaitable<Result<void>> async_connect(TimedConnection& connection, const ClientT
   for (const tcp::endpoint& endpoint : endpoints) {
     error_code ignored;
     connection.socket.close(ignored);
+    error.clear();
+    if (request.socket >= 0) lent.give_to(connection.socket, error);
+    if (error) continue;
     co_await connection.socket.async_connect(endpoint, asio::redirect_error(asio::use_awaitable, error));
     if (connection.expired) co_return too_late(target);
     if (!error) co_return Result<void>{};
@@ -216,8 +255,9 @@ Awaitable<Result<Response>> async_request(ClientRequest request) {
   MAYFLY_CO_ASSIGN(const ClientTarget target, internal::parse_url(request.url));
   MAYFLY_CO_ASSIGN(const std::string head, internal::request_head(request, target));
   const auto connection = std::make_shared<TimedConnection>(co_await asio::this_coro::executor);
+  const LentSocket lent(request.socket);
   connection->start(base::system_clock().now() + request.timeout);
-  MAYFLY_CO_TRY(co_await async_connect(*connection, target));
+  MAYFLY_CO_TRY(co_await async_connect(*connection, request, lent, target));
   const auto counter = upload_counter(request, head.size());
   for (std::string_view part : {std::string_view(head), std::string_view(request.body)}) {
     while (!part.empty()) {

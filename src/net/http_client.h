@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "base/time.h"
 #include "net/http.h"
@@ -17,6 +18,11 @@ struct ClientRequest {
   std::string body;
   base::Duration timeout = std::chrono::seconds(60);
   std::uint64_t response_bytes_max = 256U << 20U;
+  // For async_request: where the URL's host is (IPv4 addresses, tried in order), instead of looking the name up.
+  std::vector<std::string> addresses;
+  // For async_request, with `addresses`: an unconnected TCP socket to use, such as one of another network namespace. Lent: the caller keeps
+  // it and one request uses it at a time; it is not connected afterwards.
+  int socket = -1;
   // Called with the bytes sent and the total, for progress on uploads.
   std::function<void(std::uint64_t, std::uint64_t)> on_upload;
   // When set, body pieces go here as they arrive and Response::body stays empty.

@@ -255,12 +255,16 @@ Result<void> RuntimeCatalogue::check(const std::string& runtime) const {
                   runtime + "=/path/to/interpreter.");
 }
 
-Result<LaunchPlan> RuntimeCatalogue::plan(const engine::FunctionVersion& version, const std::string& code_directory) const {
+Result<LaunchPlan> RuntimeCatalogue::plan(const engine::FunctionVersion& version, const std::string& code_directory,
+                                          const std::vector<std::string>& layers) const {
   const std::string& runtime = version.config.runtime;
   LaunchPlan plan;
   if (is_provided(runtime)) {
     const fs::path bootstrap = fs::path(code_directory) / "bootstrap";
-    if (!is_executable_file(bootstrap)) {
+    const bool in_layer = std::ranges::any_of(layers, [](const auto& layer) { return is_executable_file(fs::path(layer) / "bootstrap"); });
+    std::error_code absent;
+    const bool use_layer = in_layer && !fs::exists(bootstrap, absent);
+    if (!use_layer && !is_executable_file(bootstrap)) {
       std::error_code unreadable;
       if (fs::is_regular_file(bootstrap, unreadable))
         return Error(ErrorCode::kFunctionFailed, "fork/exec /var/task/bootstrap: permission denied; make it executable (chmod +x)",
@@ -269,7 +273,7 @@ Result<LaunchPlan> RuntimeCatalogue::plan(const engine::FunctionVersion& version
                    "Runtime.InvalidEntrypoint");
     }
     plan.root_id = "host";
-    plan.arguments = {"/var/task/bootstrap"};
+    plan.arguments = {use_layer ? "/opt/bootstrap" : "/var/task/bootstrap"};
     plan.runtime_version = runtime;
     return plan;
   }
@@ -280,7 +284,13 @@ Result<LaunchPlan> RuntimeCatalogue::plan(const engine::FunctionVersion& version
     chosen = nearest(wanted.family, wanted.number);
     const std::string near = runtime_name(chosen->family, chosen->number);
     plan.stand_in = runtime + " runs on " + near + " (" + chosen->path + ")";
-    const NativeModules native = find_native_modules(code_directory);
+    NativeModules native = find_native_modules(code_directory);
+    for (const std::string& layer : layers) {
+      NativeModules more = find_native_modules(layer);
+      native.python_minors.merge(more.python_minors);
+      if (native.python_example.empty()) native.python_example = more.python_example;
+      if (native.node_example.empty()) native.node_example = more.node_example;
+    }
     std::set<int> others = native.python_minors;
     others.erase(chosen->number);
     const bool python_clash = wanted.family == "python" && !others.empty();
@@ -300,10 +310,12 @@ Result<LaunchPlan> RuntimeCatalogue::plan(const engine::FunctionVersion& version
   plan.arguments.emplace_back(python ? "/var/runtime/python/bootstrap.py" : "/var/runtime/nodejs/bootstrap.cjs");
   plan.runtime_version = python ? "python:3." + std::to_string(chosen->number) : "nodejs:" + std::to_string(chosen->number);
   if (python) {
-    plan.variables["PYTHONPATH"] = "/var/runtime";
+    plan.variables["PYTHONPATH"] = "/var/runtime";  // the bootstrap adds /opt/python itself, before the interpreter's own packages
+    if (chosen->number != wanted.number)
+      plan.variables["PYTHONPATH"] += ":/opt/python/lib/python3." + std::to_string(wanted.number) + "/site-packages";
   } else {
     plan.variables["NODE_PATH"] =
-        "/opt/nodejs/node" + std::to_string(chosen->number) + "/node_modules:/opt/nodejs/node_modules:/var/runtime/node_modules";
+        "/opt/nodejs/node" + std::to_string(wanted.number) + "/node_modules:/opt/nodejs/node_modules:/var/runtime/node_modules";
   }
   if (chosen->root_id != "host") {
     const std::string prefix = fs::path(chosen->path).parent_path().parent_path().string();

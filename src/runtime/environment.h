@@ -29,6 +29,9 @@ struct EnvironmentInputs {
   std::string initialization_type = "on-demand";         // or "provisioned-concurrency"
 };
 
+// Names of variables that are the runtime's alone: extensions do not get them.
+[[nodiscard]] std::vector<std::string> variables_extensions_lack();
+
 // "NAME=value", each name once. What the platform reserves wins over the function's own variables; defaults do not.
 [[nodiscard]] std::vector<std::string> environment_variables(const engine::FunctionVersion& version, const EnvironmentInputs& inputs);
 

@@ -1,5 +1,6 @@
 #include "runtime/environment_log.h"
 
+#include <algorithm>
 #include <cstdio>
 
 #include "base/bytes.h"
@@ -18,6 +19,11 @@ std::string whole_ms(base::Duration duration) { return std::to_string(std::chron
 // AWS rounds up: a function that used anything shows at least 1 MB.
 std::string megabytes(std::uint64_t bytes) { return std::to_string((bytes + (1U << 20U) - 1) >> 20U); }
 std::string member(std::string_view name, std::string_view text) { return "\"" + std::string(name) + "\":" + base::json_quote(text); }
+
+std::string tracing(const std::string& trace_id) {
+  if (trace_id.empty()) return {};
+  return ",\"tracing\":{" + member("type", "X-Amzn-Trace-Id") + "," + member("value", base::valid_utf8(trace_id)) + "}";
+}
 
 }  // namespace
 
@@ -42,7 +48,9 @@ void EnvironmentLog::write(std::string message, std::optional<base::WallTime> ti
 
 std::string EnvironmentLog::tail() const { return tail_.size() <= kTailBytes ? tail_ : tail_.substr(tail_.size() - kTailBytes); }
 
-void EnvironmentLog::write_event(Level level, std::string_view type, const std::string& record) {
+void EnvironmentLog::event(Level level, std::string_view type, const std::string& record) {
+  if (telemetry_ != nullptr) telemetry_->platform(type, "{" + record + "}");
+  if (!json()) return;
   const std::string& wanted = version_->config.system_log_level;
   const Level threshold = wanted == "DEBUG" ? Level::kDebug : wanted == "WARN" ? Level::kWarning : Level::kInfo;
   if (level < threshold) return;
@@ -51,36 +59,88 @@ void EnvironmentLog::write_event(Level level, std::string_view type, const std::
 
 void EnvironmentLog::init_start(const std::string& runtime_version) {
   const std::string arn = version_->runtime_version_arn();
-  if (!json()) return write("INIT_START Runtime Version: " + runtime_version + "\tRuntime Version ARN: " + arn + "\n");
-  write_event(Level::kInfo, "platform.initStart",
+  if (!json()) write("INIT_START Runtime Version: " + runtime_version + "\tRuntime Version ARN: " + arn + "\n");
+  event(Level::kInfo, "platform.initStart",
               member("initializationType", initialization_type_) + "," + member("phase", "init") + "," +
-                  member("runtimeVersion", runtime_version) + "," + member("runtimeVersionArn", arn) + "," +
-                  member("functionName", version_->function_name) + "," + member("functionVersion", version_->version));
+                  member("runtimeVersion", runtime_version) + "," + member("runtimeVersionArn", arn) + "," + member("functionName", version_->function_name) + "," +
+                  member("functionVersion", version_->version));
 }
 
 void EnvironmentLog::init_report(base::Duration init, std::string_view phase, std::string_view status, std::string_view error_type) {
   if (!json()) {
     std::string line = "INIT_REPORT Init Duration: " + ms(init) + " ms\tPhase: " + std::string(phase) + "\tStatus: " + std::string(status);
     if (!error_type.empty()) line += "\tError Type: " + std::string(error_type);
-    return write(line + "\n");
+    write(line + "\n");
   }
   std::string record = member("initializationType", initialization_type_) + "," + member("phase", phase) + "," + member("status", status);
   if (!error_type.empty()) record += "," + member("errorType", error_type);
-  write_event(Level::kWarning, "platform.initReport", record + ",\"metrics\":{\"durationMs\":" + decimal(base::to_ms(init), 3) + "}");
+  event(Level::kWarning, "platform.initReport", record + ",\"metrics\":{\"durationMs\":" + decimal(base::to_ms(init), 3) + "}");
 }
 
-void EnvironmentLog::start(const std::string& request_id) {
-  if (!json()) return write("START RequestId: " + request_id + " Version: " + version_->version + "\n");
-  write_event(Level::kInfo, "platform.start", member("requestId", request_id) + "," + member("version", version_->version));
+void EnvironmentLog::init_runtime_done(std::string_view phase, std::string_view status) {
+  if (telemetry_ == nullptr) return;
+  const std::string record =
+      member("initializationType", initialization_type_) + "," + member("phase", phase) + "," + member("status", status);
+  telemetry_->platform("platform.initRuntimeDone", "{" + record + "}", Telemetry::Audience::kTelemetryOnly);
+}
+
+void EnvironmentLog::init_succeeded(base::Duration init, std::string_view phase) {
+  if (telemetry_ == nullptr) return;
+  const std::string record = member("initializationType", initialization_type_) + "," + member("phase", phase) + "," + member("status", "success") +
+                             ",\"metrics\":{\"durationMs\":" + decimal(base::to_ms(init), 3) + "}";
+  telemetry_->platform("platform.initReport", "{" + record + "}", Telemetry::Audience::kTelemetryOnly);
+}
+
+void EnvironmentLog::extension(const std::string& name, std::string_view state, const std::vector<std::string>& events,
+                               std::string_view error_type) {
+  std::string words, list;
+  for (const std::string& each : events) {
+    words += (words.empty() ? "" : ", ") + each;
+    list += (list.empty() ? "" : ",") + base::json_quote(each);
+  }
+  if (!json()) {
+    const std::string error = error_type.empty() ? std::string() : "\tError Type: " + std::string(error_type);
+    write("EXTENSION\tName: " + name + "\tState: " + std::string(state) + "\tEvents: [" + words + "]" + error + "\n");
+  }
+  std::string record = member("name", name) + "," + member("state", state) + ",\"events\":[" + list + "]";
+  if (!error_type.empty()) record += "," + member("errorType", error_type);
+  event(error_type.empty() ? Level::kInfo : Level::kWarning, "platform.extension", record);
+}
+
+void EnvironmentLog::start(const std::string& request_id, const std::string& trace_id) {
+  trace_id_ = trace_id;
+  if (!json()) write("START RequestId: " + request_id + " Version: " + version_->version + "\n");
+  event(Level::kInfo, "platform.start", member("requestId", request_id) + "," + member("version", version_->version) + tracing(trace_id_));
 }
 
 void EnvironmentLog::end(const std::string& request_id) {
   if (!json()) write("END RequestId: " + request_id + "\n");
+  if (telemetry_ != nullptr) telemetry_->platform("platform.end", "{" + member("requestId", request_id) + "}", Telemetry::Audience::kLogsOnly);
+}
+
+void EnvironmentLog::report_runtime_done(const std::string& request_id, const ReportFigures& figures) {
+  const bool well = figures.status == "success";
+  std::string record = member("requestId", request_id) + "," + member("status", figures.status);
+  if (!well && !figures.error_type.empty()) record += "," + member("errorType", figures.error_type);
+  const double run = base::to_ms(figures.run);
+  std::string metrics = "\"durationMs\":" + decimal(run, 3);
+  if (figures.latency) {
+    const double latency = std::min(base::to_ms(*figures.latency), run);
+    const base::WallTime began = clock_.wall_now() - std::chrono::duration_cast<std::chrono::microseconds>(figures.run);
+    const base::WallTime answered = began + std::chrono::microseconds(static_cast<std::int64_t>(latency * 1000));
+    const auto span = [](std::string_view name, base::WallTime start, double duration) {
+      return "{" + member("name", name) + "," + member("start", base::format_iso_ms(start)) + ",\"durationMs\":" + decimal(duration, 3) + "}";
+    };
+    record += ",\"spans\":[" + span("responseLatency", began, latency) + "," + span("responseDuration", answered, run - latency) + "]";
+    metrics += ",\"producedBytes\":" + std::to_string(figures.produced_bytes);
+  }
+  event(well ? Level::kDebug : Level::kWarning, "platform.runtimeDone", record + tracing(trace_id_) + ",\"metrics\":{" + metrics + "}");
 }
 
 void EnvironmentLog::report(const std::string& request_id, const ReportFigures& figures) {
   const std::uint32_t memory_mb = version_->config.memory_mb;
   const bool well = figures.status == "success";
+  report_runtime_done(request_id, figures);
   if (!json()) {
     std::string line = "REPORT RequestId: " + request_id + "\tDuration: " + ms(figures.run) +
                        " ms\tBilled Duration: " + whole_ms(figures.billed) + " ms\tMemory Size: " + std::to_string(memory_mb) +
@@ -88,7 +148,7 @@ void EnvironmentLog::report(const std::string& request_id, const ReportFigures& 
     if (figures.init) line += "Init Duration: " + ms(*figures.init) + " ms\t";
     if (!well) line += "Status: " + figures.status + "\t";
     if (!well && !figures.error_type.empty()) line += "Error Type: " + figures.error_type + "\t";
-    return write(line + "\n");
+    write(line + "\n");
   }
   std::string metrics = "\"durationMs\":" + decimal(base::to_ms(figures.run), 3) + ",\"billedDurationMs\":" + whole_ms(figures.billed) +
                         ",\"memorySizeMB\":" + std::to_string(memory_mb) + ",\"maxMemoryUsedMB\":" + megabytes(figures.memory_peak);
@@ -96,9 +156,7 @@ void EnvironmentLog::report(const std::string& request_id, const ReportFigures& 
   const std::string error = well || figures.error_type.empty() ? "" : "," + member("errorType", figures.error_type);
   const std::string request = member("requestId", request_id);
   const std::string status = "," + member("status", figures.status) + error;
-  write_event(well ? Level::kDebug : Level::kWarning, "platform.runtimeDone",
-              request + status + ",\"metrics\":{\"durationMs\":" + decimal(base::to_ms(figures.run), 3) + "}");
-  write_event(well ? Level::kInfo : Level::kWarning, "platform.report", request + ",\"metrics\":{" + metrics + "}" + status);
+  event(well ? Level::kInfo : Level::kWarning, "platform.report", request + ",\"metrics\":{" + metrics + "}" + status + tracing(trace_id_));
 }
 
 void EnvironmentLog::timed_out(const std::string& request_id, base::Duration allowed) {
@@ -109,6 +167,7 @@ void EnvironmentLog::timed_out(const std::string& request_id, base::Duration all
 
 void EnvironmentLog::process_ended(const std::string& request_id, std::string_view text, std::string_view error_type) {
   const std::string who = request_id.empty() ? std::string() : "RequestId: " + request_id + " ";
+  if (telemetry_ != nullptr) telemetry_->platform("platform.fault", base::json_quote(who + std::string(text)), Telemetry::Audience::kLogsOnly);
   if (!json()) return write(who + "Error: " + std::string(text) + "\n" + std::string(error_type) + "\n");
   std::string line = "{" + member("timestamp", base::format_iso_ms(clock_.wall_now())) + ",\"level\":\"ERROR\"," + member("message", text) +
                      "," + member("errorType", error_type);

@@ -6,8 +6,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "engine/invocation.h"
+#include "runtime/telemetry.h"
 
 namespace mayfly::runtime {
 
@@ -23,6 +25,9 @@ struct ReportFigures {
   std::uint64_t memory_peak = 0;       // bytes
   std::string status = "success";      // "success", "timeout", "error"
   std::string error_type;              // with "error" only
+  // For the spans of platform.runtimeDone; without `latency` there was no answer.
+  std::optional<base::Duration> latency = {};  // run's begin to the answer's first byte
+  std::uint64_t produced_bytes = 0;
 };
 
 class EnvironmentLog {
@@ -32,9 +37,19 @@ class EnvironmentLog {
                  std::string initialization_type = "on-demand");
 
   void init_start(const std::string& runtime_version);
+  // Who hears the platform's events too, or null. Outlives the log or is taken back.
+  void observe(Telemetry* telemetry) { telemetry_ = telemetry; }
+  [[nodiscard]] const Telemetry* observer() const { return telemetry_; }
+
+  // The runtime has asked for its first invocation: `phase` "init" or "invoke". For extensions only.
+  void init_runtime_done(std::string_view phase, std::string_view status);
+  // An init that went well, for extensions only.
+  void init_succeeded(base::Duration init, std::string_view phase);
+  // What became of an extension; `error_type` may be empty.
+  void extension(const std::string& name, std::string_view state, const std::vector<std::string>& events, std::string_view error_type);
   // Only when an init did not end well. `phase` is "init" or "invoke", `status` "timeout" or "error".
   void init_report(base::Duration init, std::string_view phase, std::string_view status, std::string_view error_type);
-  void start(const std::string& request_id);
+  void start(const std::string& request_id, const std::string& trace_id = {});
   void end(const std::string& request_id);
   void report(const std::string& request_id, const ReportFigures& figures);
   void timed_out(const std::string& request_id, base::Duration allowed);
@@ -53,7 +68,9 @@ class EnvironmentLog {
  private:
   enum class Level : std::uint8_t { kDebug, kInfo, kWarning };
   void write(std::string message, std::optional<base::WallTime> time = std::nullopt);
-  void write_event(Level level, std::string_view type, const std::string& record);
+  // To extensions always, to the log where that is JSON and takes the level.
+  void event(Level level, std::string_view type, const std::string& record);
+  void report_runtime_done(const std::string& request_id, const ReportFigures& figures);
   [[nodiscard]] bool json() const { return version_->config.log_format == "JSON"; }
 
   engine::LogWriter& writer_;
@@ -62,6 +79,8 @@ class EnvironmentLog {
   std::string stream_;
   std::string initialization_type_;
   std::string tail_;
+  std::string trace_id_;  // of the invocation that runs
+  Telemetry* telemetry_ = nullptr;
 };
 
 }  // namespace mayfly::runtime

@@ -3,6 +3,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "net/http_server.h"
+#include "runtime/internal/answers.h"
 
 namespace mayfly::runtime {
 
@@ -32,24 +33,8 @@ net::ServerLimits server_limits() {
   limits.idle_timeout = std::chrono::hours(24);
   limits.write_timeout = std::chrono::hours(24);
   limits.body_rate_min = 0;
-  limits.connections_max = 32;  // a runtime needs one or two
+  limits.connections_max = 64;  // a runtime needs one or two, an extension as well
   return limits;
-}
-
-net::Response problem(int status, std::string_view type, std::string_view message) {
-  net::Response response;
-  response.status = status;
-  response.headers.add("Content-Type", "application/json");
-  response.body = "{\"errorMessage\":" + base::json_quote(message) + ",\"errorType\":" + base::json_quote(type) + "}";
-  return response;
-}
-
-net::Response accepted() {
-  net::Response response;
-  response.status = 202;
-  response.headers.add("Content-Type", "application/json");
-  response.body = "{\"status\":\"OK\"}\n";
-  return response;
 }
 
 net::Response too_large(std::uint64_t limit) {
@@ -76,8 +61,7 @@ std::string header_safe(std::string_view text) {
 
 RuntimeTarget parse_runtime_target(std::string_view method, std::string_view path) {
   if (path == "/2018-06-01/ping" || path == "/ping") return {RuntimeCall::kPing, {}};
-  if (path.starts_with("/2020-01-01/extension/")) return {RuntimeCall::kExtensions, {}};
-  if (path.starts_with("/2022-07-01/telemetry") || path.starts_with("/2020-08-15/logs")) return {RuntimeCall::kTelemetry, {}};
+  if (Extensions::owns(path)) return {RuntimeCall::kExtensions, {}};
   if (!path.starts_with(kPrefix)) return {};
   path.remove_prefix(kPrefix.size());
   if (path == "restore/next" || path == "restore/error") return {RuntimeCall::kRestore, {}};
@@ -95,8 +79,13 @@ RuntimeTarget parse_runtime_target(std::string_view method, std::string_view pat
 }
 
 struct RuntimeApi::Impl {
-  Impl(net::Executor executor_in, RuntimeEvents& events_in, const base::Clock& clock_in, RuntimeApiLimits limits_in)
-      : executor(std::move(executor_in)), events(&events_in), clock(clock_in), limits(limits_in), offered(executor) {}
+  Impl(net::Executor executor_in, RuntimeEvents& events_in, const base::Clock& clock_in, RuntimeApiLimits limits_in, Extensions* extensions_in)
+      : executor(std::move(executor_in)),
+        events(&events_in),
+        clock(clock_in),
+        limits(limits_in),
+        extensions(extensions_in),
+        offered(executor) {}
 
   [[nodiscard]] bool abandoned() const { return events == nullptr; }
   [[nodiscard]] net::Response describe_next();
@@ -111,9 +100,11 @@ struct RuntimeApi::Impl {
   RuntimeEvents* events;
   const base::Clock& clock;
   const RuntimeApiLimits limits;
+  Extensions* const extensions;
   State state = State::kInit;
   InvocationPtr current;  // handed over or answered last
   base::Deadline run_deadline = base::kNoDeadline;
+  base::TimePoint answer_began{};
   bool undelivered = false;  // handed over, but no next() has carried it yet
   std::uint64_t newest_next = 0;
   net::Event offered;
@@ -152,6 +143,9 @@ struct RuntimeCalls {
       case RuntimeCall::kResponse: co_return co_await response(api, exchange, target.request_id);
       case RuntimeCall::kError: co_return co_await error(api, exchange, target.request_id);
       case RuntimeCall::kInitError: co_return co_await init_error(api, exchange);
+      case RuntimeCall::kExtensions:
+        if (api.extensions != nullptr) co_return co_await api.extensions->handle(exchange);
+        [[fallthrough]];
       default: (void)co_await exchange.respond(simple(target.call, exchange.head())); co_return;
     }
   }
@@ -166,8 +160,6 @@ struct RuntimeCalls {
       case RuntimeCall::kRestore:
         return problem(403, "InvalidStateTransition",
                        "This environment was not restored from a snapshot; SnapStart is not supported here.");
-      case RuntimeCall::kExtensions: return problem(501, "Extension.NotSupported", "The Extensions API is not supported yet.");
-      case RuntimeCall::kTelemetry: return problem(501, "Telemetry.NotSupported", "The Telemetry and Logs APIs are not supported yet.");
       default: return problem(404, "ResourceNotFound", "The Runtime API has no " + head.method + " " + std::string(head.path()) + ".");
     }
   }
@@ -233,6 +225,7 @@ struct RuntimeCalls {
   // Reads the whole body of an answer. When it breaks off the invocation is as before, and the runtime may send again.
   static Awaitable<base::Result<std::string>> read_answer(Impl& api, Exchange& exchange, std::uint64_t limit) {
     api.state = State::kAnswering;
+    api.answer_began = api.clock.now();
     auto body = co_await exchange.read_all(limit);
     if (!body.ok() && body.error().code() != base::ErrorCode::kTooLarge) api.state = State::kInvoking;
     co_return body;
@@ -254,11 +247,22 @@ struct RuntimeCalls {
     (void)co_await exchange.respond(accepted());
   }
 
-  static void fail(Impl& api, FunctionFault fault) {
-    api.answer({.failed = true,
-                .payload = std::move(fault.payload),
-                .error_type = std::move(fault.error_type),
-                .cause = std::move(fault.cause)});
+  static void fail(Impl& api, FunctionFault fault, std::uint64_t streamed = 0) {
+    Answer answer;
+    answer.failed = true;
+    answer.payload = std::move(fault.payload);
+    answer.error_type = std::move(fault.error_type);
+    answer.cause = std::move(fault.cause);
+    answer.began = api.answer_began;
+    answer.produced_bytes = streamed > 0 ? streamed : answer.payload.size();
+    api.answer(std::move(answer));
+  }
+  static void succeed(Impl& api, std::string payload, std::uint64_t streamed = 0) {
+    Answer answer;
+    answer.began = api.answer_began;
+    answer.produced_bytes = streamed > 0 ? streamed : payload.size();
+    answer.payload = std::move(payload);
+    api.answer(std::move(answer));
   }
 
   static Awaitable<void> response(Impl& api, Exchange& exchange, std::string_view id) {
@@ -283,7 +287,7 @@ struct RuntimeCalls {
     if (const auto type = exchange.trailers().find("Lambda-Runtime-Function-Error-Type")) {
       fail(api, trailer_fault(*type, exchange.trailers().get("Lambda-Runtime-Function-Error-Body")));
     } else {
-      api.answer({.failed = false, .payload = std::move(*body), .error_type = {}});
+      succeed(api, std::move(*body));
     }
     (void)co_await exchange.respond(accepted());
   }
@@ -291,6 +295,7 @@ struct RuntimeCalls {
   // Passes pieces on as they come, each when the one before was taken.
   static Awaitable<void> stream(Impl& api, Exchange& exchange) {
     api.state = State::kAnswering;
+    api.answer_began = api.clock.now();
     const InvocationPtr invocation = api.current;
     const std::string_view type = exchange.head().headers.get("Content-Type");
     if (!api.abandoned() && invocation->sink)
@@ -315,9 +320,9 @@ struct RuntimeCalls {
       if (!co_await pass_on(api, *invocation, std::move(*piece), taken)) co_return;
     }
     if (const auto error_type = exchange.trailers().find("Lambda-Runtime-Function-Error-Type")) {
-      fail(api, trailer_fault(*error_type, exchange.trailers().get("Lambda-Runtime-Function-Error-Body")));
+      fail(api, trailer_fault(*error_type, exchange.trailers().get("Lambda-Runtime-Function-Error-Body")), total);
     } else {
-      api.answer({});
+      succeed(api, {}, total);
     }
     (void)co_await exchange.respond(accepted());
   }
@@ -337,8 +342,8 @@ struct RuntimeCalls {
 };
 
 RuntimeApi::RuntimeApi(const net::Executor& executor, base::UniqueFd listener, RuntimeEvents& events, const base::Clock& clock,
-                       RuntimeApiLimits limits)
-    : impl_(std::make_unique<Impl>(executor, events, clock, limits)) {
+                       RuntimeApiLimits limits, Extensions* extensions)
+    : impl_(std::make_unique<Impl>(executor, events, clock, limits, extensions)) {
   impl_->server =
       std::make_unique<net::HttpServer>(executor, std::move(listener), server_limits(),
                                         [impl = impl_.get()](Exchange& exchange) { return RuntimeCalls::handle(*impl, exchange); });

@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "base/fd.h"
 #include "engine/invocation.h"
 #include "net/task.h"
+#include "runtime/extensions.h"
 #include "runtime/faults.h"
 
 namespace mayfly::runtime {
@@ -21,6 +23,8 @@ struct Answer {
   std::string payload;     // empty when the body went to the sink as a stream and nothing failed
   std::string error_type;  // when failed
   std::string cause = {};  // when the platform found the fault, and not the function: words for the log
+  std::optional<base::TimePoint> began = {};  // when the answer's first byte came
+  std::uint64_t produced_bytes = 0;           // of the answer, also when it was streamed
 };
 
 // What the runtime did. Called on the loop's thread; must not destroy the RuntimeApi before returning.
@@ -41,9 +45,9 @@ struct RuntimeApiLimits {
 // One loop's thread.
 class RuntimeApi {
  public:
-  // Takes the listening socket and serves at once. `events` outlives it.
+  // Takes the listening socket and serves at once. `events` and `extensions` outlive it; without `extensions` their APIs answer 404.
   RuntimeApi(const net::Executor& executor, base::UniqueFd listener, RuntimeEvents& events, const base::Clock& clock,
-             RuntimeApiLimits limits = {});
+             RuntimeApiLimits limits = {}, Extensions* extensions = nullptr);
   ~RuntimeApi();
   RuntimeApi(const RuntimeApi&) = delete;
   RuntimeApi& operator=(const RuntimeApi&) = delete;
@@ -60,7 +64,7 @@ class RuntimeApi {
 };
 
 // What a request of a runtime asks for; exposed for the fuzzer.
-enum class RuntimeCall : std::uint8_t { kNext, kResponse, kError, kInitError, kPing, kRestore, kExtensions, kTelemetry, kUnknown };
+enum class RuntimeCall : std::uint8_t { kNext, kResponse, kError, kInitError, kPing, kRestore, kExtensions, kUnknown };
 struct RuntimeTarget {
   RuntimeCall call = RuntimeCall::kUnknown;
   std::string_view request_id;  // kResponse and kError

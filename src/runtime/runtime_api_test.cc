@@ -357,14 +357,8 @@ TEST_F(RuntimeApiTest, AnInitErrorIsReportedOnceAndOnlyDuringInit) {
   EXPECT_EQ(peer.next().status, 403);
 }
 
-TEST_F(RuntimeApiTest, WhatDoesNotExistYetSaysSo) {
+TEST_F(RuntimeApiTest, WhatDoesNotExistSaysSo) {
   Peer peer(port);
-  peer.send("POST /2020-01-01/extension/register HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
-  const Reply extension = peer.receive();
-  EXPECT_EQ(extension.status, 501);
-  EXPECT_NE(extension.body.find("not supported yet"), std::string::npos);
-  peer.send("PUT /2022-07-01/telemetry HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
-  EXPECT_EQ(peer.receive().status, 501);
   peer.send("GET /2018-06-01/runtime/restore/next HTTP/1.1\r\nHost: x\r\n\r\n");
   EXPECT_EQ(peer.receive().status, 403);
   peer.send("GET /2018-06-01/ping HTTP/1.1\r\nHost: x\r\n\r\n");

@@ -139,6 +139,7 @@ Result<void> Launcher::start(const SandboxSpec& spec) {
 
 void Launcher::kill(SandboxId id) { (void)impl_->send(Writer(MessageKind::kKill).number(id).take()); }
 void Launcher::terminate(SandboxId id) { (void)impl_->send(Writer(MessageKind::kTerminate).number(id).take()); }
+void Launcher::kill_main(SandboxId id) { (void)impl_->send(Writer(MessageKind::kKillMain).number(id).take()); }
 
 Result<void> Launcher::unpack(std::uint64_t request, UniqueFd archive, const std::string& code_id, const UnpackLimits& limits) {
   if (!internal::is_code_id(code_id)) return Error(ErrorCode::kInvalidArgument, "the code id \"" + code_id + "\" is not 64 hex digits");
@@ -172,9 +173,16 @@ Result<LauncherEvent> read_event(internal::Packet& packet) {
       SandboxExited exited{.id = in.number<SandboxId>(), .exit_code = in.number<std::int32_t>(), .signal = in.number<std::int32_t>()};
       exited.out_of_memory = in.flag();
       exited.killed = in.flag();
+      if (in.flag()) exited.failure = in.error();
       event = exited;
       break;
     }
+    case MessageKind::kProgramEnded:
+      event = ProgramEnded{.id = in.number<SandboxId>(),
+                           .companion = in.number<std::uint32_t>(),
+                           .exit_code = in.number<std::int32_t>(),
+                           .signal = in.number<std::int32_t>()};
+      break;
     case MessageKind::kUnpacked: {
       ArchiveUnpacked unpacked{.request = in.number<std::uint64_t>()};
       if (in.flag()) unpacked.bytes = in.number<std::uint64_t>();

@@ -60,6 +60,12 @@ struct SandboxSpec {
   std::vector<std::string> layer_ids;     // shown merged read-only at /opt, later ones on top; at most 5
   std::vector<std::string> arguments;     // argv of the main process, at least one
   std::vector<std::string> environment;   // "NAME=value"
+  // Absolute paths of programs that run beside the main process, with its user, limits, filter and groups but an output of their own, at
+  // most 10. The main process then waits, made but not executed, for Sandbox::open_gate(); its end is told as ProgramEnded and ends the
+  // sandbox only when nothing is left inside.
+  std::vector<std::string> companions;
+  std::vector<std::string> companions_lack;  // names of variables in `environment` that they do not get
+  std::uint32_t connectors = 0;              // how many of Sandbox::connectors to make, at most 12
   std::string working_directory = "/var/task";
   std::uint64_t memory_bytes = 0;         // anonymous and shared memory; /tmp is not charged against it
   std::uint64_t tmp_bytes = 0;
@@ -79,6 +85,9 @@ struct Sandbox {
   base::UniqueFd dns_tcp;       // listening TCP socket, 169.254.100.1:53; invalid when the network is kNone
   base::UniqueFd output;        // read end of a pipe: stdout and stderr of everything inside
   base::UniqueFd framed_log;    // read end of the pipe behind _LAMBDA_TELEMETRY_LOG_FD (the launcher sets that variable)
+  base::UniqueFd companion_output;         // read end of a pipe: stdout and stderr of the companions; invalid without any
+  base::UniqueFd gate;                     // what the main process waits at; invalid without companions
+  std::vector<base::UniqueFd> connectors;  // TCP sockets of its network, not connected: the way to listeners inside
 
   // Control files of the sandbox's cgroup, opened by the launcher; invalid where the host has no such controller.
   base::UniqueFd freeze_file;   // v2 "1"/"0"; v1 "FROZEN"/"THAWED": use freeze() and thaw()
@@ -96,6 +105,8 @@ struct Sandbox {
   // (HostCapabilities::freezer) both do nothing.
   [[nodiscard]] base::Result<void> freeze() const;
   [[nodiscard]] base::Result<void> thaw() const;
+  // Lets the main process of a sandbox with companions go on. Once; nothing without companions.
+  void open_gate();
   // Applies the hard CPU quota of the specification; before this call (during init) there is none. Nothing where quotas are off.
   [[nodiscard]] base::Result<void> throttle() const;
   // Anonymous plus shared memory in bytes, now (file cache not counted); 0 where it cannot be measured. Costs about 10 us.
@@ -115,8 +126,16 @@ struct SandboxStarted {
 struct SandboxFailed {
   SandboxId id = 0;
   // Names the step ("mount /tmp") and the system's answer. kFunctionFailed is the function's fault, with Lambda's name for it as id:
-  // "Runtime.InvalidEntrypoint" (arguments[0] cannot be executed), "Runtime.InvalidWorkingDir". kNotFound: unknown root or code.
+  // "Runtime.InvalidEntrypoint" (arguments[0] cannot be executed), "Extension.LaunchError" (a companion), "Runtime.InvalidWorkingDir".
+  // kNotFound: unknown root or code.
   base::Error error;
+};
+// A program of a sandbox with companions ended; the sandbox goes on. Only after SandboxStarted and before SandboxExited.
+struct ProgramEnded {
+  SandboxId id = 0;
+  std::uint32_t companion = 0;  // which one, from 1 on in the order of the specification; 0 is the main process
+  int exit_code = -1;           // -1 when a signal ended it
+  int signal = 0;
 };
 // The main process ended, or the sandbox was killed; every process inside is gone when this arrives. Only after SandboxStarted.
 struct SandboxExited {
@@ -125,12 +144,14 @@ struct SandboxExited {
   int signal = 0;
   bool out_of_memory = false;
   bool killed = false;     // by kill()
+  // With companions only: a program could not be executed after SandboxStarted; as in SandboxFailed.
+  std::optional<base::Error> failure = {};
 };
 struct ArchiveUnpacked {
   std::uint64_t request = 0;
   base::Result<std::uint64_t> bytes = std::uint64_t{0};  // unpacked size, or why the archive was refused whole
 };
-using LauncherEvent = std::variant<SandboxStarted, SandboxFailed, SandboxExited, ArchiveUnpacked>;
+using LauncherEvent = std::variant<SandboxStarted, SandboxFailed, ProgramEnded, SandboxExited, ArchiveUnpacked>;
 
 // What this host can do, found once by the launcher; `mayfly doctor` prints it.
 struct HostCapabilities {
@@ -164,6 +185,8 @@ class Launcher {
   void kill(SandboxId id);
   // Asks the main process to end: SIGTERM. kill() must follow if it does not.
   void terminate(SandboxId id);
+  // SIGKILL to the main process alone: companions live on.
+  void kill_main(SandboxId id);
 
   struct UnpackLimits {
     std::uint64_t bytes_max = 262'144'000;  // Lambda's unzipped limit

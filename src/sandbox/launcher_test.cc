@@ -1,5 +1,6 @@
 #include "sandbox/launcher.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
@@ -89,6 +90,9 @@ TEST_F(LauncherTest, RefusesSpecificationsItDistrusts) {
   EXPECT_TRUE(refused([](SandboxSpec& s) { s.code_id = "../../etc"; }));
   EXPECT_TRUE(refused([](SandboxSpec& s) { s.layer_ids.assign(6, s.code_id); }));
   EXPECT_TRUE(refused([](SandboxSpec& s) { s.arguments.clear(); }));
+  EXPECT_TRUE(refused([](SandboxSpec& s) { s.companions = {"relative"}; }));
+  EXPECT_TRUE(refused([](SandboxSpec& s) { s.companions.assign(11, "/opt/x"); }));
+  EXPECT_TRUE(refused([](SandboxSpec& s) { s.connectors = 13; }));
   EXPECT_TRUE(refused([](SandboxSpec& s) { s.arguments = {"relative"}; }));
   EXPECT_TRUE(refused([](SandboxSpec& s) { s.environment = {"NOEQUALS"}; }));
   EXPECT_TRUE(refused([](SandboxSpec& s) { s.environment = {std::string("A=\0B", 4)}; }));
@@ -100,6 +104,103 @@ TEST_F(LauncherTest, RefusesSpecificationsItDistrusts) {
   EXPECT_EQ(bench.start(unknown_root).error().code(), base::ErrorCode::kNotFound);
   auto unknown_code = bench.spec(std::string(64, 'a'));
   EXPECT_EQ(bench.start(unknown_code).error().code(), base::ErrorCode::kNotFound);
+}
+
+TEST_F(LauncherTest, CompanionsRunBesideTheMainProcessWhichWaitsForTheGate) {
+  auto spec = bench.spec(bench.add_code("echo main $SECRET; sleep 0.2; exit 3"));
+  spec.layer_ids = {bench.add_tree({{"one", "#!/bin/sh\necho one $SECRET $(id -u) $(cat /proc/self/status | grep -c 'NoNewPrivs:.1')\nsleep 60\n"},
+                                    {"two", "#!/bin/sh\nexit 7\n"}})};
+  spec.environment.emplace_back("SECRET=hush");
+  spec.companions = {"/opt/one", "/opt/two"};
+  spec.companions_lack = {"SECRET"};
+  spec.connectors = 3;
+  auto started = bench.start(spec);
+  ASSERT_TRUE(started.ok()) << started.error().to_string();
+  EXPECT_EQ(started->connectors.size(), 3U);
+  const std::string said = test::read_output(started->companion_output.get(), "\n");
+  EXPECT_TRUE(said.starts_with("one ") && said.ends_with(" 1\n")) << said;
+  EXPECT_EQ(said.find("hush"), std::string::npos);
+  EXPECT_TRUE(bench.pump([&] { return bench.programs_ended.contains({spec.id, 2}); }));
+  EXPECT_EQ((bench.programs_ended[{spec.id, 2}].exit_code), 7);
+  EXPECT_EQ(test::read_output(started->output.get(), "main", milliseconds(100)), "") << "before the gate is open";
+  started->open_gate();
+  EXPECT_EQ(test::read_output(started->output.get(), "\n"), "main hush\n");
+  EXPECT_TRUE(bench.pump([&] { return bench.programs_ended.contains({spec.id, 0}); }));
+  EXPECT_EQ((bench.programs_ended[{spec.id, 0}].exit_code), 3);
+  bench.launcher().kill(spec.id);
+  const auto exited = bench.wait_exit(spec.id);
+  ASSERT_TRUE(exited);
+  EXPECT_EQ(exited->exit_code, 3);
+  EXPECT_TRUE(exited->killed);
+}
+
+TEST_F(LauncherTest, ASandboxWithCompanionsEndsByItselfWhenNothingIsLeft) {
+  auto spec = bench.spec(bench.add_code("exit 0"));
+  spec.layer_ids = {bench.add_tree({{"one", "#!/bin/sh\nexit 0\n"}})};
+  spec.companions = {"/opt/one"};
+  auto started = bench.start(spec);
+  ASSERT_TRUE(started.ok()) << started.error().to_string();
+  started->open_gate();
+  const auto exited = bench.wait_exit(spec.id);
+  ASSERT_TRUE(exited);
+  EXPECT_EQ(exited->exit_code, 0);
+  EXPECT_FALSE(exited->killed);
+}
+
+TEST_F(LauncherTest, ACompanionThatCannotBeExecutedIsNamed) {
+  auto spec = bench.spec(bench.add_code("exit 0"));
+  spec.companions = {"/opt/absent"};
+  auto started = bench.start(spec);
+  std::optional<base::Error> why;
+  if (!started.ok()) {
+    why = started.error();
+  } else {
+    started->open_gate();
+    const auto exited = bench.wait_exit(spec.id);
+    ASSERT_TRUE(exited);
+    why = exited->failure;
+  }
+  ASSERT_TRUE(why);
+  EXPECT_EQ(why->id(), "Extension.LaunchError") << why->to_string();
+  EXPECT_NE(why->message().find("fork/exec /opt/absent: no such file"), std::string::npos) << why->to_string();
+}
+
+TEST_F(LauncherTest, AMainProcessThatCannotBeExecutedBehindItsGateIsNamed) {
+  auto spec = bench.spec(bench.add_code("exit 0"));
+  spec.layer_ids = {bench.add_tree({{"one", "#!/bin/sh\nsleep 60\n"}})};
+  spec.companions = {"/opt/one"};
+  spec.arguments = {"/var/task/absent"};
+  auto started = bench.start(spec);
+  ASSERT_TRUE(started.ok()) << started.error().to_string();
+  started->open_gate();
+  const auto exited = bench.wait_exit(spec.id);
+  ASSERT_TRUE(exited);
+  ASSERT_TRUE(exited->failure);
+  EXPECT_EQ(exited->failure->id(), "Runtime.InvalidEntrypoint") << exited->failure->to_string();
+}
+
+TEST_F(LauncherTest, AConnectorReachesAListenerInside) {
+  auto spec = python("import socket\ns = socket.socket()\ns.bind(('127.0.0.1', 4000))\ns.listen()\nprint('up', flush=True)\n"
+                     "for i in range(2):\n  c, _ = s.accept()\n  print(c.recv(10), flush=True)\n");
+  spec.connectors = 1;
+  auto started = bench.start(spec);
+  ASSERT_TRUE(started.ok()) << started.error().to_string();
+  ASSERT_EQ(started->connectors.size(), 1U);
+  ASSERT_EQ(test::read_output(started->output.get(), "up\n"), "up\n");
+  const int connector = started->connectors.front().get();
+  sockaddr_in inside{};
+  inside.sin_family = AF_INET;
+  inside.sin_port = htons(4000);
+  inside.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  for (const char* word : {"one", "two"}) {
+    (void)connect(connector, reinterpret_cast<sockaddr*>(&inside), sizeof inside);
+    pollfd writable{.fd = connector, .events = POLLOUT, .revents = 0};
+    ASSERT_EQ(poll(&writable, 1, 5000), 1);
+    ASSERT_EQ(send(connector, word, 3, MSG_NOSIGNAL), 3) << strerror(errno);
+    EXPECT_NE(test::read_output(started->output.get(), word).find(word), std::string::npos);
+    const sockaddr nowhere{.sa_family = AF_UNSPEC, .sa_data = {}};
+    ASSERT_EQ(connect(connector, &nowhere, sizeof nowhere), 0);
+  }
 }
 
 TEST_F(LauncherTest, CarriesALargeEnvironmentAndManyArguments) {

@@ -1,5 +1,6 @@
 // Sandbox: control of a running sandbox through the descriptors that the launcher opened.
 #include <sys/types.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -36,6 +37,11 @@ Result<void> write_control(const base::UniqueFd& file, const std::string& value,
 
 Result<void> Sandbox::freeze() const { return write_control(freeze_file, cgroup_v2_freezer ? "1" : "FROZEN", "freeze"); }
 Result<void> Sandbox::thaw() const { return write_control(freeze_file, cgroup_v2_freezer ? "0" : "THAWED", "thaw"); }
+
+void Sandbox::open_gate() {
+  if (gate) (void)!::send(gate.get(), "1", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+  gate.reset();
+}
 
 Result<void> Sandbox::throttle() const {
   const std::string quota = std::to_string(std::max(kQuotaUsMin, cpu_milli * kPeriodUs / 1000));

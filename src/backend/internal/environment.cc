@@ -23,6 +23,30 @@ net::ServerLimits data_limits() {
   return limits;
 }
 
+// An environment that is about to be frozen waits this long for its telemetry to be taken.
+constexpr Duration kTelemetryPatience = std::chrono::milliseconds(200);
+constexpr Duration kInternalShutdown = std::chrono::milliseconds(500);  // AWS's times
+constexpr Duration kExternalShutdown = std::chrono::seconds(2);
+
+runtime::ShutdownReason reason_for_extensions(StopReason reason) {
+  switch (reason) {
+    case StopReason::kIdle:
+    case StopReason::kReplaced:
+    case StopReason::kShutdown: return runtime::ShutdownReason::kSpindown;
+    case StopReason::kTimeout:
+    case StopReason::kInitTimeout: return runtime::ShutdownReason::kTimeout;
+    case StopReason::kCrashed:
+    case StopReason::kMisbehaved: return runtime::ShutdownReason::kFailure;
+  }
+  return runtime::ShutdownReason::kFailure;
+}
+
+std::string account_of(const std::string& arn) {  // arn:aws:lambda:REGION:ACCOUNT:function:NAME
+  std::size_t at = 0;
+  for (int colons = 0; colons < 4; ++colons) at = std::min(arn.find(':', at), arn.size() - 1) + 1;
+  return arn.substr(at, arn.find(':', at) - at);
+}
+
 }  // namespace
 
 Environment::Environment(EnvironmentOwner& owner, const base::Clock& clock, engine::StartOrder order,
@@ -31,12 +55,15 @@ Environment::Environment(EnvironmentOwner& owner, const base::Clock& clock, engi
   if (order_.phase != InitPhase::kInInvocation) return;
   run_began_ = ordered_;
   run_deadline_ = order_.run_deadline;
-  log_->start(order_.waiting->request_id);
+  log_->start(order_.waiting->request_id, order_.waiting->trace_id);
 }
 
-Environment::~Environment() = default;
+Environment::~Environment() {
+  if (telemetry_ && log_->observer() == telemetry_.get()) log_->observe(nullptr);  // another environment may go on in this log
+}
 
-void Environment::set_plan(const runtime::LaunchPlan& plan) {
+void Environment::set_plan(const runtime::LaunchPlan& plan, std::vector<std::string> extensions) {
+  external_ = std::move(extensions);
   stand_in_ = plan.stand_in;
   runtime_version_ = plan.runtime_version;
 }
@@ -46,17 +73,28 @@ void Environment::adopt(sandbox::Sandbox sandbox, Listeners listeners) {
   sandbox_ = std::move(sandbox);
   made_ = clock_.now();
   if (stopping_) return;
+  telemetry_ = std::make_unique<runtime::Telemetry>(executor, clock_, std::move(sandbox_->connectors));
+  log_->observe(telemetry_.get());
   if (order_.phase == InitPhase::kOwn) log_->init_start(runtime_version_);
   if (!stand_in_.empty()) log_->note(stand_in_);
   (void)measure_memory();
-  const auto on_message = [this](std::string message, std::optional<base::WallTime> time) {  // the readers end before this does
-    if (!initialised_) (void)measure_memory();  // an init that fails may leave no later chance
-    log_->function_message(std::move(message), time);
+  const auto listen = [this](runtime::TelemetryKind kind) {
+    return [this, kind](std::string message, std::optional<base::WallTime> time) {  // the readers end before this does
+      if (!initialised_) (void)measure_memory();                                    // an init that fails may leave no later chance
+      telemetry_->printed(kind, message, time, version().config.log_format == "JSON");
+      log_->function_message(std::move(message), time);
+    };
   };
+  const auto on_message = listen(runtime::TelemetryKind::kFunction);
   output_ =
       std::make_unique<runtime::OutputReader>(executor, std::move(sandbox_->output), std::make_unique<runtime::LineSplitter>(), on_message);
   framed_ = std::make_unique<runtime::OutputReader>(executor, std::move(sandbox_->framed_log), std::make_unique<runtime::FramedDecoder>(),
                                                     on_message);
+  if (sandbox_->companion_output.valid()) {
+    extension_output_ = std::make_unique<runtime::OutputReader>(executor, std::move(sandbox_->companion_output),
+                                                                std::make_unique<runtime::LineSplitter>(),
+                                                                listen(runtime::TelemetryKind::kExtension));
+  }
   if (listeners.data_handler && sandbox_->data_api.valid()) {
     data_server_ =
         std::make_unique<net::HttpServer>(executor, std::move(sandbox_->data_api), data_limits(), std::move(listeners.data_handler));
@@ -64,7 +102,19 @@ void Environment::adopt(sandbox::Sandbox sandbox, Listeners listeners) {
   }
   sandbox_->data_api.reset();
   serve_dns(listeners);
-  api_ = std::make_unique<runtime::RuntimeApi>(executor, std::move(sandbox_->runtime_api), *this, clock_);
+  serve_apis(executor);
+}
+
+void Environment::serve_apis(const net::Executor& executor) {
+  runtime::ExtensionFacts facts;
+  facts.external = external_;
+  facts.function_name = version().function_name;
+  facts.function_version = version().version;
+  facts.handler = version().config.handler;
+  facts.account_id = account_of(version().arn);
+  extensions_ = std::make_unique<runtime::Extensions>(executor, std::move(facts), *this, *telemetry_, clock_);
+  api_ = std::make_unique<runtime::RuntimeApi>(executor, std::move(sandbox_->runtime_api), *this, clock_, runtime::RuntimeApiLimits{},
+                                               extensions_.get());
 }
 
 void Environment::serve_dns(Listeners& listeners) {
@@ -81,6 +131,7 @@ void Environment::serve_dns(Listeners& listeners) {
 void Environment::drain_output() {
   if (output_) output_->drain_now();
   if (framed_) framed_->drain_now();
+  if (extension_output_) extension_output_->drain_now();
 }
 
 std::string Environment::request_id() const {
@@ -92,10 +143,32 @@ std::string Environment::request_id() const {
 
 void Environment::on_next() {
   if (stopping_) return;
-  if (initialised_) return owner_.environment_ready(order_.id);
+  runtime_waits_ = true;
+  if (!initialised_) log_->init_runtime_done(order_.phase == InitPhase::kOwn ? "init" : "invoke", "success");
+  on_extensions_moved();
+}
+
+// The init is over, and later an invocation, when the runtime and every extension wait for what comes next.
+void Environment::on_extensions_moved() {
+  if (stopping_) return;
+  if (!initialised_ && extensions_->registered()) sandbox_->open_gate();
+  if (!runtime_waits_ || !extensions_->ready()) return;
+  if (!initialised_) return finish_init();
+  if (invocation_ || ready_) return;
+  ready_ = true;
+  owner_.environment_ready(order_.id);
+}
+
+void Environment::finish_init() {
   initialised_ = true;
+  ready_ = true;
+  drain_output();
+  extensions_->close();
+  for (const auto& each : extensions_->statuses()) log_->extension(each.name, each.state, each.events, "");
   (void)measure_memory();
   init_ = clock_.now() - made_;
+  log_->init_succeeded(init_, order_.phase == InitPhase::kOwn ? "init" : "invoke");
+  telemetry_->close();
   if (const auto done = sandbox_->throttle(); !done.ok())
     base::log_warning("an environment runs without its CPU quota", {{"what", done.error().message()}});
   owner_.environment_initialised(order_.id, made_ - ordered_, init_);
@@ -106,6 +179,13 @@ void Environment::on_init_error(runtime::FunctionFault fault) {
   (void)measure_memory();
   init_fault_ = std::move(fault);
   owner_.environment_init_failing(order_.id);
+}
+
+void Environment::on_extension_fault(runtime::ExtensionFault fault) {
+  if (stopping_) return;
+  const bool init = fault.error_type == "Extension.InitError";
+  log_->extension(fault.name, init ? "InitError" : "ExitError", {}, fault.reported);
+  owner_.environment_failed(order_.id, runtime::platform_fault(fault.error_type, request_id(), fault.message));
 }
 
 void Environment::on_answer(runtime::Answer answer) {
@@ -119,18 +199,16 @@ void Environment::on_answer(runtime::Answer answer) {
   const bool found_here = !answer.cause.empty();  // nothing of it is in what the function wrote
   if (found_here) log_->process_ended(invocation_->request_id, answer.cause, outcome.error_type);
   if (outcome.error_type == "Runtime.TruncatedResponse") truncated_ = invocation_->request_id;
-  report(outcome, run, found_here ? "error" : "success");
+  report(outcome, run, found_here ? "error" : "success", &answer);
   owner_.environment_answered(order_.id, std::move(outcome));
 }
 
 // ---- what the owner wants
 
 void Environment::send(engine::InvocationPtr invocation, base::Deadline run_deadline, bool first) {
-  if (frozen_) {
-    frozen_ = false;
-    if (const auto done = sandbox_->thaw(); !done.ok())
-      base::log_error("an environment cannot be thawed", {{"what", done.error().message()}});
-  }
+  freezing_ = false;
+  thaw();
+  runtime_waits_ = ready_ = false;
   invocation_ = std::move(invocation);
   first_ = first;
   truncated_.clear();
@@ -139,19 +217,38 @@ void Environment::send(engine::InvocationPtr invocation, base::Deadline run_dead
     run_began_ = clock_.now();
     run_deadline_ = run_deadline;
     if (!first) log_->begin_tail();
-    log_->start(invocation_->request_id);
+    log_->start(invocation_->request_id, invocation_->trace_id);
   }
+  extensions_->invoke(*invocation_, run_deadline);
   api_->hand_over(invocation_, run_deadline);
 }
 
+void Environment::thaw() {
+  if (!frozen_) return;
+  frozen_ = false;
+  if (const auto done = sandbox_->thaw(); !done.ok()) base::log_error("an environment cannot be thawed", {{"what", done.error().message()}});
+  telemetry_->set_frozen(false);
+}
+
 void Environment::freeze() {
-  if (!sandbox_ || invocation_) return;
+  if (!sandbox_ || invocation_ || !telemetry_) return;
   drain_output();
+  if (!telemetry_->pending()) return freeze_now();
+  freezing_ = true;
+  telemetry_->flush(kTelemetryPatience, [this] {
+    if (freezing_) freeze_now();
+  });
+}
+
+void Environment::freeze_now() {
+  freezing_ = false;
+  if (stopping_) return;
   if (const auto done = sandbox_->freeze(); !done.ok()) {
     base::log_warning("an idle environment cannot be frozen", {{"what", done.error().message()}});
     return;
   }
   frozen_ = true;
+  telemetry_->set_frozen(true);
 }
 
 // The most so far: after the processes have ended nothing can be measured any more.
@@ -160,7 +257,7 @@ std::uint64_t Environment::measure_memory() {
   return memory_seen_;
 }
 
-void Environment::report(Outcome& outcome, Duration run, const std::string& status) {
+void Environment::report(Outcome& outcome, Duration run, const std::string& status, const runtime::Answer* answer) {
   runtime::ReportFigures figures;
   figures.run = run;
   if (first_) figures.init = init_;
@@ -168,6 +265,8 @@ void Environment::report(Outcome& outcome, Duration run, const std::string& stat
   figures.memory_peak = measure_memory();
   figures.status = status;
   figures.error_type = outcome.error_type;
+  if (answer != nullptr && answer->began) figures.latency = *answer->began - run_began_;
+  if (answer != nullptr) figures.produced_bytes = answer->produced_bytes;
   const std::string id = request_id();
   log_->end(id);
   log_->report(id, figures);
@@ -199,13 +298,67 @@ void Environment::prepare_stop(StopReason reason) {
   } else if (reason == StopReason::kInitTimeout) {
     log_->init_report(clock_.now() - (made_ == base::TimePoint{} ? ordered_ : made_), "init", "timeout", "");
   } else if (reason == StopReason::kMisbehaved) {
-    log_->note("the runtime did not ask for its next invocation within the time of the last one; the environment was ended");
+    log_->note(runtime_waits_ ? "an extension did not ask for its next event within the time of the last invocation; the environment was ended"
+                              : "the runtime did not ask for its next invocation within the time of the last one; the environment was ended");
   }
   if (frozen_ && sandbox_ && !sandbox_->cgroup_v2_freezer) {  // a v1 freezer holds even SIGKILL back
     frozen_ = false;
     if (const auto done = sandbox_->thaw(); !done.ok())
       base::log_warning("an environment cannot be thawed to end it", {{"what", done.error().message()}});
   }
+}
+
+Duration Environment::shutdown_time() const {
+  if (!extensions_ || !extensions_->any() || all_ended_) return Duration::zero();
+  return extensions_->any_external() ? kExternalShutdown : kInternalShutdown;
+}
+
+void Environment::extension_ended(std::uint32_t number) {
+  if (extensions_) extensions_->ended(number);
+}
+
+void Environment::begin_shutdown(StopReason reason, base::Deadline deadline) {
+  shutdown_ = reason_for_extensions(reason);
+  shutdown_deadline_ = deadline;
+  thaw();
+  telemetry_->set_frozen(false);  // also where prepare_stop() has thawed
+  telemetry_->flush(kTelemetryPatience, [] {});
+}
+
+void Environment::announce_shutdown() {
+  if (announced_ || !shutdown_) return;
+  announced_ = true;
+  extensions_->shut_down(*shutdown_, shutdown_deadline_);
+}
+
+bool Environment::shutting_down() const { return extensions_ && extensions_->wants_shutdown(); }
+
+runtime::FunctionFault Environment::extension_fault(std::uint32_t number, const runtime::ProcessEnd& end) const {
+  const std::string how = runtime::describe_end(end);
+  const std::string name = number > 0 && number <= external_.size() ? external_[number - 1] : std::string("extension");
+  log_->extension(name, "Crashed", {}, "Extension.Crash");
+  return runtime::platform_fault("Extension.Crash", request_id(), name + ": " + (how.empty() ? "exit status 0" : how));
+}
+
+void Environment::log_launch_error(const std::string& what) const {
+  constexpr std::string_view kDirectory = "/opt/extensions/";
+  const std::size_t at = what.find(kDirectory);
+  if (at == std::string::npos) return;  // there were too many
+  const std::size_t begin = at + kDirectory.size();
+  const bool denied = what.find("permission denied") != std::string::npos;
+  log_->extension(what.substr(begin, what.find(": ", begin) - begin), "LaunchError", {}, denied ? "PermissionDenied" : "UnknownError");
+}
+
+Outcome Environment::conclude_with(const runtime::FunctionFault& fault, const std::string& text) {
+  const std::string id = request_id();
+  drain_output();
+  log_->process_ended(id, text, fault.error_type);
+  Outcome outcome;
+  outcome.kind = OutcomeKind::kFunctionError;
+  outcome.error_type = fault.error_type;
+  outcome.payload = fault.payload;
+  if (invocation_) report(outcome, clock_.now() - run_began_, "error");
+  return outcome;
 }
 
 Outcome Environment::conclude(const runtime::ProcessEnd& end) {

@@ -5,11 +5,13 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "backend/local.h"
 #include "backend/local/dns_forwarder.h"
 #include "net/http_server.h"
 #include "runtime/environment_log.h"
+#include "runtime/extensions.h"
 #include "runtime/output.h"
 #include "runtime/runtime_api.h"
 
@@ -29,11 +31,12 @@ class EnvironmentOwner {
   virtual ~EnvironmentOwner() = default;
   virtual void environment_initialised(engine::EnvironmentId id, base::Duration start, base::Duration init) = 0;
   virtual void environment_init_failing(engine::EnvironmentId id) = 0;  // its runtime said so and is about to end
+  virtual void environment_failed(engine::EnvironmentId id, const runtime::FunctionFault& fault) = 0;  // an extension did, so all must end
   virtual void environment_answered(engine::EnvironmentId id, engine::Outcome outcome) = 0;
   virtual void environment_ready(engine::EnvironmentId id) = 0;
 };
 
-class Environment final : public runtime::RuntimeEvents {
+class Environment final : public runtime::RuntimeEvents, public runtime::ExtensionEvents {
  public:
   Environment(EnvironmentOwner& owner, const base::Clock& clock, engine::StartOrder order, std::shared_ptr<runtime::EnvironmentLog> log);
   ~Environment() override;
@@ -50,7 +53,9 @@ class Environment final : public runtime::RuntimeEvents {
   // Of the invocation that runs, or whose Timeout pays for the init; else empty.
   [[nodiscard]] std::string request_id() const;
 
-  void set_plan(const runtime::LaunchPlan& plan);
+  // `extensions`: the files of /opt/extensions that are started with it.
+  void set_plan(const runtime::LaunchPlan& plan, std::vector<std::string> extensions);
+  [[nodiscard]] const std::vector<std::string>& external_extensions() const { return external_; }
 
   // The sandbox runs: serves its listeners from now on.
   void adopt(sandbox::Sandbox sandbox, Listeners listeners);
@@ -58,6 +63,26 @@ class Environment final : public runtime::RuntimeEvents {
   void freeze();
   // Writes what must be written before the processes end and cuts the runtime off. The owner kills.
   void prepare_stop(engine::StopReason reason);
+
+  // Whether extensions are to hear of its end before it is killed, and how long they have for it.
+  [[nodiscard]] base::Duration shutdown_time() const;
+  // What runs inside has ended, as far as it can be told: the main process, an extension (from 1 on), everything.
+  void main_ended() { main_ended_ = true; }
+  void extension_ended(std::uint32_t number);
+  void all_ended() { all_ended_ = true; }
+  // After prepare_stop(): lets everything inside run again for its last moments.
+  void begin_shutdown(engine::StopReason reason, base::Deadline deadline);
+  // The runtime has had its time, or has ended: extensions hear SHUTDOWN. Once.
+  void announce_shutdown();
+  // An extension still works on its end.
+  [[nodiscard]] bool shutting_down() const;
+  [[nodiscard]] bool main_has_ended() const { return main_ended_; }
+  [[nodiscard]] bool announced() const { return announced_; }
+  // An extension failed: writes the last lines; what the running invocation gets.
+  [[nodiscard]] engine::Outcome conclude_with(const runtime::FunctionFault& fault, const std::string& text);
+  [[nodiscard]] runtime::FunctionFault extension_fault(std::uint32_t number, const runtime::ProcessEnd& end) const;
+  // The line about an extension that could not be executed: `what` is "fork/exec /opt/extensions/NAME: ...".
+  void log_launch_error(const std::string& what) const;
 
   // The process has ended: writes the last lines; what the running invocation gets.
   [[nodiscard]] engine::Outcome conclude(const runtime::ProcessEnd& end);
@@ -71,15 +96,21 @@ class Environment final : public runtime::RuntimeEvents {
   void on_next() override;
   void on_init_error(runtime::FunctionFault fault) override;
   void on_answer(runtime::Answer answer) override;
+  void on_extensions_moved() override;
+  void on_extension_fault(runtime::ExtensionFault fault) override;
 
   std::string access_key;  // its temporary credentials'
 
  private:
   void serve_dns(Listeners& listeners);
+  void serve_apis(const net::Executor& executor);
+  void finish_init();
+  void freeze_now();
+  void thaw();
   void drain_output();
   std::uint64_t measure_memory();
   // END and REPORT; fills the outcome's figures.
-  void report(engine::Outcome& outcome, base::Duration run, const std::string& status);
+  void report(engine::Outcome& outcome, base::Duration run, const std::string& status, const runtime::Answer* answer = nullptr);
   [[nodiscard]] engine::InitFailure init_failure(const runtime::FunctionFault& fault);
 
   EnvironmentOwner& owner_;
@@ -93,6 +124,13 @@ class Environment final : public runtime::RuntimeEvents {
   std::uint64_t memory_seen_ = 0;  // bytes
   std::string truncated_;          // request id, when the last answer broke off: the process may have ended
   bool initialised_ = false, stopping_ = false, frozen_ = false;
+  bool runtime_waits_ = false;  // it has asked for an invocation
+  bool ready_ = false;          // and so have all extensions, and the owner knows
+  bool freezing_ = false;       // once telemetry is delivered
+  bool main_ended_ = false, all_ended_ = false, announced_ = false;
+  std::vector<std::string> external_;
+  std::optional<runtime::ShutdownReason> shutdown_;
+  base::Deadline shutdown_deadline_ = base::kNoDeadline;
 
   engine::InvocationPtr invocation_;  // running
   bool first_ = false;                // and the first, after an own init
@@ -102,10 +140,12 @@ class Environment final : public runtime::RuntimeEvents {
   std::optional<engine::Outcome> timed_out_;          // written already
 
   std::optional<sandbox::Sandbox> sandbox_;
+  std::unique_ptr<runtime::Telemetry> telemetry_;
+  std::unique_ptr<runtime::Extensions> extensions_;
   std::unique_ptr<runtime::RuntimeApi> api_;
   std::unique_ptr<net::HttpServer> data_server_;
   std::unique_ptr<DnsForwarder> dns_;
-  std::unique_ptr<runtime::OutputReader> output_, framed_;
+  std::unique_ptr<runtime::OutputReader> output_, framed_, extension_output_;
 };
 
 }  // namespace mayfly::backend

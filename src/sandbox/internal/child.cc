@@ -53,6 +53,7 @@ static_assert(sizeof kStepNames / sizeof kStepNames[0] == static_cast<std::size_
 constexpr int kFirstFree = 64;  // descriptors are first moved out of the way of 0 to 4
 constexpr int kFramedLog = 3;   // as _LAMBDA_TELEMETRY_LOG_FD says
 constexpr int kReport = 4;
+constexpr int kGate = 5;
 constexpr int kCapabilityMost = 63;
 
 [[noreturn]] void fail(int report, Step step, int error, int argument) {
@@ -158,30 +159,47 @@ void offer_to_oom_killer() {
   close(file);
 }
 
-int arrange_descriptors(const ChildPlan& plan) {
+// The framed log is the main process's alone.
+int arrange_descriptors(const ChildPlan& plan, std::uint32_t companion) {
+  const bool main = companion == 0;
   const int null = fcntl(plan.null, F_DUPFD_CLOEXEC, kFirstFree);
-  const int output = fcntl(plan.output, F_DUPFD_CLOEXEC, kFirstFree);
-  const int framed = fcntl(plan.framed_log, F_DUPFD_CLOEXEC, kFirstFree);
+  const int output = fcntl(main ? plan.output : plan.companion_output, F_DUPFD_CLOEXEC, kFirstFree);
+  const int framed = fcntl(main ? plan.framed_log : plan.null, F_DUPFD_CLOEXEC, kFirstFree);
   const int report = fcntl(plan.report, F_DUPFD_CLOEXEC, kFirstFree);
-  if (null < 0 || output < 0 || framed < 0 || report < 0) return -1;
-  if (dup3(report, kReport, O_CLOEXEC) < 0) return -1;
+  const int gate = fcntl(main && plan.gate >= 0 ? plan.gate : plan.null, F_DUPFD_CLOEXEC, kFirstFree);
+  if (null < 0 || output < 0 || framed < 0 || report < 0 || gate < 0) return -1;
+  if (dup3(report, kReport, O_CLOEXEC) < 0 || dup3(gate, kGate, O_CLOEXEC) < 0) return -1;
   if (dup2(null, 0) < 0 || dup2(output, 1) < 0 || dup2(output, 2) < 0 || dup2(framed, kFramedLog) < 0) return -1;
   return 0;
 }
 
-[[noreturn]] void run_main(const ChildPlan& plan, const Steps& from_init) {
+// Says that everything is ready and waits until somebody opens the gate, or is no more.
+void wait_at_gate() {
+  const StepFailure none{};
+  (void)!write(kReport, &none, sizeof none);
+  char opened = 0;
+  while (read(kGate, &opened, 1) < 0 && errno == EINTR) {
+  }
+}
+
+// Becomes a program: the main process, or a companion.
+[[noreturn]] void run_program(const ChildPlan& plan, const Steps& from_init, std::uint32_t companion) {
   from_init.check(Step::kNewSession, setsid());
-  from_init.check(Step::kDescriptors, arrange_descriptors(plan));
+  from_init.check(Step::kDescriptors, arrange_descriptors(plan, companion));
   const Steps steps = from_init.with_report(kReport);
-  steps.check(Step::kCloseDescriptors, close_range(kReport + 1, ~0U, 0));
+  steps.check(Step::kCloseDescriptors, close_range(kGate + 1, ~0U, 0));
   steps.check(Step::kResourceLimits, set_limits(plan));
   steps.check(Step::kIdentity, change_user(plan, plan.user, plan.group));
   steps.check(Step::kCapabilities, drop_capabilities());
   steps.check(Step::kNoNewPrivileges, prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
   // As the function's user: what it may not enter it must not start in.
-  steps.check(Step::kWorkingDirectory, chdir(plan.working_directory));
+  steps.check(Step::kWorkingDirectory, chdir(companion == 0 ? plan.working_directory : "/"));
   steps.check(Step::kFilter, load_filter(plan.filter));
-  steps.check(Step::kExec, plan.fail_at == Step::kExec ? 0 : execve(plan.arguments[0], plan.arguments, plan.environment));
+  if (companion == 0 && plan.gate >= 0) wait_at_gate();
+  char* alone[] = {companion == 0 ? nullptr : const_cast<char*>(plan.companions[companion - 1]), nullptr};
+  char* const* arguments = companion == 0 ? plan.arguments : alone;
+  char* const* environment = companion == 0 ? plan.environment : plan.companion_environment;
+  steps.check(Step::kExec, plan.fail_at == Step::kExec ? 0 : execve(arguments[0], arguments, environment), static_cast<int>(companion));
   _exit(127);
 }
 
@@ -201,15 +219,23 @@ void drop_init(const ChildPlan& plan, const Steps& steps) {
   if (!launcher_lives(plan.status)) _exit(127);
 }
 
-[[noreturn]] void be_init(pid_t main, int status) {
+struct Programs {
+  std::array<pid_t, 11> pids{};  // the main process, then the companions
+  std::uint32_t count = 0;
+};
+
+[[noreturn]] void be_init(const Programs& programs, int status) {
   while (true) {
     int wait_status = 0;
     const pid_t pid = wait4(-1, &wait_status, __WALL, nullptr);
     if (pid < 0 && errno == EINTR) continue;
-    if (pid >= 0 && pid != main) continue;
-    const MainEnded ended{.wait_status = pid == main ? wait_status : SIGKILL};
+    if (pid < 0) _exit(0);  // nothing is left inside
+    std::uint32_t which = 0;
+    while (which < programs.count && programs.pids[which] != pid) ++which;
+    if (which == programs.count) continue;  // an orphan
+    const ProgramStatus ended{.wait_status = wait_status, .companion = which};
     (void)!write(status, &ended, sizeof ended);
-    _exit(0);  // and the kernel kills everything else inside
+    if (programs.count == 1) _exit(0);  // and the kernel kills everything else inside
   }
 }
 
@@ -232,9 +258,13 @@ void run_child(const ChildPlan& plan) {
   // Prevents reading init's memory (a copy of the launcher's) already while the main process starts.
   steps.check(Step::kInitCapabilities, prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));
   steps.check(Step::kInitCapabilities, empty_bounding_set());                     // for both; while the capability to do so is there
-  const auto main = static_cast<pid_t>(syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));  // fork without libc's locks
-  if (main == 0) run_main(plan, steps);
-  steps.check(Step::kStartMain, main);
+  Programs programs;
+  for (; programs.count <= plan.companion_count; ++programs.count) {  // the main process first: the launcher knows it by that
+    const auto pid = static_cast<pid_t>(syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));  // fork without libc's locks
+    if (pid == 0) run_program(plan, steps, programs.count);
+    steps.check(Step::kStartMain, pid, static_cast<int>(programs.count));
+    programs.pids[programs.count] = pid;
+  }
   drop_init(plan, steps);
   // Everything but the status socket goes; the report pipe last, since its end tells the launcher that all went well.
   const int status = 0;
@@ -244,7 +274,7 @@ void run_child(const ChildPlan& plan) {
   steps.with_report(report).check(Step::kCloseDescriptors, close_range(2, ~0U, 0));
   steps.with_report(report).check(Step::kInitFilter, load_filter(plan.init_filter));
   close(report);
-  be_init(main, status);
+  be_init(programs, status);
 }
 
 }  // namespace mayfly::sandbox::internal

@@ -2,7 +2,8 @@
 // numbered steps of system calls, each failure sent up a pipe as {step, errno, argument}.
 //
 // Two processes come of it: the sandbox's first process (init), which reaps orphans and reports how the main process ended, and
-// the main process, which becomes the function's program.
+// the main process, which becomes the function's program. Companions are further children of init; with them the main process says on
+// the report pipe that it waits (a StepFailure of no step) and is executed once something comes through its gate.
 #pragma once
 
 #include <linux/filter.h>
@@ -50,12 +51,13 @@ enum class Step : std::int32_t {
 struct StepFailure {
   Step step = Step::kNone;
   std::int32_t error = 0;     // errno
-  std::int32_t argument = 0;  // which mount, which group: index into the plan
+  std::int32_t argument = 0;  // which mount, which group: index into the plan; of programs 0 for the main one, else the companion
 };
 
-// How the main process ended, as init saw it.
-struct MainEnded {
+// How a program ended, as init saw it.
+struct ProgramStatus {
   std::int32_t wait_status = 0;
+  std::uint32_t companion = 0;  // from 1 on; 0 is the main process
 };
 
 struct PlannedMount {
@@ -80,6 +82,10 @@ struct ChildPlan {
   std::array<int, 8> attach{};  // cgroup.procs files
   std::size_t attach_count = 0;
   int null = -1, output = -1, framed_log = -1, report = -1, status = -1;
+  std::array<const char*, 10> companions{};  // programs
+  std::size_t companion_count = 0;
+  char* const* companion_environment = nullptr;
+  int companion_output = -1, gate = -1;  // with companions only
   char* const* arguments = nullptr;
   char* const* environment = nullptr;
   const char* working_directory = nullptr;

@@ -30,6 +30,7 @@
 #include "base/log.h"
 #include "sandbox/internal/firewall.h"
 #include "sandbox/internal/netlink.h"
+#include "sandbox/internal/protocol.h"
 
 namespace mayfly::sandbox::internal {
 
@@ -111,7 +112,7 @@ void write_setting(const UniqueFd& sysctl, const char* name, std::string_view va
 }
 
 // Furnishes the network namespace the caller is in: loopback and the service sockets.
-Result<SandboxNetwork> furnish(Network mode, const UniqueFd& sysctl) {
+Result<SandboxNetwork> furnish(Network mode, std::uint32_t connectors, const UniqueFd& sysctl) {
   MAYFLY_ASSIGN(NetlinkSocket netlink, NetlinkSocket::open(NETLINK_ROUTE));
   NetlinkBatch batch;
   constexpr int kLoopback = 1;  // always, in a new namespace
@@ -122,6 +123,10 @@ Result<SandboxNetwork> furnish(Network mode, const UniqueFd& sysctl) {
   MAYFLY_ASSIGN(network.netns, namespace_of(netlink.fd()));
   MAYFLY_ASSIGN(network.runtime_api, service_socket(SOCK_STREAM, kRuntimeApiPort));
   MAYFLY_ASSIGN(network.data_api, service_socket(SOCK_STREAM, kDataApiPort));
+  for (std::uint32_t i = 0; i < connectors; ++i) {
+    network.connectors.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!network.connectors.back()) return errno_error("make a socket", errno);
+  }
   if (mode == Network::kNone) return network;
   // Devices that appear here have no IPv6. Where that cannot be set the firewall still drops it.
   write_setting(sysctl, "net/ipv6/conf/default/disable_ipv6", "1");
@@ -130,13 +135,15 @@ Result<SandboxNetwork> furnish(Network mode, const UniqueFd& sysctl) {
   return network;
 }
 
-constexpr std::size_t kSockets = 5;
+constexpr std::size_t kListeners = 5;
+constexpr std::size_t kSockets = kListeners + kConnectorsMax;
 
 // The report of the helper process of make_in_helper(): the descriptors travel beside it.
 struct HelperReport {
   std::uint32_t failed = 0;
   std::uint32_t code = 0;
-  std::uint32_t sockets = 0;
+  std::uint32_t sockets = 0;     // in all
+  std::uint32_t connectors = 0;  // the last of them
   char message[500] = {};
 };
 
@@ -148,6 +155,8 @@ void send_report(int channel, Result<SandboxNetwork>& made) {
     for (const UniqueFd* fd : {&made->netns, &made->runtime_api, &made->data_api, &made->dns_udp, &made->dns_tcp}) {
       if (fd->valid()) fds[count++] = fd->get();
     }
+    for (const UniqueFd& connector : made->connectors) fds[count++] = connector.get();
+    report.connectors = static_cast<std::uint32_t>(made->connectors.size());
   } else {
     report.failed = 1;
     report.code = static_cast<std::uint32_t>(made.error().code());
@@ -195,23 +204,24 @@ Result<SandboxNetwork> receive_report(int channel) {
     }
   }
   if (report.failed != 0) return Error(static_cast<ErrorCode>(report.code), report.message);
-  if (fds.size() != report.sockets || fds.size() < 3)
+  if (fds.size() != report.sockets || fds.size() < 3 + std::size_t{report.connectors})
     return Error(ErrorCode::kInternal, "descriptors of a new network namespace were lost");
-  SandboxNetwork network{std::move(fds[0]), std::move(fds[1]), std::move(fds[2]), {}, {}};
-  if (fds.size() == kSockets) {
+  SandboxNetwork network{std::move(fds[0]), std::move(fds[1]), std::move(fds[2]), {}, {}, {}};
+  for (auto fd = fds.end() - report.connectors; fd != fds.end(); ++fd) network.connectors.push_back(std::move(*fd));
+  if (fds.size() - report.connectors == kListeners) {
     network.dns_udp = std::move(fds[3]);
     network.dns_tcp = std::move(fds[4]);
   }
   return network;
 }
 
-Result<SandboxNetwork> make_here(Network mode, const UniqueFd& sysctl) {
+Result<SandboxNetwork> make_here(Network mode, std::uint32_t connectors, const UniqueFd& sysctl) {
   if (::unshare(CLONE_NEWNET) != 0) return errno_error("make a network namespace", errno);
-  return furnish(mode, sysctl);
+  return furnish(mode, connectors, sysctl);
 }
 
 // For a launcher that cannot come back into the host's namespace (setns needs privilege over it): a child goes instead.
-Result<SandboxNetwork> make_in_helper(Network mode, const UniqueFd& sysctl) {
+Result<SandboxNetwork> make_in_helper(Network mode, std::uint32_t connectors, const UniqueFd& sysctl) {
   int ends[2] = {-1, -1};
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return errno_error("make a socket pair", errno);
   const UniqueFd ours(ends[0]);
@@ -219,7 +229,7 @@ Result<SandboxNetwork> make_in_helper(Network mode, const UniqueFd& sysctl) {
   const pid_t pid = ::fork();
   if (pid < 0) return errno_error("start the helper that makes network namespaces", errno);
   if (pid == 0) {
-    auto made = make_here(mode, sysctl);
+    auto made = make_here(mode, connectors, sysctl);
     send_report(theirs.get(), made);
     ::_exit(0);
   }
@@ -276,7 +286,7 @@ struct NetworkBuilder::Impl {
 
   Result<void> prepare();
   void judge_outside();
-  Result<SandboxNetwork> make_namespace(Network mode);
+  Result<SandboxNetwork> make_namespace(Network mode, std::uint32_t connectors);
   Result<bool> is_routed_elsewhere(std::uint32_t address);
   Result<Pair> make_pair(const UniqueFd& netns);
   Result<bool> try_slot(std::uint32_t slot, const UniqueFd& netns);
@@ -332,9 +342,9 @@ void NetworkBuilder::Impl::judge_outside() {
   }
 }
 
-Result<SandboxNetwork> NetworkBuilder::Impl::make_namespace(Network mode) {
-  if (!host_netns) return make_in_helper(mode, sysctl);
-  auto made = make_here(mode, sysctl);
+Result<SandboxNetwork> NetworkBuilder::Impl::make_namespace(Network mode, std::uint32_t connectors) {
+  if (!host_netns) return make_in_helper(mode, connectors, sysctl);
+  auto made = make_here(mode, connectors, sysctl);
   // Staying in a sandbox's namespace would give later work to the wrong network: nothing sensible can follow.
   MAYFLY_ASSERT(::setns(host_netns.get(), CLONE_NEWNET) == 0, "cannot return to the host's network namespace");
   return made;
@@ -566,10 +576,10 @@ Result<std::unique_ptr<NetworkBuilder>> NetworkBuilder::create(NetworkOptions op
 NetworkBuilder::NetworkBuilder(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 NetworkBuilder::~NetworkBuilder() = default;
 
-Result<SandboxNetwork> NetworkBuilder::make(std::uint64_t id, Network mode) {
+Result<SandboxNetwork> NetworkBuilder::make(std::uint64_t id, Network mode, std::uint32_t connectors) {
   if (impl_->pairs.contains(id)) return Error(ErrorCode::kAlreadyExists, "sandbox " + std::to_string(id) + " has a network already");
   if (mode == Network::kOutside) MAYFLY_TRY(impl_->install_firewall());  // before there is anything to guard
-  MAYFLY_ASSIGN(SandboxNetwork network, impl_->make_namespace(mode));
+  MAYFLY_ASSIGN(SandboxNetwork network, impl_->make_namespace(mode, connectors));
   if (mode == Network::kOutside) MAYFLY_TRY(impl_->connect_outside(id, network));
   return network;
 }

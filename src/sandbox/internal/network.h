@@ -33,6 +33,7 @@ struct SandboxNetwork {
   base::UniqueFd data_api;     // listening, 169.254.100.1:9002
   base::UniqueFd dns_udp;      // bound, 169.254.100.1:53; invalid with Network::kNone
   base::UniqueFd dns_tcp;      // listening, 169.254.100.1:53; invalid with Network::kNone
+  std::vector<base::UniqueFd> connectors;  // TCP, not connected
 };
 
 class NetworkBuilder {
@@ -47,7 +48,8 @@ class NetworkBuilder {
 
   // Makes the network of sandbox `id` (not in use). The caller is in the host's namespace before and after. The first kOutside
   // installs the firewall; while that fails, so does every kOutside. Errors name the step.
-  [[nodiscard]] base::Result<SandboxNetwork> make(std::uint64_t id, Network mode);
+  // `connectors`: how many of those, at most kConnectorsMax.
+  [[nodiscard]] base::Result<SandboxNetwork> make(std::uint64_t id, Network mode, std::uint32_t connectors = 0);
   // Cuts the sandbox off at once, in about 50 us. Devices and namespace go with the last descriptor and process that holds
   // them; devices held longer than 30 s are deleted by a later call. Unknown ids are ignored.
   void remove(std::uint64_t id);

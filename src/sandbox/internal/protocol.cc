@@ -66,9 +66,16 @@ Result<void> check_spec(const SandboxSpec& spec) {
   for (const auto& variable : spec.environment) {
     if (variable.find('=') == std::string::npos || variable.front() == '=') return bad("an environment variable is not NAME=value");
   }
+  if (spec.companions.size() > kCompanionsMax) return bad("more than 10 companions");
+  for (const auto& companion : spec.companions) {
+    if (!companion.starts_with('/')) return bad("a companion must be the absolute path of a program");
+  }
+  if (spec.connectors > kConnectorsMax) return bad("more than 12 connectors");
   std::size_t total = spec.working_directory.size();
   MAYFLY_TRY(check_texts(spec.arguments, "arguments", total));
   MAYFLY_TRY(check_texts(spec.environment, "environment variables", total));
+  MAYFLY_TRY(check_texts(spec.companions, "companions", total));
+  MAYFLY_TRY(check_texts(spec.companions_lack, "names of variables", total));
   if (total > kTextMax)
     return Error(ErrorCode::kTooLarge, "arguments and environment take " + std::to_string(total) + " bytes; 60000 are the most");
   constexpr std::uint64_t kMiB = 1ULL << 20U;
@@ -139,6 +146,7 @@ Result<std::optional<Packet>> receive_packet(int socket, int flags) {
 
 void write_spec(Writer& out, const SandboxSpec& spec) {
   out.number(spec.id).text(spec.root_id).text(spec.code_id).texts(spec.layer_ids).texts(spec.arguments).texts(spec.environment);
+  out.texts(spec.companions).texts(spec.companions_lack).number(spec.connectors);
   out.text(spec.working_directory).number(spec.memory_bytes).number(spec.tmp_bytes).number(spec.cpu_milli);
   out.number(spec.processes_max).number(spec.files_max).number(spec.network);
 }
@@ -151,6 +159,9 @@ SandboxSpec read_spec(Reader& in) {
   spec.layer_ids = in.texts();
   spec.arguments = in.texts();
   spec.environment = in.texts();
+  spec.companions = in.texts();
+  spec.companions_lack = in.texts();
+  spec.connectors = in.number<std::uint32_t>();
   spec.working_directory = in.text();
   spec.memory_bytes = in.number<std::uint64_t>();
   spec.tmp_bytes = in.number<std::uint64_t>();
@@ -199,10 +210,10 @@ namespace {
 
 // The descriptors of a sandbox in the order they travel.
 template <typename Holder, typename Fd>
-std::array<Fd*, 12> descriptors_of(Holder& sandbox) {
-  return {&sandbox.runtime_api, &sandbox.data_api,      &sandbox.dns_udp,     &sandbox.dns_tcp,
-          &sandbox.output,      &sandbox.framed_log,    &sandbox.freeze_file, &sandbox.cpu_quota_file,
-          &sandbox.memory_stat, &sandbox.memory_events, &sandbox.cpu_stat,    &sandbox.main_status};
+std::array<Fd*, 14> descriptors_of(Holder& sandbox) {
+  return {&sandbox.runtime_api, &sandbox.data_api,      &sandbox.dns_udp,     &sandbox.dns_tcp,        &sandbox.output,
+          &sandbox.framed_log,  &sandbox.freeze_file,   &sandbox.cpu_stat,    &sandbox.cpu_quota_file, &sandbox.memory_stat,
+          &sandbox.main_status, &sandbox.memory_events, &sandbox.gate,        &sandbox.companion_output};
 }
 
 }  // namespace
@@ -217,6 +228,7 @@ void write_sandbox(Writer& out, const Sandbox& sandbox, std::vector<int>& descri
     }
     bit = static_cast<std::uint16_t>(bit << 1U);
   }
+  for (const UniqueFd& connector : sandbox.connectors) descriptors.push_back(connector.get());
   out.number(sandbox.id).number(present).number(static_cast<std::uint8_t>(sandbox.cgroup_v2_freezer));
   out.number(static_cast<std::uint8_t>(sandbox.cgroup_v2_memory))
       .number(static_cast<std::uint8_t>(sandbox.cgroup_v2_cpu))
@@ -237,6 +249,7 @@ Sandbox read_sandbox(Reader& in, std::vector<UniqueFd>& descriptors) {
     if ((present & bit) != 0 && next < descriptors.size()) *fd = std::move(descriptors[next++]);
     bit = static_cast<std::uint16_t>(bit << 1U);
   }
+  while (next < descriptors.size()) sandbox.connectors.push_back(std::move(descriptors[next++]));
   return sandbox;
 }
 

@@ -18,13 +18,16 @@
 namespace mayfly::sandbox::internal {
 
 inline constexpr std::size_t kMessageMax = 65'536;  // bytes; a specification that does not fit is refused
-inline constexpr std::size_t kDescriptorsMax = 16;
+inline constexpr std::size_t kDescriptorsMax = 32;
+inline constexpr std::size_t kCompanionsMax = 10;
+inline constexpr std::uint32_t kConnectorsMax = 12;
 
 enum class MessageKind : std::uint8_t {
   // server to launcher
   kStart = 1,
   kKill,
   kTerminate,
+  kKillMain,
   kUnpack,
   kRemoveCode,
   // launcher to server
@@ -32,6 +35,7 @@ enum class MessageKind : std::uint8_t {
   kHelloFailed,
   kStarted,
   kFailed,
+  kProgramEnded,
   kExited,
   kUnpacked,
 };

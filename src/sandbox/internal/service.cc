@@ -63,7 +63,7 @@ constexpr auto kEndPatience = std::chrono::seconds(4);
 constexpr auto kPredecessorPatience = std::chrono::seconds(10);
 
 // What an epoll event is about: kind in the upper byte, id of the sandbox or job below.
-enum class Source : std::uint8_t { kServer, kReport, kInit, kOutOfMemory, kJob, kScratch };
+enum class Source : std::uint8_t { kServer, kReport, kStatus, kInit, kOutOfMemory, kJob, kScratch };
 std::uint64_t event_key(Source source, std::uint64_t id) { return (static_cast<std::uint64_t>(source) << 56U) | id; }
 
 // A sandbox from the request to its end.
@@ -73,11 +73,14 @@ struct Live {
   pid_t init = -1;
   UniqueFd init_pidfd, main_pidfd;
   UniqueFd report;  // step failures; its end means that the program runs
-  UniqueFd status;  // how the main process ended
+  UniqueFd status;  // how its programs ended
   Cgroup group;
   ScratchMount tmp;
   Sandbox handed_out;  // descriptors until they are sent
   std::string program;  // the first of its arguments
+  std::vector<std::string> companions;
+  std::optional<std::int32_t> main_ended;  // its wait status
+  std::optional<Error> failure;            // of a program that could not be executed after all was told to be well
   std::vector<std::string> code;
   std::vector<ReadyMount> mounts;  // until the child has moved them
   std::uint64_t memory_bytes = 0;
@@ -93,9 +96,12 @@ struct Outgoing {
   std::vector<int> descriptors;
 };
 
-std::vector<char*> pointers_to(const std::vector<std::string>& texts) {
+// `variables` are those named in it to leave out of "NAME=value" texts.
+std::vector<char*> pointers_to(const std::vector<std::string>& texts, const std::vector<std::string>& variables = {}) {
   std::vector<char*> pointers;
-  for (const auto& text : texts) pointers.push_back(const_cast<char*>(text.c_str()));
+  for (const auto& text : texts) {
+    if (std::ranges::find(variables, text.substr(0, text.find('='))) == variables.end()) pointers.push_back(const_cast<char*>(text.c_str()));
+  }
   pointers.push_back(nullptr);
   return pointers;
 }
@@ -137,15 +143,21 @@ class Service {
   Result<void> assemble(const SandboxSpec& spec, Live& live);
   Result<void> mount_all(const SandboxSpec& spec, Live& live);
   Result<void> launch(const SandboxSpec& spec, Live& live, const UniqueFd& root, const UniqueFd& netns);
+  struct Companions {
+    Pipe output;
+    UniqueFd gate;  // the main process's end
+  };
+  Result<Companions> prepare_companions(const SandboxSpec& spec, Live& live) const;
   Result<void> spawn(const ChildPlan& plan, Live& live);
   void kill(Live& live);
-  void terminate(SandboxId id);
+  void signal_main(SandboxId id, int signal);
   void unpack(Reader& in, Packet& packet);
   void answer_unpack(std::uint64_t request, const Result<std::uint64_t>& result);
   void remove_code(const std::string& code_id);
 
   // events
   void on_report(Live& live);
+  void on_status(Live& live);
   void on_init_ended(Live& live);
   void on_job(std::uint64_t id);
   void watch_memory();
@@ -338,6 +350,7 @@ void Service::run() {
       if (found == live_.end()) continue;
       Live& live = *found->second;
       if (source == Source::kReport) on_report(live);
+      if (source == Source::kStatus) on_status(live);
       if (source == Source::kInit) on_init_ended(live);
       if (source == Source::kOutOfMemory) {
         std::uint64_t count = 0;
@@ -396,7 +409,9 @@ void Service::handle(Packet& packet) {
       return kill(*found->second);
     }
     case MessageKind::kTerminate:
-      return terminate(in.number<SandboxId>());
+      return signal_main(in.number<SandboxId>(), SIGTERM);
+    case MessageKind::kKillMain:
+      return signal_main(in.number<SandboxId>(), SIGKILL);
     case MessageKind::kUnpack:
       return unpack(in, packet);
     case MessageKind::kRemoveCode:
@@ -447,6 +462,7 @@ Result<void> Service::assemble(const SandboxSpec& spec, Live& live) {
   MAYFLY_ASSIGN(live.user, take_user());
   live.memory_bytes = spec.memory_bytes;
   live.program = spec.arguments.empty() ? std::string() : spec.arguments.front();
+  live.companions = spec.companions;
   live.code = spec.layer_ids;
   live.code.push_back(spec.code_id);
   Sandbox& sandbox = live.handed_out;
@@ -454,11 +470,12 @@ Result<void> Service::assemble(const SandboxSpec& spec, Live& live) {
   sandbox.cpu_milli = spec.cpu_milli;
   // Without NAT a sandbox has its own loopback only; describe() says so.
   const Network mode = network_->outside_possible() ? spec.network : Network::kNone;
-  MAYFLY_ASSIGN(SandboxNetwork network, network_->make(spec.id, mode).with_context("network"));
+  MAYFLY_ASSIGN(SandboxNetwork network, network_->make(spec.id, mode, spec.connectors).with_context("network"));
   sandbox.runtime_api = std::move(network.runtime_api);
   sandbox.data_api = std::move(network.data_api);
   sandbox.dns_udp = std::move(network.dns_udp);
   sandbox.dns_tcp = std::move(network.dns_tcp);
+  sandbox.connectors = std::move(network.connectors);
   const CgroupLimits limits{.memory_bytes = spec.memory_bytes + (scratch_->disk() ? 0 : spec.tmp_bytes),
                             .cpu_milli = spec.cpu_milli,
                             .processes_max = spec.processes_max};
@@ -497,6 +514,7 @@ Result<void> Service::launch(const SandboxSpec& spec, Live& live, const UniqueFd
   // /dev/stdout and /dev/stderr open the pipe anew, as the function's user.
   if (privileged_ && fchown(output.write.get(), live.user, live.user) != 0)
     return errno_error("give the output pipe to the sandbox", errno);
+  MAYFLY_ASSIGN(Companions companions, prepare_companions(spec, live));
   int status[2] = {-1, -1};
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, status) != 0) return errno_error("make a socket pair", errno);
   live.status = UniqueFd(status[0]);
@@ -505,6 +523,7 @@ Result<void> Service::launch(const SandboxSpec& spec, Live& live, const UniqueFd
   environment.emplace_back("_LAMBDA_TELEMETRY_LOG_FD=3");
   const auto arguments = pointers_to(spec.arguments);
   const auto variables = pointers_to(environment);
+  const auto companion_variables = pointers_to(environment, spec.companions_lack);
 
   ChildPlan plan;
   plan.root_mount = root.get();
@@ -524,6 +543,10 @@ Result<void> Service::launch(const SandboxSpec& spec, Live& live, const UniqueFd
   plan.status = init_status.get();
   plan.arguments = arguments.data();
   plan.environment = variables.data();
+  for (const auto& companion : live.companions) plan.companions[plan.companion_count++] = companion.c_str();
+  plan.companion_environment = companion_variables.data();
+  plan.companion_output = companions.output.write.get();
+  plan.gate = companions.gate.get();
   plan.working_directory = spec.working_directory.c_str();
   plan.switch_identity = privileged_;
   plan.user = plan.group = live.user;
@@ -540,10 +563,25 @@ Result<void> Service::launch(const SandboxSpec& spec, Live& live, const UniqueFd
   live.report = std::move(report.read);
   live.handed_out.output = std::move(output.read);
   live.handed_out.framed_log = std::move(framed.read);
+  live.handed_out.companion_output = std::move(companions.output.read);
   watch(live.report.get(), Source::kReport, live.id);
+  if (!live.companions.empty()) watch(live.status.get(), Source::kStatus, live.id);
   watch(live.init_pidfd.get(), Source::kInit, live.id);
   if (live.group.oom_event) watch(live.group.oom_event.get(), Source::kOutOfMemory, live.id);
   return {};
+}
+
+Result<Service::Companions> Service::prepare_companions(const SandboxSpec& spec, Live& live) const {
+  Companions made;
+  if (spec.companions.empty()) return made;
+  MAYFLY_ASSIGN(made.output, make_pipe());
+  if (privileged_ && fchown(made.output.write.get(), live.user, live.user) != 0)
+    return errno_error("give the companions' output pipe to the sandbox", errno);
+  int gate[2] = {-1, -1};
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, gate) != 0) return errno_error("make a socket pair", errno);
+  live.handed_out.gate = UniqueFd(gate[0]);
+  made.gate = UniqueFd(gate[1]);
+  return made;
 }
 
 Result<void> Service::spawn(const ChildPlan& plan, Live& live) {
@@ -569,9 +607,9 @@ void Service::kill(Live& live) {
   signal_through(live.init_pidfd, SIGKILL);                                   // and with it its whole pid namespace
 }
 
-void Service::terminate(SandboxId id) {
+void Service::signal_main(SandboxId id, int signal) {
   const auto found = live_.find(id);
-  if (found != live_.end()) signal_through(found->second->main_pidfd, SIGTERM);
+  if (found != live_.end()) signal_through(found->second->main_pidfd, signal);
 }
 
 // ---- events of sandboxes
@@ -600,6 +638,8 @@ Error Service::explain(const Live& live, const StepFailure& failure) const {
   // What the function brought cannot be run: its fault, under the name Lambda gives it.
   const bool missing = failure.error == ENOENT || failure.error == EACCES || failure.error == ENOEXEC || failure.error == ENOTDIR ||
                        failure.error == ELOOP || failure.error == EISDIR;
+  if (failure.step == Step::kExec && index > 0 && index <= live.companions.size())
+    return {ErrorCode::kFunctionFailed, cannot_execute(live.companions[index - 1], failure.error), "Extension.LaunchError"};
   if (failure.step == Step::kExec && missing)
     return {ErrorCode::kFunctionFailed, cannot_execute(live.program, failure.error), "Runtime.InvalidEntrypoint"};
   if (failure.step == Step::kWorkingDirectory && missing) return {ErrorCode::kFunctionFailed, cause.message(), "Runtime.InvalidWorkingDir"};
@@ -607,14 +647,20 @@ Error Service::explain(const Live& live, const StepFailure& failure) const {
 }
 
 void Service::on_report(Live& live) {
-  StepFailure failure;
-  const ssize_t got = read(live.report.get(), &failure, sizeof failure);
+  StepFailure told;
+  const ssize_t got = read(live.report.get(), &told, sizeof told);
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  live.report.reset();
-  if (live.answered) return;
+  const bool whole = got == static_cast<ssize_t>(sizeof told);
+  const bool waits = whole && told.step == Step::kNone;  // at its gate: more may follow
+  if (!waits) live.report.reset();
+  if (live.answered) {
+    if (!whole || waits || live.failure) return;
+    live.failure = explain(live, told);
+    return kill(live);
+  }
   live.answered = true;
-  if (got == static_cast<ssize_t>(sizeof failure)) {
-    fail(live.id, explain(live, failure));
+  if (whole && !waits) {
+    fail(live.id, explain(live, told));
     return kill(live);
   }
   live.started = true;
@@ -630,20 +676,43 @@ void Service::on_report(Live& live) {
   post(out.take(), std::move(sandbox), std::move(descriptors));
 }
 
+// Exit code and signal, as the events have them.
+void write_end(Writer& out, std::int32_t wait_status) {
+  const bool by_signal = WIFSIGNALED(wait_status);
+  out.number(static_cast<std::int32_t>(by_signal ? -1 : WEXITSTATUS(wait_status)));
+  out.number(static_cast<std::int32_t>(by_signal ? WTERMSIG(wait_status) : 0));
+}
+
+void Service::on_status(Live& live) {
+  while (live.status) {
+    if (live.report) on_report(live);  // why a program could not be executed is told before its end
+    ProgramStatus ended;
+    const ssize_t got = recv(live.status.get(), &ended, sizeof ended, MSG_DONTWAIT);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (got != static_cast<ssize_t>(sizeof ended)) return live.status.reset();  // init is gone
+    if (ended.companion == 0) live.main_ended = ended.wait_status;
+    if (live.companions.empty() || !live.started || live.failure) continue;
+    Writer out(MessageKind::kProgramEnded);
+    out.number(live.id).number(ended.companion);
+    write_end(out, ended.wait_status);
+    post(out.take());
+  }
+}
+
 void Service::on_init_ended(Live& live) {
-  if (live.report) on_report(live);  // a failed step is told before the end it led to
+  constexpr int kToldMost = 16;  // one of each program, and that the main one waits
+  for (int i = 0; live.report && i < kToldMost; ++i) on_report(live);  // a failed step is told before the end it led to
   siginfo_t info{};
   if (waitid(P_PIDFD, static_cast<id_t>(live.init_pidfd.get()), &info, WEXITED | WNOHANG) != 0 || info.si_pid == 0) return;
-  MainEnded ended{.wait_status = SIGKILL};
-  (void)!recv(live.status.get(), &ended, sizeof ended, MSG_DONTWAIT);  // nothing when init was killed itself
+  on_status(live);
   const bool started = live.started;
   const SandboxId id = live.id;
   Writer out(MessageKind::kExited);
-  const bool by_signal = WIFSIGNALED(ended.wait_status);
-  out.number(id).number(static_cast<std::int32_t>(by_signal ? -1 : WEXITSTATUS(ended.wait_status)));
-  out.number(static_cast<std::int32_t>(by_signal ? WTERMSIG(ended.wait_status) : 0));
+  out.number(id);
+  write_end(out, live.main_ended.value_or(SIGKILL));  // unknown when init was killed itself
   out.number(static_cast<std::uint8_t>(live.out_of_memory || control_value(live.group.memory_events.get(), "oom_kill") > 0));
-  out.number(static_cast<std::uint8_t>(live.killed));
+  out.number(static_cast<std::uint8_t>(live.killed)).number(static_cast<std::uint8_t>(live.failure.has_value()));
+  if (live.failure) out.error(*live.failure);
   if (started) post(out.take());
   release(live);
   live_.erase(id);

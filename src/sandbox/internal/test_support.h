@@ -63,6 +63,9 @@ class Bench {
   [[nodiscard]] base::Result<std::uint64_t> unpack(const std::string& zip, const std::string& code_id,
                                                    const Launcher::UnpackLimits& limits = {});
 
+  // Ends of programs of sandboxes with companions, by sandbox and program.
+  std::map<std::pair<SandboxId, std::uint32_t>, ProgramEnded> programs_ended;
+
   // Pumps events until `done` says so.
   bool pump(const std::function<bool()>& done, std::chrono::milliseconds patience = std::chrono::seconds(20));
 

@@ -106,6 +106,7 @@ bool Bench::pump(const std::function<bool()>& done, std::chrono::milliseconds pa
       if (auto* started = std::get_if<SandboxStarted>(&event)) answers_.emplace(started->sandbox.id, std::move(started->sandbox));
       if (auto* failed = std::get_if<SandboxFailed>(&event)) answers_.emplace(failed->id, std::move(failed->error));
       if (auto* exited = std::get_if<SandboxExited>(&event)) exits_.emplace(exited->id, *exited);
+      if (auto* ended = std::get_if<ProgramEnded>(&event)) programs_ended.insert_or_assign({ended->id, ended->companion}, *ended);
       if (auto* unpacked = std::get_if<ArchiveUnpacked>(&event)) unpacked_.emplace(unpacked->request, std::move(unpacked->bytes));
     }
   }
