@@ -498,8 +498,10 @@ void LocalBackend::Impl::handle(sandbox::ProgramEnded event) {
   Environment* environment = find(event.id);
   if (environment == nullptr) environment = find_departing(event.id);
   if (environment == nullptr) return;
-  if (event.companion == 0) environment->main_ended();
-  else environment->extension_ended(event.companion);
+  if (event.companion == 0)
+    environment->main_ended();
+  else
+    environment->extension_ended(event.companion);
   if (departing.contains(event.id)) {
     if (event.companion == 0 || environment->announced()) announce_shutdown(event.id);
     return;

@@ -906,8 +906,8 @@ TEST_F(LocalBackendTest, ARuntimeThatEndsIsToldAsFailure) {
 TEST_F(LocalBackendTest, AnExtensionThatEndsFailsTheInitOrTheInvocation) {
   const engine::Outcome crash = machine->invoke(with_extension("crash"));
   EXPECT_EQ(crash.error_type, "Extension.Crash");
-  EXPECT_EQ(crash.payload, R"({"errorType":"Extension.Crash","errorMessage":"RequestId: )" + machine->last_id +
-                               R"( Error: watcher: exit status 3"})");
+  EXPECT_EQ(crash.payload,
+            R"({"errorType":"Extension.Crash","errorMessage":"RequestId: )" + machine->last_id + R"( Error: watcher: exit status 3"})");
   EXPECT_HAS(crash.log_tail, "EXTENSION\tName: watcher\tState: Crashed\tEvents: []\tError Type: Extension.Crash\n");
   const auto dies = with_extension("dies");
   const engine::Outcome outcome = machine->invoke(dies, R"({"sleep":3})");
@@ -928,8 +928,8 @@ TEST_F(LocalBackendTest, AFileThatCannotBeExecutedAndTooManyFilesAreLaunchErrors
   EXPECT_HAS(outcome.log_tail, "EXTENSION\tName: plain\tState: LaunchError\tEvents: []\tError Type: PermissionDenied\n");
   std::map<std::string, std::string> many;
   for (int i = 0; i < 11; ++i) many["extensions/e" + std::to_string(i)] = kExtension;
-  const auto eleven = machine->python(
-      kFunction, [&](engine::FunctionConfig& config) { config.layers = {{.arn = "a", .code_id = machine->layer(many)}}; });
+  const auto eleven =
+      machine->python(kFunction, [&](engine::FunctionConfig& config) { config.layers = {{.arn = "a", .code_id = machine->layer(many)}}; });
   EXPECT_HAS(machine->invoke(eleven).payload, "Extension limit (10) reached");
 }
 
@@ -946,7 +946,8 @@ TEST_F(LocalBackendTest, TelemetryArrivesInsideAsItHappens) {
     const std::string log = machine->log.copy();
     for (const std::string& text :
          {std::string("platform.initStart {\"initializationType\": \"on-demand\", \"phase\": \"init\""),
-          std::string("platform.telemetrySubscription {\"name\": \"watcher\", \"state\": \"Subscribed\", \"types\": [\"platform\", \"function\"]}"),
+          std::string(
+              "platform.telemetrySubscription {\"name\": \"watcher\", \"state\": \"Subscribed\", \"types\": [\"platform\", \"function\"]}"),
           std::string("function \"function starts\""), std::string("platform.initRuntimeDone {\"initializationType\": \"on-demand\""),
           std::string("platform.extension {\"name\": \"watcher\", \"state\": \"Ready\", \"events\": [\"INVOKE\", \"SHUTDOWN\"]}"),
           std::string("platform.initReport {"), "platform.start {\"requestId\": \"" + id + "\", \"version\": \"$LATEST\"",
@@ -983,12 +984,12 @@ def handler(e, c): return "fine"
 }
 
 TEST_F(LocalBackendTest, LayersAreMergedAndTheirPackagesFound) {
-  const auto version = machine->python("import from_layer, os\ndef handler(e, c): return [from_layer.where, os.path.exists('/opt/only-first')]\n",
-                                       [&](engine::FunctionConfig& config) {
-                                         config.layers = {{.arn = "1", .code_id = machine->layer({{"python/from_layer.py", "where = 1"},
-                                                                                                  {"only-first", ""}})},
-                                                          {.arn = "2", .code_id = machine->layer({{"python/from_layer.py", "where = 2"}})}};
-                                       });
+  const auto version = machine->python(
+      "import from_layer, os\ndef handler(e, c): return [from_layer.where, os.path.exists('/opt/only-first')]\n",
+      [&](engine::FunctionConfig& config) {
+        config.layers = {{.arn = "1", .code_id = machine->layer({{"python/from_layer.py", "where = 1"}, {"only-first", ""}})},
+                         {.arn = "2", .code_id = machine->layer({{"python/from_layer.py", "where = 2"}})}};
+      });
   EXPECT_EQ(machine->invoke(version).payload, "[2, true]");
   const auto custom = machine->function("provided.al2023", {{"handler.txt", "x"}}, [&](engine::FunctionConfig& config) {
     config.layers = {{.arn = "1", .code_id = machine->layer({{"bootstrap", "#!/bin/sh\nexit 42\n"}})}};

@@ -13,8 +13,8 @@ namespace mayfly::net {
 
 struct ClientRequest {
   std::string method = "GET";
-  std::string url;      // "http://host:port/path?query"
-  Headers headers;      // Host and Content-Length are added
+  std::string url;  // "http://host:port/path?query"
+  Headers headers;  // Host and Content-Length are added
   std::string body;
   base::Duration timeout = std::chrono::seconds(60);
   std::uint64_t response_bytes_max = 256U << 20U;

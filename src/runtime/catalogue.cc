@@ -157,9 +157,12 @@ void append_heap_limits(std::vector<std::string>& arguments, const engine::Funct
 
 std::string_view runtime_status_name(RuntimeStatus status) {
   switch (status) {
-    case RuntimeStatus::kAvailable: return "available";
-    case RuntimeStatus::kStandIn: return "stand-in";
-    case RuntimeStatus::kMissing: return "missing";
+    case RuntimeStatus::kAvailable:
+      return "available";
+    case RuntimeStatus::kStandIn:
+      return "stand-in";
+    case RuntimeStatus::kMissing:
+      return "missing";
   }
   return "missing";
 }

@@ -54,9 +54,10 @@ class RuntimeCatalogue {
   [[nodiscard]] const std::vector<RootPlan>& roots() const { return roots_; }
   // Whether functions of `runtime` can run here. kInvalidArgument (InvalidParameterValueException) saying what is missing.
   [[nodiscard]] base::Result<void> check(const std::string& runtime) const;
-  // `code_directory` holds the unpacked package, `layers` are those of the version's layers in their order. Blocking only where an interpreter stands in (the package is searched for
-  // native modules) and for the look at a bootstrap. Errors: kFunctionFailed with id Runtime.InvalidEntrypoint when the package has no
-  // executable bootstrap; kInvalidArgument with id InvalidParameterValueException when nothing here can run it.
+  // `code_directory` holds the unpacked package, `layers` are those of the version's layers in their order. Blocking only where an
+  // interpreter stands in (the package is searched for native modules) and for the look at a bootstrap. Errors: kFunctionFailed with id
+  // Runtime.InvalidEntrypoint when the package has no executable bootstrap; kInvalidArgument with id InvalidParameterValueException when
+  // nothing here can run it.
   [[nodiscard]] base::Result<LaunchPlan> plan(const engine::FunctionVersion& version, const std::string& code_directory,
                                               const std::vector<std::string>& layers = {}) const;
 

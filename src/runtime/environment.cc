@@ -44,9 +44,12 @@ void add_reserved(Variables& all, const engine::FunctionVersion& version, const 
 }  // namespace
 
 std::vector<std::string> variables_extensions_lack() {
-  return {"AWS_EXECUTION_ENV",       "AWS_LAMBDA_LOG_GROUP_NAME", "AWS_LAMBDA_LOG_STREAM_NAME", "AWS_XRAY_CONTEXT_MISSING",
-          "AWS_XRAY_DAEMON_ADDRESS", "LAMBDA_RUNTIME_DIR",        "LAMBDA_TASK_ROOT",           "_AWS_XRAY_DAEMON_ADDRESS",
-          "_AWS_XRAY_DAEMON_PORT",   "_HANDLER",                  "_LAMBDA_TELEMETRY_LOG_FD"};
+  return {"AWS_EXECUTION_ENV",          "AWS_LAMBDA_LOG_GROUP_NAME",
+          "AWS_LAMBDA_LOG_STREAM_NAME", "AWS_XRAY_CONTEXT_MISSING",
+          "AWS_XRAY_DAEMON_ADDRESS",    "LAMBDA_RUNTIME_DIR",
+          "LAMBDA_TASK_ROOT",           "_AWS_XRAY_DAEMON_ADDRESS",
+          "_AWS_XRAY_DAEMON_PORT",      "_HANDLER",
+          "_LAMBDA_TELEMETRY_LOG_FD"};
 }
 
 std::vector<std::string> environment_variables(const engine::FunctionVersion& version, const EnvironmentInputs& inputs) {

@@ -110,12 +110,14 @@ void EnvironmentLog::extension(const std::string& name, std::string_view state, 
 void EnvironmentLog::start(const std::string& request_id, const std::string& trace_id) {
   trace_id_ = trace_id;
   if (!json()) write("START RequestId: " + request_id + " Version: " + version_->version + "\n");
+  if (!has_events()) return;
   event(Level::kInfo, "platform.start", member("requestId", request_id) + "," + member("version", version_->version) + tracing(trace_id_));
 }
 
 void EnvironmentLog::end(const std::string& request_id) {
   if (!json()) write("END RequestId: " + request_id + "\n");
-  if (telemetry_ != nullptr) telemetry_->platform("platform.end", "{" + member("requestId", request_id) + "}", Telemetry::Audience::kLogsOnly);
+  if (telemetry_ != nullptr)
+    telemetry_->platform("platform.end", "{" + member("requestId", request_id) + "}", Telemetry::Audience::kLogsOnly);
 }
 
 void EnvironmentLog::report_runtime_done(const std::string& request_id, const ReportFigures& figures) {
@@ -129,7 +131,8 @@ void EnvironmentLog::report_runtime_done(const std::string& request_id, const Re
     const base::WallTime began = clock_.wall_now() - std::chrono::duration_cast<std::chrono::microseconds>(figures.run);
     const base::WallTime answered = began + std::chrono::microseconds(static_cast<std::int64_t>(latency * 1000));
     const auto span = [](std::string_view name, base::WallTime start, double duration) {
-      return "{" + member("name", name) + "," + member("start", base::format_iso_ms(start)) + ",\"durationMs\":" + decimal(duration, 3) + "}";
+      return "{" + member("name", name) + "," + member("start", base::format_iso_ms(start)) + ",\"durationMs\":" + decimal(duration, 3) +
+             "}";
     };
     record += ",\"spans\":[" + span("responseLatency", began, latency) + "," + span("responseDuration", answered, run - latency) + "]";
     metrics += ",\"producedBytes\":" + std::to_string(figures.produced_bytes);
@@ -140,7 +143,7 @@ void EnvironmentLog::report_runtime_done(const std::string& request_id, const Re
 void EnvironmentLog::report(const std::string& request_id, const ReportFigures& figures) {
   const std::uint32_t memory_mb = version_->config.memory_mb;
   const bool well = figures.status == "success";
-  report_runtime_done(request_id, figures);
+  if (has_events()) report_runtime_done(request_id, figures);
   if (!json()) {
     std::string line = "REPORT RequestId: " + request_id + "\tDuration: " + ms(figures.run) +
                        " ms\tBilled Duration: " + whole_ms(figures.billed) + " ms\tMemory Size: " + std::to_string(memory_mb) +
@@ -150,6 +153,7 @@ void EnvironmentLog::report(const std::string& request_id, const ReportFigures& 
     if (!well && !figures.error_type.empty()) line += "Error Type: " + figures.error_type + "\t";
     write(line + "\n");
   }
+  if (!has_events()) return;
   std::string metrics = "\"durationMs\":" + decimal(base::to_ms(figures.run), 3) + ",\"billedDurationMs\":" + whole_ms(figures.billed) +
                         ",\"memorySizeMB\":" + std::to_string(memory_mb) + ",\"maxMemoryUsedMB\":" + megabytes(figures.memory_peak);
   if (figures.init) metrics += ",\"initDurationMs\":" + decimal(base::to_ms(*figures.init), 3);
@@ -167,7 +171,8 @@ void EnvironmentLog::timed_out(const std::string& request_id, base::Duration all
 
 void EnvironmentLog::process_ended(const std::string& request_id, std::string_view text, std::string_view error_type) {
   const std::string who = request_id.empty() ? std::string() : "RequestId: " + request_id + " ";
-  if (telemetry_ != nullptr) telemetry_->platform("platform.fault", base::json_quote(who + std::string(text)), Telemetry::Audience::kLogsOnly);
+  if (telemetry_ != nullptr)
+    telemetry_->platform("platform.fault", base::json_quote(who + std::string(text)), Telemetry::Audience::kLogsOnly);
   if (!json()) return write(who + "Error: " + std::string(text) + "\n" + std::string(error_type) + "\n");
   std::string line = "{" + member("timestamp", base::format_iso_ms(clock_.wall_now())) + ",\"level\":\"ERROR\"," + member("message", text) +
                      "," + member("errorType", error_type);

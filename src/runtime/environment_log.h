@@ -71,6 +71,8 @@ class EnvironmentLog {
   // To extensions always, to the log where that is JSON and takes the level.
   void event(Level level, std::string_view type, const std::string& record);
   void report_runtime_done(const std::string& request_id, const ReportFigures& figures);
+  // Whether event() does anything.
+  [[nodiscard]] bool has_events() const { return json() || (telemetry_ != nullptr && telemetry_->listening()); }
   [[nodiscard]] bool json() const { return version_->config.log_format == "JSON"; }
 
   engine::LogWriter& writer_;

@@ -38,13 +38,20 @@ enum class State : std::uint8_t {
 
 const char* state_name(State state) {
   switch (state) {
-    case State::kStarted: return "Started";
-    case State::kRegistered: return "Registered";
-    case State::kReady: return "Ready";
-    case State::kRunning: return "Running";
-    case State::kInitError: return "InitError";
-    case State::kExitError: return "ExitError";
-    case State::kExited: return "Exited";
+    case State::kStarted:
+      return "Started";
+    case State::kRegistered:
+      return "Registered";
+    case State::kReady:
+      return "Ready";
+    case State::kRunning:
+      return "Running";
+    case State::kInitError:
+      return "InitError";
+    case State::kExitError:
+      return "ExitError";
+    case State::kExited:
+      return "Exited";
   }
   return "Exited";
 }
@@ -63,8 +70,9 @@ struct Extension {
 net::Response forbidden(std::string_view type, std::string_view message) { return problem(403, type, message); }
 
 net::Response wrong_state(const Extension& extension, const char* wanted) {
-  return forbidden("Extension.InvalidExtensionState", std::string("State transition from ") + state_name(extension.state) + " to " + wanted +
-                                                          " failed for extension " + extension.name + ". Error: State transition is not allowed");
+  return forbidden("Extension.InvalidExtensionState", std::string("State transition from ") + state_name(extension.state) + " to " +
+                                                          wanted + " failed for extension " + extension.name +
+                                                          ". Error: State transition is not allowed");
 }
 
 bool is_uuid(std::string_view text) {
@@ -80,9 +88,12 @@ bool is_uuid(std::string_view text) {
 
 std::string_view reason_name(ShutdownReason reason) {
   switch (reason) {
-    case ShutdownReason::kSpindown: return "spindown";
-    case ShutdownReason::kTimeout: return "timeout";
-    case ShutdownReason::kFailure: return "failure";
+    case ShutdownReason::kSpindown:
+      return "spindown";
+    case ShutdownReason::kTimeout:
+      return "timeout";
+    case ShutdownReason::kFailure:
+      return "failure";
   }
   return "failure";
 }
@@ -241,7 +252,8 @@ struct ExtensionCalls {
     Extension* extension = api.find_external(name);
     const bool external = extension != nullptr;
     for (const std::string& event : wanted) {
-      if (event != "INVOKE" && event != "SHUTDOWN") return denied("Extension.InvalidEventType", printable(event) + ": ErrorInvalidEventType");
+      if (event != "INVOKE" && event != "SHUTDOWN")
+        return denied("Extension.InvalidEventType", printable(event) + ": ErrorInvalidEventType");
       if (event == "SHUTDOWN" && !external)
         return denied("Extension.InvalidEventType", "SHUTDOWN: ShutdownEventNotSupportedForInternalExtension");
     }
@@ -302,7 +314,8 @@ struct ExtensionCalls {
       if (!co_await extension.changed.wait()) co_return;
     }
     if (extension.newest_next != ticket) {
-      (void)co_await exchange.respond(forbidden("Extension.InvalidExtensionState", "A later request for the next event replaced this one."));
+      (void)co_await exchange.respond(
+          forbidden("Extension.InvalidExtensionState", "A later request for the next event replaced this one."));
       co_return;
     }
     net::Response response;
@@ -333,11 +346,11 @@ struct ExtensionCalls {
     }
     extension.state = failed;
     ExtensionFault fault;
-    fault.name = extension.name;
+    fault.name = printable(extension.name);
     fault.error_type = failed == State::kInitError ? "Extension.InitError" : "Extension.ExitError";
     fault.reported = printable(type);
     const std::string message = body.ok() ? message_of(*body) : std::string();
-    fault.message = printable(extension.name) + ": " + fault.reported + (message.empty() ? "" : ": " + message);
+    fault.message = fault.name + ": " + fault.reported + (message.empty() ? "" : ": " + message);
     (void)co_await exchange.respond(accepted());
     if (api.events != nullptr) api.events->on_extension_fault(std::move(fault));
   }
@@ -402,7 +415,8 @@ void Extensions::invoke(const engine::Invocation& invocation, base::Deadline dea
   std::string event = R"({"eventType":"INVOKE","deadlineMs":)" + std::to_string(impl_->wall_ms(deadline)) +
                       ",\"requestId\":" + base::json_quote(invocation.request_id) +
                       ",\"invokedFunctionArn\":" + base::json_quote(invocation.invoked_arn);
-  if (!invocation.trace_id.empty()) event += R"(,"tracing":{"type":"X-Amzn-Trace-Id","value":)" + base::json_quote(invocation.trace_id) + "}";
+  if (!invocation.trace_id.empty())
+    event += R"(,"tracing":{"type":"X-Amzn-Trace-Id","value":)" + base::json_quote(invocation.trace_id) + "}";
   event += "}";
   for (const auto& each : impl_->all) {
     if (each->invoke && each->state == State::kReady) impl_->deliver(*each, event);
@@ -410,8 +424,8 @@ void Extensions::invoke(const engine::Invocation& invocation, base::Deadline dea
 }
 
 void Extensions::shut_down(ShutdownReason reason, base::Deadline deadline) {
-  const std::string event = R"({"eventType":"SHUTDOWN","shutdownReason":")" + std::string(reason_name(reason)) +
-                            R"(","deadlineMs":)" + std::to_string(impl_->wall_ms(deadline)) + "}";
+  const std::string event = R"({"eventType":"SHUTDOWN","shutdownReason":")" + std::string(reason_name(reason)) + R"(","deadlineMs":)" +
+                            std::to_string(impl_->wall_ms(deadline)) + "}";
   for (const auto& each : impl_->all) {
     const bool lives = each->state == State::kReady || each->state == State::kRunning || each->state == State::kRegistered;
     if (each->shutdown && lives) impl_->deliver(*each, event);

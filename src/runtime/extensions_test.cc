@@ -30,7 +30,10 @@ class ExtensionsTest : public ::testing::Test {
     ASSERT_TRUE(listener.ok());
     on_loop([&] {
       telemetry = std::make_unique<Telemetry>(loop.executor(), base::system_clock(), std::vector<base::UniqueFd>());
-      ExtensionFacts facts{.external = {"outer", "second"}, .function_name = "f", .function_version = "7", .handler = "app.handler",
+      ExtensionFacts facts{.external = {"outer", "second"},
+                           .function_name = "f",
+                           .function_version = "7",
+                           .handler = "app.handler",
                            .account_id = "000000000000"};
       extensions = std::make_unique<Extensions>(loop.executor(), std::move(facts), told, *telemetry, base::system_clock());
       server = std::make_unique<net::HttpServer>(loop.executor(), std::move(*listener), net::ServerLimits{},
@@ -134,7 +137,8 @@ TEST_F(ExtensionsTest, AnInitEndsWhenAllHaveRegisteredAndWait) {
   EXPECT_FALSE(extensions->ready());
   auto again = ask(id_of(outer)), inner_again = ask(id_of(inner));
   EXPECT_TRUE(extensions->ready()) << "the one without INVOKE waits all the time";
-  EXPECT_EQ(enrol("late", "[]").body, R"({"errorMessage":"Extension registration closed already","errorType":"Extension.RegistrationClosed"})");
+  EXPECT_EQ(enrol("late", "[]").body,
+            R"({"errorMessage":"Extension registration closed already","errorType":"Extension.RegistrationClosed"})");
 
   EXPECT_TRUE(extensions->wants_shutdown());
   on_loop([&] { extensions->shut_down(ShutdownReason::kSpindown, base::system_clock().now() + 2s); });
@@ -156,8 +160,10 @@ TEST_F(ExtensionsTest, RefusalsSayWhyAsAwsDoes) {
             R"({"errorMessage":"SHUTDOWN: ShutdownEventNotSupportedForInternalExtension","errorType":"Extension.InvalidEventType"})");
   EXPECT_NE(enrol("outer", R"(["START"])").body.find("Extension.InvalidEventType"), std::string::npos);
   EXPECT_NE(enrol("outer", "7").body.find("InvalidRequestFormat"), std::string::npos);
-  EXPECT_EQ(next("").body, R"({"errorMessage":"Missing Lambda-Extension-Identifier header","errorType":"Extension.MissingExtensionIdentifier"})");
-  EXPECT_EQ(next("me").body, R"({"errorMessage":"Invalid Lambda-Extension-Identifier","errorType":"Extension.InvalidExtensionIdentifier"})");
+  EXPECT_EQ(next("").body,
+            R"({"errorMessage":"Missing Lambda-Extension-Identifier header","errorType":"Extension.MissingExtensionIdentifier"})");
+  EXPECT_EQ(next("me").body,
+            R"({"errorMessage":"Invalid Lambda-Extension-Identifier","errorType":"Extension.InvalidExtensionIdentifier"})");
   EXPECT_NE(next("00000000-0000-0000-0000-000000000000").body.find("Extension.UnknownExtensionIdentifier"), std::string::npos);
   for (int i = 0; i < 8; ++i) EXPECT_EQ(enrol("inner" + std::to_string(i), "[]").status, 200);
   EXPECT_EQ(enrol("inner9", "[]").body, R"({"errorMessage":"Extension limit (10) reached","errorType":"Extension.TooManyExtensions"})");
@@ -178,7 +184,8 @@ TEST_F(ExtensionsTest, AnErrorReportNamesTheExtensionAndItsOwnWords) {
 }
 
 TEST_F(ExtensionsTest, SubscribingTakesARegisteredExtensionAnAcceptableRequestAndTheInit) {
-  const std::string body = R"({"schemaVersion":"2022-12-13","types":["platform"],"destination":{"protocol":"HTTP","URI":"http://sandbox:8080"}})";
+  const std::string body =
+      R"({"schemaVersion":"2022-12-13","types":["platform"],"destination":{"protocol":"HTTP","URI":"http://sandbox:8080"}})";
   EXPECT_EQ(call("PUT", "/2022-07-01/telemetry", body, {}).status, 403);
   const std::string id = id_of(enrol("outer", "[]"));
   EXPECT_EQ(call("PUT", "/2022-07-01/telemetry", "{}", as(id)).status, 400);

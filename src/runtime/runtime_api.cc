@@ -79,7 +79,8 @@ RuntimeTarget parse_runtime_target(std::string_view method, std::string_view pat
 }
 
 struct RuntimeApi::Impl {
-  Impl(net::Executor executor_in, RuntimeEvents& events_in, const base::Clock& clock_in, RuntimeApiLimits limits_in, Extensions* extensions_in)
+  Impl(net::Executor executor_in, RuntimeEvents& events_in, const base::Clock& clock_in, RuntimeApiLimits limits_in,
+       Extensions* extensions_in)
       : executor(std::move(executor_in)),
         events(&events_in),
         clock(clock_in),
@@ -139,14 +140,20 @@ struct RuntimeCalls {
   static Awaitable<void> handle(Impl& api, Exchange& exchange) {
     const RuntimeTarget target = parse_runtime_target(exchange.head().method, exchange.head().path());
     switch (target.call) {
-      case RuntimeCall::kNext: co_return co_await next(api, exchange);
-      case RuntimeCall::kResponse: co_return co_await response(api, exchange, target.request_id);
-      case RuntimeCall::kError: co_return co_await error(api, exchange, target.request_id);
-      case RuntimeCall::kInitError: co_return co_await init_error(api, exchange);
+      case RuntimeCall::kNext:
+        co_return co_await next(api, exchange);
+      case RuntimeCall::kResponse:
+        co_return co_await response(api, exchange, target.request_id);
+      case RuntimeCall::kError:
+        co_return co_await error(api, exchange, target.request_id);
+      case RuntimeCall::kInitError:
+        co_return co_await init_error(api, exchange);
       case RuntimeCall::kExtensions:
         if (api.extensions != nullptr) co_return co_await api.extensions->handle(exchange);
         [[fallthrough]];
-      default: (void)co_await exchange.respond(simple(target.call, exchange.head())); co_return;
+      default:
+        (void)co_await exchange.respond(simple(target.call, exchange.head()));
+        co_return;
     }
   }
 
@@ -160,7 +167,8 @@ struct RuntimeCalls {
       case RuntimeCall::kRestore:
         return problem(403, "InvalidStateTransition",
                        "This environment was not restored from a snapshot; SnapStart is not supported here.");
-      default: return problem(404, "ResourceNotFound", "The Runtime API has no " + head.method + " " + std::string(head.path()) + ".");
+      default:
+        return problem(404, "ResourceNotFound", "The Runtime API has no " + head.method + " " + std::string(head.path()) + ".");
     }
   }
 

@@ -20,9 +20,9 @@ namespace mayfly::runtime {
 // The complete answer to an invocation.
 struct Answer {
   bool failed = false;
-  std::string payload;     // empty when the body went to the sink as a stream and nothing failed
-  std::string error_type;  // when failed
-  std::string cause = {};  // when the platform found the fault, and not the function: words for the log
+  std::string payload;                        // empty when the body went to the sink as a stream and nothing failed
+  std::string error_type;                     // when failed
+  std::string cause = {};                     // when the platform found the fault, and not the function: words for the log
   std::optional<base::TimePoint> began = {};  // when the answer's first byte came
   std::uint64_t produced_bytes = 0;           // of the answer, also when it was streamed
 };

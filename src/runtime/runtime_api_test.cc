@@ -111,7 +111,7 @@ struct Told final : RuntimeEvents, engine::ResponseSink {
   std::mutex mutex;
   std::condition_variable changed;
   std::vector<std::string> lines;
-  std::string cause;  // of the last answer
+  std::string cause;                   // of the last answer
   bool holding = false, deaf = false;  // set before the piece comes
   std::function<void(bool)> held;
 };
@@ -222,10 +222,8 @@ TEST_F(RuntimeApiTest, AnAnswerAboveTheLimitFailsTheInvocationWithAwsText) {
   const Reply refused = peer.post("invocation/r1/response", std::string(101, 'a'));
   EXPECT_EQ(refused.status, 413);
   EXPECT_NE(refused.body.find("RequestEntityTooLarge"), std::string::npos);
-  EXPECT_EQ(
-      told->take(),
-      R"(failed Function.ResponseSizeTooLarge {"errorType":"Function.ResponseSizeTooLarge","errorMessage":")"
-            R"(Response payload size exceeded maximum allowed payload size (100 bytes)."})");
+  EXPECT_EQ(told->take(), R"(failed Function.ResponseSizeTooLarge {"errorType":"Function.ResponseSizeTooLarge","errorMessage":")"
+                          R"(Response payload size exceeded maximum allowed payload size (100 bytes)."})");
 }
 
 TEST_F(RuntimeApiTest, AChunkedBodyWithTrailersIsTaken) {

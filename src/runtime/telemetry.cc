@@ -45,9 +45,12 @@ Error invalid(const std::string& what) { return {ErrorCode::kInvalidArgument, wh
 
 std::string_view kind_name(TelemetryKind kind) {
   switch (kind) {
-    case TelemetryKind::kPlatform: return "platform";
-    case TelemetryKind::kFunction: return "function";
-    case TelemetryKind::kExtension: return "extension";
+    case TelemetryKind::kPlatform:
+      return "platform";
+    case TelemetryKind::kFunction:
+      return "function";
+    case TelemetryKind::kExtension:
+      return "extension";
   }
   return "platform";
 }
@@ -495,6 +498,7 @@ void Telemetry::close() {
   if (impl_->subscribers.empty()) impl_->connectors.clear();
 }
 
+bool Telemetry::listening() const { return !impl_->closed || !impl_->subscribers.empty(); }
 bool Telemetry::closed() const { return impl_->closed; }
 bool Telemetry::pending() const { return impl_->pending(); }
 

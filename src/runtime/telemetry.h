@@ -68,6 +68,9 @@ class Telemetry {
   void close();
   [[nodiscard]] bool closed() const;
 
+  // Whether anybody hears what is published, or may still subscribe.
+  [[nodiscard]] bool listening() const;
+
   // Whether anything waits to be delivered or is being delivered.
   [[nodiscard]] bool pending() const;
   // Delivers what is there without waiting for buffers to fill; `then` is called when that is done, or after `patience`; never after

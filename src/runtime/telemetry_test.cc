@@ -33,16 +33,16 @@ TEST(TelemetrySubscription, TakesWhatAwsTakes) {
 
 TEST(TelemetrySubscription, RefusesWhatIsOutsideTheLimits) {
   const auto says = [](const std::string& types, const std::string& destination, const std::string& more = "") {
-    const auto parsed = parse_subscription(TelemetryApi::kTelemetry, R"({"schemaVersion":"2022-07-01","types":)" + types +
-                                                                         ",\"destination\":" + destination + more + "}");
+    const auto parsed = parse_subscription(
+        TelemetryApi::kTelemetry, R"({"schemaVersion":"2022-07-01","types":)" + types + ",\"destination\":" + destination + more + "}");
     return parsed.ok() ? std::string("accepted") : parsed.error().message();
   };
   const std::string good = R"({"protocol":"HTTP","URI":"http://sandbox.localdomain:8080"})";
   EXPECT_EQ(says(R"(["platform"])", good), "accepted");
   EXPECT_NE(says("[]", good), "accepted");
   EXPECT_NE(says(R"(["everything"])", good), "accepted");
-  for (const char* uri : {"https://sandbox:1", "http://example.com:80", "http://sandbox:9001/", "http://sandbox:70000", "http://sandbox:/", "x",
-                          "http://sandbox:80/ x"}) {
+  for (const char* uri : {"https://sandbox:1", "http://example.com:80", "http://sandbox:9001/", "http://sandbox:70000", "http://sandbox:/",
+                          "x", "http://sandbox:80/ x"}) {
     EXPECT_NE(says(R"(["platform"])", R"({"protocol":"HTTP","URI":")" + std::string(uri) + "\"}"), "accepted") << uri;
   }
   EXPECT_NE(says(R"(["platform"])", R"({"protocol":"TCP","port":0})"), "accepted");

@@ -185,8 +185,10 @@ Result<LauncherEvent> read_event(internal::Packet& packet) {
       break;
     case MessageKind::kUnpacked: {
       ArchiveUnpacked unpacked{.request = in.number<std::uint64_t>()};
-      if (in.flag()) unpacked.bytes = in.number<std::uint64_t>();
-      else unpacked.bytes = in.error();
+      if (in.flag())
+        unpacked.bytes = in.number<std::uint64_t>();
+      else
+        unpacked.bytes = in.error();
       event = std::move(unpacked);
       break;
     }

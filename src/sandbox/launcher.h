@@ -25,8 +25,8 @@ using SandboxId = std::uint64_t;
 
 // A directory that becomes the read-only root of sandboxes.
 struct RootImage {
-  std::string id;                         // [a-z0-9._-]{1,64}; what SandboxSpec::root_id names
-  std::string directory = "/";            // /usr, /bin, /lib* and a fixed part of /etc of it; never its /home, /root, /var
+  std::string id;               // [a-z0-9._-]{1,64}; what SandboxSpec::root_id names
+  std::string directory = "/";  // /usr, /bin, /lib* and a fixed part of /etc of it; never its /home, /root, /var
   // Further host directories shown read-only at the same path (an interpreter under /opt or a home). One that does not exist is left
   // out and named in HostCapabilities::notes. Everything above them must be something a sandbox lacks: /usr is there already.
   std::vector<std::string> extra_binds;
@@ -34,14 +34,14 @@ struct RootImage {
 
 // The three directories must exist and be absolute. One launcher at a time works in a scratch directory; a second waits 10 s for it.
 struct LauncherConfig {
-  std::string instance;                // 8 hex digits from the data directory's path: names cgroups, devices and the firewall table
-  std::string code_directory;          // unpacked archives live beneath it, one directory per code id
-  std::string scratch_directory;       // disk-backed /tmp images, made, pooled and deleted here; a tmpfs makes /tmp cost memory
-  std::string bootstrap_directory;     // shown at /var/runtime
+  std::string instance;             // 8 hex digits from the data directory's path: names cgroups, devices and the firewall table
+  std::string code_directory;       // unpacked archives live beneath it, one directory per code id
+  std::string scratch_directory;    // disk-backed /tmp images, made, pooled and deleted here; a tmpfs makes /tmp cost memory
+  std::string bootstrap_directory;  // shown at /var/runtime
   std::vector<RootImage> roots;
   std::uint32_t uid_base = 1'879'048'192;  // each sandbox runs as a uid of its own from this range (root only)
   std::uint32_t uid_count = 65'536;
-  std::uint32_t server_uid = 0;        // unpacked files belong to this uid and gid
+  std::uint32_t server_uid = 0;  // unpacked files belong to this uid and gid
   std::uint32_t server_gid = 0;
   std::string network_cidr = "100.88.0.0/16";  // addresses of sandboxes with an outside network, /30 each
   std::vector<std::string> network_deny;       // further CIDRs that functions may not reach
@@ -54,12 +54,12 @@ enum class Network : std::uint8_t {
 };
 
 struct SandboxSpec {
-  SandboxId id = 0;                       // unique for the launcher's life
+  SandboxId id = 0;  // unique for the launcher's life
   std::string root_id;
-  std::string code_id;                    // 64 hex digits; shown read-only at /var/task
-  std::vector<std::string> layer_ids;     // shown merged read-only at /opt, later ones on top; at most 5
-  std::vector<std::string> arguments;     // argv of the main process, at least one
-  std::vector<std::string> environment;   // "NAME=value"
+  std::string code_id;                   // 64 hex digits; shown read-only at /var/task
+  std::vector<std::string> layer_ids;    // shown merged read-only at /opt, later ones on top; at most 5
+  std::vector<std::string> arguments;    // argv of the main process, at least one
+  std::vector<std::string> environment;  // "NAME=value"
   // Absolute paths of programs that run beside the main process, with its user, limits, filter and groups but an output of their own, at
   // most 10. The main process then waits, made but not executed, for Sandbox::open_gate(); its end is told as ProgramEnded and ends the
   // sandbox only when nothing is left inside.
@@ -67,9 +67,9 @@ struct SandboxSpec {
   std::vector<std::string> companions_lack;  // names of variables in `environment` that they do not get
   std::uint32_t connectors = 0;              // how many of Sandbox::connectors to make, at most 12
   std::string working_directory = "/var/task";
-  std::uint64_t memory_bytes = 0;         // anonymous and shared memory; /tmp is not charged against it
+  std::uint64_t memory_bytes = 0;  // anonymous and shared memory; /tmp is not charged against it
   std::uint64_t tmp_bytes = 0;
-  std::uint32_t cpu_milli = 0;            // hard quota in thousandths of a CPU once throttle() is called; also sets the weight
+  std::uint32_t cpu_milli = 0;  // hard quota in thousandths of a CPU once throttle() is called; also sets the weight
   std::uint32_t processes_max = 1024;
   std::uint32_t files_max = 1024;
   Network network = Network::kOutside;
@@ -79,23 +79,23 @@ struct SandboxSpec {
 // The addresses below are the same in every sandbox: 169.254.100.1 on its loopback.
 struct Sandbox {
   SandboxId id = 0;
-  base::UniqueFd runtime_api;   // listening TCP socket, 169.254.100.1:9001
-  base::UniqueFd data_api;      // listening TCP socket, 169.254.100.1:9002
-  base::UniqueFd dns_udp;       // bound UDP socket, 169.254.100.1:53; invalid when the network is kNone
-  base::UniqueFd dns_tcp;       // listening TCP socket, 169.254.100.1:53; invalid when the network is kNone
-  base::UniqueFd output;        // read end of a pipe: stdout and stderr of everything inside
-  base::UniqueFd framed_log;    // read end of the pipe behind _LAMBDA_TELEMETRY_LOG_FD (the launcher sets that variable)
+  base::UniqueFd runtime_api;              // listening TCP socket, 169.254.100.1:9001
+  base::UniqueFd data_api;                 // listening TCP socket, 169.254.100.1:9002
+  base::UniqueFd dns_udp;                  // bound UDP socket, 169.254.100.1:53; invalid when the network is kNone
+  base::UniqueFd dns_tcp;                  // listening TCP socket, 169.254.100.1:53; invalid when the network is kNone
+  base::UniqueFd output;                   // read end of a pipe: stdout and stderr of everything inside
+  base::UniqueFd framed_log;               // read end of the pipe behind _LAMBDA_TELEMETRY_LOG_FD (the launcher sets that variable)
   base::UniqueFd companion_output;         // read end of a pipe: stdout and stderr of the companions; invalid without any
   base::UniqueFd gate;                     // what the main process waits at; invalid without companions
   std::vector<base::UniqueFd> connectors;  // TCP sockets of its network, not connected: the way to listeners inside
 
   // Control files of the sandbox's cgroup, opened by the launcher; invalid where the host has no such controller.
-  base::UniqueFd freeze_file;   // v2 "1"/"0"; v1 "FROZEN"/"THAWED": use freeze() and thaw()
+  base::UniqueFd freeze_file;  // v2 "1"/"0"; v1 "FROZEN"/"THAWED": use freeze() and thaw()
   base::UniqueFd cpu_quota_file;
   base::UniqueFd memory_stat;
-  base::UniqueFd memory_events; // v2 memory.events; v1 memory.oom_control
+  base::UniqueFd memory_events;  // v2 memory.events; v1 memory.oom_control
   base::UniqueFd cpu_stat;
-  base::UniqueFd main_status;   // /proc/<pid>/status of the main process: its high-water mark
+  base::UniqueFd main_status;  // /proc/<pid>/status of the main process: its high-water mark
   bool cgroup_v2_freezer = true;
   bool cgroup_v2_memory = true;
   bool cgroup_v2_cpu = true;
@@ -140,10 +140,10 @@ struct ProgramEnded {
 // The main process ended, or the sandbox was killed; every process inside is gone when this arrives. Only after SandboxStarted.
 struct SandboxExited {
   SandboxId id = 0;
-  int exit_code = -1;      // of the main process; -1 when a signal ended it
+  int exit_code = -1;  // of the main process; -1 when a signal ended it
   int signal = 0;
   bool out_of_memory = false;
-  bool killed = false;     // by kill()
+  bool killed = false;  // by kill()
   // With companions only: a program could not be executed after SandboxStarted; as in SandboxFailed.
   std::optional<base::Error> failure = {};
 };
@@ -155,14 +155,14 @@ using LauncherEvent = std::variant<SandboxStarted, SandboxFailed, ProgramEnded, 
 
 // What this host can do, found once by the launcher; `mayfly doctor` prints it.
 struct HostCapabilities {
-  bool privileged = false;          // runs as root
+  bool privileged = false;  // runs as root
   bool user_namespaces = false;
   bool memory_limit = false, cpu_quota = false, process_limit = false, freezer = false;
   std::string memory_controller, cpu_controller, pids_controller, freezer_controller;  // "v2", "v1" or ""
-  bool disk_tmp = false;            // /tmp is disk-backed (loop devices work); else tmpfs
-  bool outside_network = false;     // veth and nftables work
+  bool disk_tmp = false;         // /tmp is disk-backed (loop devices work); else tmpfs
+  bool outside_network = false;  // veth and nftables work
   bool seccomp = true;
-  std::vector<std::string> notes;   // one sentence for each thing lost, with the remedy
+  std::vector<std::string> notes;  // one sentence for each thing lost, with the remedy
 };
 
 // The server's end. One thread uses it (the event loop that watches fd()).
@@ -191,7 +191,7 @@ class Launcher {
   struct UnpackLimits {
     std::uint64_t bytes_max = 262'144'000;  // Lambda's unzipped limit
     std::uint32_t entries_max = 50'000;
-    std::uint32_t ratio_max = 1100;         // unpacked to packed, above 1 MiB: deflate reaches 1032, so more means lying headers
+    std::uint32_t ratio_max = 1100;  // unpacked to packed, above 1 MiB: deflate reaches 1032, so more means lying headers
     std::uint32_t path_max = 4096;
     std::uint32_t depth_max = 64;
   };

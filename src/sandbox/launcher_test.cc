@@ -108,8 +108,9 @@ TEST_F(LauncherTest, RefusesSpecificationsItDistrusts) {
 
 TEST_F(LauncherTest, CompanionsRunBesideTheMainProcessWhichWaitsForTheGate) {
   auto spec = bench.spec(bench.add_code("echo main $SECRET; sleep 0.2; exit 3"));
-  spec.layer_ids = {bench.add_tree({{"one", "#!/bin/sh\necho one $SECRET $(id -u) $(cat /proc/self/status | grep -c 'NoNewPrivs:.1')\nsleep 60\n"},
-                                    {"two", "#!/bin/sh\nexit 7\n"}})};
+  spec.layer_ids = {
+      bench.add_tree({{"one", "#!/bin/sh\necho one $SECRET $(id -u) $(cat /proc/self/status | grep -c 'NoNewPrivs:.1')\nsleep 60\n"},
+                      {"two", "#!/bin/sh\nexit 7\n"}})};
   spec.environment.emplace_back("SECRET=hush");
   spec.companions = {"/opt/one", "/opt/two"};
   spec.companions_lack = {"SECRET"};
@@ -180,8 +181,9 @@ TEST_F(LauncherTest, AMainProcessThatCannotBeExecutedBehindItsGateIsNamed) {
 }
 
 TEST_F(LauncherTest, AConnectorReachesAListenerInside) {
-  auto spec = python("import socket\ns = socket.socket()\ns.bind(('127.0.0.1', 4000))\ns.listen()\nprint('up', flush=True)\n"
-                     "for i in range(2):\n  c, _ = s.accept()\n  print(c.recv(10), flush=True)\n");
+  auto spec = python(
+      "import socket\ns = socket.socket()\ns.bind(('127.0.0.1', 4000))\ns.listen()\nprint('up', flush=True)\n"
+      "for i in range(2):\n  c, _ = s.accept()\n  print(c.recv(10), flush=True)\n");
   spec.connectors = 1;
   auto started = bench.start(spec);
   ASSERT_TRUE(started.ok()) << started.error().to_string();
@@ -439,12 +441,16 @@ TEST_F(LauncherTest, RefusesTheSystemCallsThatLeadOut) {
   std::istringstream lines(inside.output);
   int seen = 0;
   for (std::string line; std::getline(lines, line); ++seen) {
-    if (line.starts_with("allowed")) EXPECT_TRUE(line.ends_with("ok")) << line;
+    if (line.starts_with("allowed"))
+      EXPECT_TRUE(line.ends_with("ok")) << line;
     else if (line.starts_with("clone3") || line.starts_with("personality") || line.starts_with("unknown"))
       EXPECT_TRUE(line.ends_with("ENOSYS")) << line;
-    else if (line.starts_with("socket 2 ")) EXPECT_TRUE(line.ends_with("EPERM")) << line;  // a raw socket: the missing capability
-    else if (line.starts_with("socket")) EXPECT_TRUE(line.ends_with("EAFNOSUPPORT")) << line;
-    else EXPECT_TRUE(line.ends_with("EPERM")) << line;
+    else if (line.starts_with("socket 2 "))
+      EXPECT_TRUE(line.ends_with("EPERM")) << line;  // a raw socket: the missing capability
+    else if (line.starts_with("socket"))
+      EXPECT_TRUE(line.ends_with("EAFNOSUPPORT")) << line;
+    else
+      EXPECT_TRUE(line.ends_with("EPERM")) << line;
   }
   EXPECT_GT(seen, 30);
 }

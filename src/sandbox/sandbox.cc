@@ -1,6 +1,6 @@
 // Sandbox: control of a running sandbox through the descriptors that the launcher opened.
-#include <sys/types.h>
 #include <sys/socket.h>
+#include <sys/types.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -68,8 +68,10 @@ base::Duration Sandbox::cpu_used() const {
   const ssize_t got = pread(cpu_stat.get(), text.data(), text.size() - 1, 0);
   std::int64_t nanoseconds = 0;
   // cpuacct.usage of v1 is one number; cpu.stat of v2 has names.
-  if (got > 0 && text[0] >= '0' && text[0] <= '9') std::from_chars(text.data(), text.data() + got, nanoseconds);
-  else nanoseconds = static_cast<std::int64_t>(internal::control_value(cpu_stat.get(), "usage_usec")) * 1000;
+  if (got > 0 && text[0] >= '0' && text[0] <= '9')
+    std::from_chars(text.data(), text.data() + got, nanoseconds);
+  else
+    nanoseconds = static_cast<std::int64_t>(internal::control_value(cpu_stat.get(), "usage_usec")) * 1000;
   return base::Duration(nanoseconds);
 }
 

@@ -9,6 +9,7 @@
 #include "runtime/faults.h"
 #include "runtime/output.h"
 #include "runtime/runtime_api.h"
+#include "runtime/telemetry.h"
 
 namespace {
 
@@ -62,6 +63,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   const runtime::RuntimeTarget answer = runtime::parse_runtime_target("POST", "/2018-06-01/runtime/invocation/" + std::string(bytes));
   must(answer.call != runtime::RuntimeCall::kResponse || !answer.request_id.empty());
+  for (const auto api : {runtime::TelemetryApi::kTelemetry, runtime::TelemetryApi::kLogs}) {
+    const auto asked = runtime::parse_subscription(api, bytes);
+    must(!asked.ok() || (!asked->kinds.empty() && asked->port != 0 && asked->items_max <= 10'000 && asked->bytes_max <= 1U << 20U));
+  }
   const std::string safe = runtime::header_safe(bytes);
   for (const char c : safe) must(static_cast<unsigned char>(c) >= 0x20 && c != 0x7f);
   return 0;

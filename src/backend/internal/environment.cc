@@ -32,11 +32,14 @@ runtime::ShutdownReason reason_for_extensions(StopReason reason) {
   switch (reason) {
     case StopReason::kIdle:
     case StopReason::kReplaced:
-    case StopReason::kShutdown: return runtime::ShutdownReason::kSpindown;
+    case StopReason::kShutdown:
+      return runtime::ShutdownReason::kSpindown;
     case StopReason::kTimeout:
-    case StopReason::kInitTimeout: return runtime::ShutdownReason::kTimeout;
+    case StopReason::kInitTimeout:
+      return runtime::ShutdownReason::kTimeout;
     case StopReason::kCrashed:
-    case StopReason::kMisbehaved: return runtime::ShutdownReason::kFailure;
+    case StopReason::kMisbehaved:
+      return runtime::ShutdownReason::kFailure;
   }
   return runtime::ShutdownReason::kFailure;
 }
@@ -91,9 +94,9 @@ void Environment::adopt(sandbox::Sandbox sandbox, Listeners listeners) {
   framed_ = std::make_unique<runtime::OutputReader>(executor, std::move(sandbox_->framed_log), std::make_unique<runtime::FramedDecoder>(),
                                                     on_message);
   if (sandbox_->companion_output.valid()) {
-    extension_output_ = std::make_unique<runtime::OutputReader>(executor, std::move(sandbox_->companion_output),
-                                                                std::make_unique<runtime::LineSplitter>(),
-                                                                listen(runtime::TelemetryKind::kExtension));
+    extension_output_ =
+        std::make_unique<runtime::OutputReader>(executor, std::move(sandbox_->companion_output), std::make_unique<runtime::LineSplitter>(),
+                                                listen(runtime::TelemetryKind::kExtension));
   }
   if (listeners.data_handler && sandbox_->data_api.valid()) {
     data_server_ =
@@ -226,7 +229,8 @@ void Environment::send(engine::InvocationPtr invocation, base::Deadline run_dead
 void Environment::thaw() {
   if (!frozen_) return;
   frozen_ = false;
-  if (const auto done = sandbox_->thaw(); !done.ok()) base::log_error("an environment cannot be thawed", {{"what", done.error().message()}});
+  if (const auto done = sandbox_->thaw(); !done.ok())
+    base::log_error("an environment cannot be thawed", {{"what", done.error().message()}});
   telemetry_->set_frozen(false);
 }
 
@@ -298,8 +302,9 @@ void Environment::prepare_stop(StopReason reason) {
   } else if (reason == StopReason::kInitTimeout) {
     log_->init_report(clock_.now() - (made_ == base::TimePoint{} ? ordered_ : made_), "init", "timeout", "");
   } else if (reason == StopReason::kMisbehaved) {
-    log_->note(runtime_waits_ ? "an extension did not ask for its next event within the time of the last invocation; the environment was ended"
-                              : "the runtime did not ask for its next invocation within the time of the last one; the environment was ended");
+    log_->note(runtime_waits_
+                   ? "an extension did not ask for its next event within the time of the last invocation; the environment was ended"
+                   : "the runtime did not ask for its next invocation within the time of the last one; the environment was ended");
   }
   if (frozen_ && sandbox_ && !sandbox_->cgroup_v2_freezer) {  // a v1 freezer holds even SIGKILL back
     frozen_ = false;

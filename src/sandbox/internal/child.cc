@@ -257,9 +257,9 @@ void run_child(const ChildPlan& plan) {
   offer_to_oom_killer();
   // Prevents reading init's memory (a copy of the launcher's) already while the main process starts.
   steps.check(Step::kInitCapabilities, prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));
-  steps.check(Step::kInitCapabilities, empty_bounding_set());                     // for both; while the capability to do so is there
+  steps.check(Step::kInitCapabilities, empty_bounding_set());  // for both; while the capability to do so is there
   Programs programs;
-  for (; programs.count <= plan.companion_count; ++programs.count) {  // the main process first: the launcher knows it by that
+  for (; programs.count <= plan.companion_count; ++programs.count) {               // the main process first: the launcher knows it by that
     const auto pid = static_cast<pid_t>(syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));  // fork without libc's locks
     if (pid == 0) run_program(plan, steps, programs.count);
     steps.check(Step::kStartMain, pid, static_cast<int>(programs.count));

@@ -28,11 +28,11 @@ struct NetworkOptions {
 
 // The server's view of a sandbox's network. Sockets are non-blocking; all descriptors are close-on-exec.
 struct SandboxNetwork {
-  base::UniqueFd netns;        // for setns() in the sandbox's first process; the namespace lives while this or a socket does
-  base::UniqueFd runtime_api;  // listening, 169.254.100.1:9001
-  base::UniqueFd data_api;     // listening, 169.254.100.1:9002
-  base::UniqueFd dns_udp;      // bound, 169.254.100.1:53; invalid with Network::kNone
-  base::UniqueFd dns_tcp;      // listening, 169.254.100.1:53; invalid with Network::kNone
+  base::UniqueFd netns;                    // for setns() in the sandbox's first process; the namespace lives while this or a socket does
+  base::UniqueFd runtime_api;              // listening, 169.254.100.1:9001
+  base::UniqueFd data_api;                 // listening, 169.254.100.1:9002
+  base::UniqueFd dns_udp;                  // bound, 169.254.100.1:53; invalid with Network::kNone
+  base::UniqueFd dns_tcp;                  // listening, 169.254.100.1:53; invalid with Network::kNone
   std::vector<base::UniqueFd> connectors;  // TCP, not connected
 };
 

@@ -211,9 +211,9 @@ namespace {
 // The descriptors of a sandbox in the order they travel.
 template <typename Holder, typename Fd>
 std::array<Fd*, 14> descriptors_of(Holder& sandbox) {
-  return {&sandbox.runtime_api, &sandbox.data_api,      &sandbox.dns_udp,     &sandbox.dns_tcp,        &sandbox.output,
-          &sandbox.framed_log,  &sandbox.freeze_file,   &sandbox.cpu_stat,    &sandbox.cpu_quota_file, &sandbox.memory_stat,
-          &sandbox.main_status, &sandbox.memory_events, &sandbox.gate,        &sandbox.companion_output};
+  return {&sandbox.runtime_api, &sandbox.data_api,      &sandbox.dns_udp,  &sandbox.dns_tcp,         &sandbox.output,
+          &sandbox.framed_log,  &sandbox.freeze_file,   &sandbox.cpu_stat, &sandbox.cpu_quota_file,  &sandbox.memory_stat,
+          &sandbox.main_status, &sandbox.memory_events, &sandbox.gate,     &sandbox.companion_output};
 }
 
 }  // namespace

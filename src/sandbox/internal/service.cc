@@ -76,7 +76,7 @@ struct Live {
   UniqueFd status;  // how its programs ended
   Cgroup group;
   ScratchMount tmp;
-  Sandbox handed_out;  // descriptors until they are sent
+  Sandbox handed_out;   // descriptors until they are sent
   std::string program;  // the first of its arguments
   std::vector<std::string> companions;
   std::optional<std::int32_t> main_ended;  // its wait status
@@ -100,7 +100,8 @@ struct Outgoing {
 std::vector<char*> pointers_to(const std::vector<std::string>& texts, const std::vector<std::string>& variables = {}) {
   std::vector<char*> pointers;
   for (const auto& text : texts) {
-    if (std::ranges::find(variables, text.substr(0, text.find('='))) == variables.end()) pointers.push_back(const_cast<char*>(text.c_str()));
+    if (std::ranges::find(variables, text.substr(0, text.find('='))) == variables.end())
+      pointers.push_back(const_cast<char*>(text.c_str()));
   }
   pointers.push_back(nullptr);
   return pointers;
@@ -700,7 +701,7 @@ void Service::on_status(Live& live) {
 }
 
 void Service::on_init_ended(Live& live) {
-  constexpr int kToldMost = 16;  // one of each program, and that the main one waits
+  constexpr int kToldMost = 16;                                        // one of each program, and that the main one waits
   for (int i = 0; live.report && i < kToldMost; ++i) on_report(live);  // a failed step is told before the end it led to
   siginfo_t info{};
   if (waitid(P_PIDFD, static_cast<id_t>(live.init_pidfd.get()), &info, WEXITED | WNOHANG) != 0 || info.si_pid == 0) return;
@@ -771,15 +772,19 @@ void Service::on_job(std::uint64_t id) {
 void Service::answer_unpack(std::uint64_t request, const Result<std::uint64_t>& result) {
   Writer out(MessageKind::kUnpacked);
   out.number(request).number(static_cast<std::uint8_t>(result.ok()));
-  if (result.ok()) out.number(*result);
-  else out.error(result.error());
+  if (result.ok())
+    out.number(*result);
+  else
+    out.error(result.error());
   post(out.take());
 }
 
 void Service::remove_code(const std::string& code_id) {
   if (!is_code_id(code_id)) return;
-  if (in_use(code_id)) code_to_remove_.insert(code_id);
-  else archives_->remove(code_id);
+  if (in_use(code_id))
+    code_to_remove_.insert(code_id);
+  else
+    archives_->remove(code_id);
 }
 
 // ---- answers

@@ -1,3 +1,5 @@
+#include "sandbox/internal/test_support.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -12,7 +14,6 @@
 
 #include "base/bytes.h"
 #include "base/fd.h"
-#include "sandbox/internal/test_support.h"
 
 namespace mayfly::sandbox::test {
 
@@ -134,8 +135,10 @@ Ending Bench::run(const SandboxSpec& spec) {
   }
   ending.output = read_output(started->output.get());
   const auto exited = wait_exit(spec.id);
-  if (exited) ending.exited = *exited;
-  else ADD_FAILURE() << "the sandbox did not end";
+  if (exited)
+    ending.exited = *exited;
+  else
+    ADD_FAILURE() << "the sandbox did not end";
   return ending;
 }
 
@@ -171,8 +174,10 @@ void find_groups(const fs::path& at, const std::string& name, int depth, std::ve
   std::error_code ec;
   for (const auto& entry : fs::directory_iterator(at, ec)) {
     if (!entry.is_directory(ec) || entry.is_symlink(ec)) continue;
-    if (entry.path().filename() == name) found.push_back("cgroup " + entry.path().string());
-    else if (depth > 0) find_groups(entry.path(), name, depth - 1, found);
+    if (entry.path().filename() == name)
+      found.push_back("cgroup " + entry.path().string());
+    else if (depth > 0)
+      find_groups(entry.path(), name, depth - 1, found);
   }
 }
 
