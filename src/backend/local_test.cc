@@ -956,6 +956,7 @@ TEST_F(LocalBackendTest, TelemetryArrivesInsideAsItHappens) {
     }
     EXPECT_HAS(log, "\"name\": \"responseLatency\"");
     EXPECT_HAS(log, "\"producedBytes\": 1}");
+    EXPECT_HAS(log, "TELEMETRY\tName: watcher\tState: Subscribed\tTypes: [Platform, Function]\n");
     drop(version);
     EXPECT_TRUE(logged("watcher SHUTDOWN spindown"));
   }

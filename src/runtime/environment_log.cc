@@ -50,7 +50,10 @@ std::string EnvironmentLog::tail() const { return tail_.size() <= kTailBytes ? t
 
 void EnvironmentLog::event(Level level, std::string_view type, const std::string& record) {
   if (telemetry_ != nullptr) telemetry_->platform(type, "{" + record + "}");
-  if (!json()) return;
+  if (json()) log_event(level, type, record);
+}
+
+void EnvironmentLog::log_event(Level level, std::string_view type, const std::string& record) {
   const std::string& wanted = version_->config.system_log_level;
   const Level threshold = wanted == "DEBUG" ? Level::kDebug : wanted == "WARN" ? Level::kWarning : Level::kInfo;
   if (level < threshold) return;
@@ -105,6 +108,22 @@ void EnvironmentLog::extension(const std::string& name, std::string_view state, 
   std::string record = member("name", name) + "," + member("state", state) + ",\"events\":[" + list + "]";
   if (!error_type.empty()) record += "," + member("errorType", error_type);
   event(error_type.empty() ? Level::kInfo : Level::kWarning, "platform.extension", record);
+}
+
+void EnvironmentLog::subscribed(const Subscription& subscription) {
+  const bool logs = subscription.api == TelemetryApi::kLogs;
+  std::string words, list;
+  for (std::string each : subscription.types) {
+    list += (list.empty() ? "" : ",") + base::json_quote(each);
+    each.front() = static_cast<char>(each.front() - 'a' + 'A');
+    words += (words.empty() ? "" : ", ") + each;
+  }
+  const std::string name = base::valid_utf8(subscription.extension);
+  if (json()) {
+    const std::string record = member("name", name) + "," + member("state", "Subscribed") + ",\"types\":[" + list + "]";
+    return log_event(Level::kInfo, logs ? "platform.logsSubscription" : "platform.telemetrySubscription", record);
+  }
+  write(std::string(logs ? "LOGS" : "TELEMETRY") + "\tName: " + name + "\tState: Subscribed\tTypes: [" + words + "]\n");
 }
 
 void EnvironmentLog::start(const std::string& request_id, const std::string& trace_id) {

@@ -47,6 +47,8 @@ class EnvironmentLog {
   void init_succeeded(base::Duration init, std::string_view phase);
   // What became of an extension; `error_type` may be empty.
   void extension(const std::string& name, std::string_view state, const std::vector<std::string>& events, std::string_view error_type);
+  // An extension subscribed; its own stream has a record of that already.
+  void subscribed(const Subscription& subscription);
   // Only when an init did not end well. `phase` is "init" or "invoke", `status` "timeout" or "error".
   void init_report(base::Duration init, std::string_view phase, std::string_view status, std::string_view error_type);
   void start(const std::string& request_id, const std::string& trace_id = {});
@@ -70,6 +72,7 @@ class EnvironmentLog {
   void write(std::string message, std::optional<base::WallTime> time = std::nullopt);
   // To extensions always, to the log where that is JSON and takes the level.
   void event(Level level, std::string_view type, const std::string& record);
+  void log_event(Level level, std::string_view type, const std::string& record);
   void report_runtime_done(const std::string& request_id, const ReportFigures& figures);
   // Whether event() does anything.
   [[nodiscard]] bool has_events() const { return json() || (telemetry_ != nullptr && telemetry_->listening()); }

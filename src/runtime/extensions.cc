@@ -369,16 +369,17 @@ struct ExtensionCalls {
       (void)co_await exchange.respond(problem(400, "ValidationError", parsed.error().message()));
       co_return;
     }
-    parsed->extension = name;
     if (api.telemetry.closed()) {
       const std::string family = logs ? "Logs" : "Telemetry";
       (void)co_await exchange.respond(forbidden(family + ".SubscriptionClosed", family + " API subscription is closed already"));
       co_return;
     }
-    if (auto done = api.telemetry.subscribe(*std::move(parsed)); !done.ok()) {
+    parsed->extension = printable(name);
+    if (auto done = api.telemetry.subscribe(*parsed); !done.ok()) {
       (void)co_await exchange.respond(problem(400, "ValidationError", done.error().message()));
       co_return;
     }
+    if (api.events != nullptr) api.events->on_subscribed(*parsed);
     net::Response response;
     response.headers.add("Content-Type", "application/json");
     response.body = "\"OK\"";

@@ -39,6 +39,7 @@ class ExtensionEvents {
   virtual ~ExtensionEvents() = default;
   virtual void on_extensions_moved() = 0;  // one registered, or waits for its next event
   virtual void on_extension_fault(ExtensionFault fault) = 0;
+  virtual void on_subscribed(const Subscription& subscription) = 0;
 };
 
 enum class ShutdownReason : std::uint8_t { kSpindown, kTimeout, kFailure };

@@ -18,6 +18,7 @@ using namespace std::chrono_literals;
 struct Told final : ExtensionEvents {
   void on_extensions_moved() override { ++moved; }
   void on_extension_fault(ExtensionFault fault) override { faults.set_value(std::move(fault)); }
+  void on_subscribed(const Subscription&) override {}
   std::atomic<int> moved = 0;
   std::promise<ExtensionFault> faults;
 };

@@ -98,6 +98,7 @@ class Environment final : public runtime::RuntimeEvents, public runtime::Extensi
   void on_answer(runtime::Answer answer) override;
   void on_extensions_moved() override;
   void on_extension_fault(runtime::ExtensionFault fault) override;
+  void on_subscribed(const runtime::Subscription& subscription) override { log_->subscribed(subscription); }
 
   std::string access_key;  // its temporary credentials'
 
