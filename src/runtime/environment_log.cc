@@ -64,9 +64,9 @@ void EnvironmentLog::init_start(const std::string& runtime_version) {
   const std::string arn = version_->runtime_version_arn();
   if (!json()) write("INIT_START Runtime Version: " + runtime_version + "\tRuntime Version ARN: " + arn + "\n");
   event(Level::kInfo, "platform.initStart",
-        member("initializationType", initialization_type_) + "," + member("phase", "init") + "," + member("runtimeVersion", runtime_version) + "," +
-            member("runtimeVersionArn", arn) + "," + member("functionName", version_->function_name) + "," +
-            member("functionVersion", version_->version));
+        member("initializationType", initialization_type_) + "," + member("phase", "init") + "," +
+            member("runtimeVersion", runtime_version) + "," + member("runtimeVersionArn", arn) + "," +
+            member("functionName", version_->function_name) + "," + member("functionVersion", version_->version));
 }
 
 void EnvironmentLog::init_report(base::Duration init, std::string_view phase, std::string_view status, std::string_view error_type) {
@@ -82,14 +82,15 @@ void EnvironmentLog::init_report(base::Duration init, std::string_view phase, st
 
 void EnvironmentLog::init_runtime_done(std::string_view phase, std::string_view status) {
   if (telemetry_ == nullptr) return;
-  const std::string record = member("initializationType", "on-demand") + "," + member("phase", phase) + "," + member("status", status);
+  const std::string record =
+      member("initializationType", initialization_type_) + "," + member("phase", phase) + "," + member("status", status);
   telemetry_->platform("platform.initRuntimeDone", "{" + record + "}", Telemetry::Audience::kTelemetryOnly);
 }
 
 void EnvironmentLog::init_succeeded(base::Duration init, std::string_view phase) {
   if (telemetry_ == nullptr) return;
-  const std::string record = member("initializationType", "on-demand") + "," + member("phase", phase) + "," + member("status", "success") +
-                             ",\"metrics\":{\"durationMs\":" + decimal(base::to_ms(init), 3) + "}";
+  const std::string record = member("initializationType", initialization_type_) + "," + member("phase", phase) + "," +
+                             member("status", "success") + ",\"metrics\":{\"durationMs\":" + decimal(base::to_ms(init), 3) + "}";
   telemetry_->platform("platform.initReport", "{" + record + "}", Telemetry::Audience::kTelemetryOnly);
 }
 

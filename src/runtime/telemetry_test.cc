@@ -1,8 +1,12 @@
 #include "runtime/telemetry.h"
 
+#include <arpa/inet.h>
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <future>
 #include <mutex>
@@ -179,6 +183,43 @@ TEST_F(TelemetryTest, AFullBufferDropsCountsAndSaysSo) {
   EXPECT_LT(first.size(), 300'000U);
   EXPECT_TRUE(first.find("\"type\":\"platform.logsDropped\"") < 100) << first.substr(0, 200);
   EXPECT_NE(first.find("\"droppedRecords\":7"), std::string::npos) << first.substr(0, 200);
+}
+
+TEST_F(TelemetryTest, LinesGoOverOneConnectionThatIsMadeAgain) {
+  auto listener = net::listen_tcp("127.0.0.1:0");
+  ASSERT_TRUE(listener.ok());
+  (void)::fcntl(listener->get(), F_SETFL, 0);  // blocking, for this test's own accepts
+  sockaddr_in address{};
+  socklen_t size = sizeof address;
+  ASSERT_EQ(::getsockname(listener->get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
+  const auto accept_lines = [&](const std::string& until) {
+    const base::UniqueFd peer(::accept(listener->get(), nullptr, nullptr));
+    std::string text;
+    char bytes[4096];
+    while (text.find(until) == std::string::npos) {
+      const ssize_t got = ::recv(peer.get(), bytes, sizeof bytes, 0);
+      if (got <= 0) break;
+      text.append(bytes, static_cast<std::size_t>(got));
+    }
+    return text;
+  };
+  on_loop([&] {
+    Subscription lines = subscription("2022-07-01");
+    lines.http = false;
+    lines.port = ntohs(address.sin_port);
+    EXPECT_TRUE(telemetry->subscribe(lines).ok());
+    telemetry->platform("platform.start", R"({"n":1})");
+  });
+  const std::string first = accept_lines(R"({"n":1}})");
+  EXPECT_EQ(std::count(first.begin(), first.end(), '\n'), 2) << first;
+  EXPECT_NE(first.find("platform.telemetrySubscription"), std::string::npos) << first;
+  std::string second;
+  for (int i = 2; i < 5 && second.empty(); ++i) {  // the first write after the peer has closed may seem to go well
+    on_loop([&] { telemetry->platform("platform.start", R"({"n":2})"); });
+    pollfd waiting{.fd = listener->get(), .events = POLLIN, .revents = 0};
+    if (::poll(&waiting, 1, 1000) == 1) second = accept_lines(R"({"n":2}})");
+  }
+  EXPECT_NE(second.find(R"({"n":2}})"), std::string::npos);
 }
 
 TEST_F(TelemetryTest, AListenerThatFailsIsTriedAgainAndFlushEndsInTime) {
