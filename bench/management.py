@@ -13,13 +13,14 @@ from measuring import Load, Signer, load, prepare, program, rss_kib
 
 FUNCTIONS = 10_000
 WARM_UP = 300
-ONE_BY_ONE = 2_000  # of the 10,000 are created over one connection, the rest over 16
+ONE_BY_ONE = 500  # of the 10,000 are created over one connection, and as many again in the end; the rest over 16
 PAGE = 50
 VERSIONS = 1_000
 INVOCATIONS_PER_SECOND = 2_000
+MEANWHILE_PER_SECOND = 100
 SETTLE_SECONDS = 2
 BIG, SMALL = "many-versions", "one-version"
-REPEATS = 100  # of each measured publication
+REPEATS = 200  # of each measured publication
 API = "/2015-03-31/functions"
 SMALL_ZIP = base64.b64encode(zip_of({"app.py": "def handler(event, context):\n    return event\n"})).decode()
 
@@ -35,13 +36,13 @@ def publication(signer, name, mark):
             signer.request("POST", f"{path}/versions", {})]
 
 
-def commit_floor(directory, count=400):
-    """Appending 12 KiB (three pages, what a creation writes) and fdatasync, in µs: what a commit costs at least."""
+def commit_floor(directory, count=300):
+    """Appending 8 KiB (two pages, as most creations do) and fdatasync: what a commit costs at least."""
     with tempfile.NamedTemporaryFile(dir=directory) as file:
         times = []
         for _ in range(count):
             started = time.perf_counter()
-            os.write(file.fileno(), bytes(12288))
+            os.write(file.fileno(), bytes(8192))
             os.fdatasync(file.fileno())
             times.append((time.perf_counter() - started) * 1e6)
     return {"p50_us": statistics.median(times), "p99_us": sorted(times)[int(len(times) * 0.99)], "rps": 1e6 * count / sum(times)}
@@ -51,16 +52,15 @@ def measure_creation(table, server, signer, port):
     pid = server.process.pid
     prepare(port, [creation(signer, f"warm-{number}") for number in range(WARM_UP)], 16)
     load(port, [signer.request("GET", f"{API}/warm-1")], 16, 0.5)
-    table.add("commit", **commit_floor(server.data))
     time.sleep(SETTLE_SECONDS)
     before = rss_kib(pid)
     names = [f"function-{number:05d}" for number in range(FUNCTIONS)]
-    table.add("create c=1", **load(port, [creation(signer, name) for name in names[:ONE_BY_ONE]], 1, 0, pid))
-    table.add("create c=16", **load(port, [creation(signer, name) for name in names[ONE_BY_ONE:]], 16, 0, pid))
-    last = Load(port, [creation(signer, f"last-{number}") for number in range(ONE_BY_ONE // 10)], 1, 0)
-    table.add("create after 10,000", **last.result())
+    last = [f"last-{number:04d}" for number in range(ONE_BY_ONE)]
+    for row, each, connections in (("create c=1", names[:ONE_BY_ONE], 1), ("create c=16", names[ONE_BY_ONE:], 16), ("create after 10,000", last, 1)):
+        table.add(f"{row} commit", **commit_floor(server.data))  # disks change their pace: right before each
+        table.add(row, **load(port, [creation(signer, name) for name in each], connections, 0))
     time.sleep(SETTLE_SECONDS)
-    table.add("memory", created_bytes=(rss_kib(pid) - before) * 1024 / (FUNCTIONS + ONE_BY_ONE // 10))
+    table.add("memory", created_bytes=(rss_kib(pid) - before) * 1024 / len(names + last))
     return names
 
 
@@ -88,16 +88,17 @@ def markers_of(server):
 
 
 def measure_while_invoking(table, signer, port, gets, pages, seconds):
-    """Invocations alone, then beside one connection of management calls."""
+    """Invocations alone, then beside management calls: at a fixed pace, and as many as one connection gives."""
     invoke = [signer.invoke("invoked")]
     load(port, invoke, 16, 0.5)
     table.add("invocations alone", **Load(port, invoke, 16, seconds, rate=INVOCATIONS_PER_SECOND).result())
-    new = [creation(signer, f"meanwhile-{number}") for number in range(int(2_000 * seconds))]
-    for name, requests in (("get", gets), ("list", pages), ("create", new)):
-        invocations = Load(port, invoke, 16, seconds + 0.4, rate=INVOCATIONS_PER_SECOND)
-        time.sleep(0.2)
-        table.add(f"{name} while invoking", **load(port, requests, 1, seconds))
-        table.add(f"invocations beside {name}", **invocations.result())
+    for pace in (MEANWHILE_PER_SECOND, 0):
+        new = [creation(signer, f"meanwhile-{pace}-{number}") for number in range(int((pace or 2_000) * seconds) + 1)]
+        for name, requests in (("get", gets), ("list", pages), ("create", new)):
+            invocations = Load(port, invoke, 16, seconds + 0.4, rate=INVOCATIONS_PER_SECOND)
+            time.sleep(0.2)
+            table.add(f"{name} meanwhile {pace}", **Load(port, requests, 1, seconds, rate=pace).result())
+            table.add(f"invocations beside {name} {pace}", **invocations.result())
 
 
 def measure_restart(table, server):
@@ -111,7 +112,7 @@ def measure_restart(table, server):
     server.start()
     load(server.endpoint.rsplit(":", 1)[1], [Signer(server).request("GET", f"{API}?MaxItems=1")], 16, 0.3)
     time.sleep(SETTLE_SECONDS)
-    count = FUNCTIONS + WARM_UP + ONE_BY_ONE // 10
+    count = int(server.client("lambda").get_account_settings()["AccountUsage"]["FunctionCount"])
     table.add("restart", ms=server.info["ready_ms"], loaded_bytes=(rss_kib(server.process.pid) - empty_rss) * 1024 / count)
 
 
@@ -128,20 +129,25 @@ def measure_versions(table, server, seconds):
     prepare(port, [creation(signer, name) for name in small[1:]])
     prepare(port, [signer.request("GET", f"{API}/{name}/configuration") for name in small[1:]])
     prepare(port, [request for name in small[1:] for request in publication(signer, name, "first")])
-    table.add("versions", **load(port, [request for number in range(VERSIONS - 1) for request in publication(signer, BIG, number)], 1, 0))
-    for row, name, published in ((1, SMALL, small[1:]), (VERSIONS, BIG, [BIG] * REPEATS)):
-        path = f"{API}/{name}"
-        table.add(f"get v{row}", **load(port, [signer.request("GET", path)], 1, seconds))
-        table.add(f"get by number v{row}", **load(port, [signer.request("GET", f"{path}?Qualifier=1")], 1, seconds))
-        table.add(f"list versions v{row}", **load(port, [signer.request("GET", f"{path}/versions?MaxItems=2")], 1, seconds))
+    prepare(port, [request for number in range(VERSIONS - 1) for request in publication(signer, BIG, number)])
+    for name in (BIG, SMALL):
         client.invoke(FunctionName=name)
-        table.add(f"invoke v{row}", **load(port, [signer.invoke(name)], 1, seconds))
-        run = Load(port, [request for number, each in enumerate(published) for request in publication(signer, each, number)], 1, 0)
-        result = run.result()
-        latencies = run.latencies_us()
-        for step, offset in (("update", 0), ("publish", 2)):
-            table.add(f"{step} v{row}", errors=result["errors"], p50_us=statistics.median(latencies[offset::3]),
-                      p99_us=sorted(latencies[offset::3])[int(REPEATS * 0.99)])
+
+    def in_turn(requests, duration, *rows):
+        """The requests of the small and the big function in turn, so that both meet the same machine."""
+        run = Load(port, requests, 1, duration)
+        errors = run.result()["errors"]
+        for at, row in enumerate(rows):
+            latencies = sorted(run.latencies_us()[at::len(rows)])
+            if row:
+                table.add(row, errors=errors, p50_us=statistics.median(latencies), p99_us=latencies[int(len(latencies) * 0.99)])
+
+    reads = {"get": "", "get by number": "?Qualifier=1", "list versions": "/versions?MaxItems=2"}
+    for row, rest in reads.items():
+        in_turn([signer.request("GET", f"{API}/{name}{rest}") for name in (SMALL, BIG)], seconds, f"{row} v1", f"{row} v{VERSIONS}")
+    in_turn([signer.invoke(name) for name in (SMALL, BIG)], seconds, "invoke v1", f"invoke v{VERSIONS}")
+    in_turn([request for number, name in enumerate(small[1:]) for each in (name, BIG) for request in publication(signer, each, number)], 0,
+            "update v1", None, "publish v1", f"update v{VERSIONS}", None, f"publish v{VERSIONS}")
 
 
 def measure(table, rounds, seconds, echo_port):
@@ -157,7 +163,7 @@ def measure(table, rounds, seconds, echo_port):
             gets, pages = measure_reading(table, server, signer, port, echo_port, names, seconds)
             measure_while_invoking(table, signer, port, gets, pages, seconds)
             measure_restart(table, server)
-            measure_versions(table, server, seconds / 2)
+            measure_versions(table, server, seconds)
 
 
 def figures(table, row):
@@ -181,18 +187,22 @@ def render(table, rounds):
         add(f"signed call, GetCallerIdentity {at}", figures(table, f"identity {at}"), f"{beside(table, f'identity {at}', f'echo {at}', 'p50_us', 'rps')} of bare HTTP")
         add(f"GetFunction {at}", figures(table, f"get {at}"), f"{beside(table, f'get {at}', f'identity {at}', 'p50_us', 'p99_us', 'rps')} of GetCallerIdentity")
         add(f"ListFunctions, {PAGE} a page {at}", figures(table, f"list {at}"), f"{beside(table, f'list {at}', f'identity {at}', 'p50_us', 'p99_us', 'rps')} of GetCallerIdentity")
-    add("commit: append 12 KiB, fdatasync", f"p50 {table.median('commit', 'p50_us'):.0f} µs, p99 {table.median('commit', 'p99_us'):.0f} µs, {table.median('commit', 'rps'):.0f}/s")
-    for title, row in (("CreateFunction c=1, the first 2,000", "create c=1"), ("CreateFunction c=16, to 10,000", "create c=16"),
+    for title, row in (("CreateFunction c=1, the first 500", "create c=1"), ("CreateFunction c=16, to 10,000", "create c=16"),
                        ("CreateFunction c=1, with 10,000 there", "create after 10,000")):
-        add(title, figures(table, row), f"{beside(table, row, 'commit', 'p50_us', 'rps')} of a commit")
+        floor = f"{row} commit"
+        add("commit: append 8 KiB, fdatasync", f"p50 {table.median(floor, 'p50_us'):.0f} µs, p99 {table.median(floor, 'p99_us'):.0f} µs, {table.median(floor, 'rps'):.0f}/s", "1")
+        add(title, figures(table, row), f"{beside(table, row, floor, 'p50_us', 'p99_us', 'rps')} of a commit")
     add(f"ListFunctions, all {table.median('list whole', 'pages'):.0f} pages of {PAGE}, one after the other",
         f"{table.median('list whole', 'seconds') * 1000:.0f} ms; a page p50 {table.median('list whole', 'p50_us') / 1000:.2f} ms, p99 "
         f"{table.median('list whole', 'p99_us') / 1000:.2f} ms, slowest {table.median('list whole', 'slowest_us') / 1000:.2f} ms{table.errors('list whole')}")
     add("invocations alone, 2,000/s wanted (C++ function)", figures(table, "invocations alone"), "1")
-    for name, title in (("get", "GetFunction"), ("list", "ListFunctions page"), ("create", "CreateFunction")):
-        alone = "create c=1" if name == "create" else f"{name} c=1"
-        add(f"{title} c=1 meanwhile", figures(table, f"{name} while invoking"), f"{beside(table, f'{name} while invoking', alone, 'p50_us', 'p99_us')} of the same without invocations")
-        add("… and the invocations beside it", figures(table, f"invocations beside {name}"), f"{beside(table, f'invocations beside {name}', 'invocations alone', 'p50_us', 'p99_us')} of invocations alone")
+    for pace in (MEANWHILE_PER_SECOND, 0):
+        wanted = f"{pace}/s wanted" if pace else "c=1, as many as it gives"
+        for name, title in (("get", "GetFunction"), ("list", "ListFunctions page"), ("create", "CreateFunction")):
+            alone = "create after 10,000" if name == "create" else f"{name} c=1"
+            row, invocations = f"{name} meanwhile {pace}", f"invocations beside {name} {pace}"
+            add(f"{title} meanwhile, {wanted}", figures(table, row), f"{beside(table, row, alone, 'p50_us', 'p99_us')} of the same without invocations")
+            add("… and the invocations beside it", figures(table, invocations), f"{beside(table, invocations, 'invocations alone', 'p50_us', 'p99_us')} of invocations alone")
     add("memory, RSS growth for each function created", f"{table.median('memory', 'created_bytes'):.0f} bytes")
     add("memory, RSS for each function after a restart", f"{table.median('restart', 'loaded_bytes'):.0f} bytes")
     add("start with 10,000 functions", f"{table.median('restart', 'ms'):.0f} ms; empty {table.median('restart empty', 'ms'):.0f} ms", f"{table.ratio('restart', 'ms', 'restart empty'):.2f} of an empty server")
