@@ -141,9 +141,7 @@ def base_input(operation):
     """A call that passes every check of shapes: members by name, bodies as JSON has them."""
     extra = BASE_MEMBERS.get(operation["name"], ())
     values = {
-        member["name"]: example(member["shape"])
-        for member in operation["members"]
-        if member.get("required") or member["name"] in extra
+        member["name"]: example(member["shape"]) for member in operation["members"] if member.get("required") or member["name"] in extra
     }
     values.update(json.loads(json.dumps(BASE_VALUES.get(operation["name"], {}))))
     return values
@@ -469,7 +467,10 @@ def wrong_type_cases(operation):
                 yield f"{label(place)} = [wrong]", changed(operation, base, place, [WRONG_TYPES[element][0]])
             if kind == "map":
                 shape = SHAPES[shape_name]
-                yield f"{label(place)} = wrong value", changed(operation, base, place, {example(shape["key"]): WRONG_TYPES[SHAPES[shape["value"]]["type"]][0]})
+                yield (
+                    f"{label(place)} = wrong value",
+                    changed(operation, base, place, {example(shape["key"]): WRONG_TYPES[SHAPES[shape["value"]]["type"]][0]}),
+                )
         elif location == "query" and kind == "integer":
             for value in ("many", "1.5", "0x10", "99999999999999999999"):
                 yield f"{label(place)} = {value}", changed(operation, base, place, value)

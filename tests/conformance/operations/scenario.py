@@ -46,7 +46,11 @@ class Scenario:
         try:
             reply, answer = self.caller.call(operation, **values)
         except ClientError as error:
-            self.tally.record(f"with {brief(values)}", [f"expected an answer, got {error.response['ResponseMetadata']['HTTPStatusCode']} {error}"], operation)
+            self.tally.record(
+                f"with {brief(values)}",
+                [f"expected an answer, got {error.response['ResponseMetadata']['HTTPStatusCode']} {error}"],
+                operation,
+            )
             self.end()
         self.tally.record(f"with {brief(values)}", success_problems(self.caller, operation, reply), operation)
         answer.pop("ResponseMetadata", None)
@@ -70,7 +74,14 @@ class Scenario:
     def function(self, **settings):
         """A fresh active function; it goes when the scenario ends."""
         name = "conf-" + uuid.uuid4().hex[:12]
-        members = {"FunctionName": name, "Runtime": "python3.11", "Role": ROLE, "Handler": "app.handler", "Code": {"ZipFile": package()}, **settings}
+        members = {
+            "FunctionName": name,
+            "Runtime": "python3.11",
+            "Role": ROLE,
+            "Handler": "app.handler",
+            "Code": {"ZipFile": package()},
+            **settings,
+        }
         self("CreateFunction", **members)
         self.cleanup.callback(self.caller.send, "DeleteFunction", {"FunctionName": name})
         self.settle(name)

@@ -42,7 +42,12 @@ def judge(api, operation, what, won, lost):
 
 
 def wanted(round_, number):
-    return {"Description": f"{round_}-{number}", "Timeout": 1 + number, "MemorySize": 128 + number, "Environment": {"Variables": {"WHO": f"{round_}-{number}", f"ONLY_{number}": "x" * number}}}
+    return {
+        "Description": f"{round_}-{number}",
+        "Timeout": 1 + number,
+        "MemorySize": 128 + number,
+        "Environment": {"Variables": {"WHO": f"{round_}-{number}", f"ONLY_{number}": "x" * number}},
+    }
 
 
 def test_of_configurations_sent_at_once_one_is_taken_whole(api, clients):
@@ -68,8 +73,15 @@ def test_of_codes_sent_at_once_one_is_taken_whole(api, clients):
         judge(api, "UpdateFunctionCode", f"round {round_}", won, lost)
         winner = next(iter(won))
         got = api.settle(name)
-        api.same("UpdateFunctionCode", f"round {round_}: the winner's code", (got["CodeSha256"], got["CodeSize"]), (won[winner]["CodeSha256"], len(codes[winner])))
-        api.same("Invoke", f"round {round_}: the winner's code runs", api("Invoke", FunctionName=name)["Payload"].read(), str(winner).encode())
+        api.same(
+            "UpdateFunctionCode",
+            f"round {round_}: the winner's code",
+            (got["CodeSha256"], got["CodeSize"]),
+            (won[winner]["CodeSha256"], len(codes[winner])),
+        )
+        api.same(
+            "Invoke", f"round {round_}: the winner's code runs", api("Invoke", FunctionName=name)["Payload"].read(), str(winner).encode()
+        )
 
 
 def test_of_aliases_moved_at_once_by_revision_one_is_taken_whole(api, clients):
@@ -85,7 +97,12 @@ def test_of_aliases_moved_at_once_by_revision_one_is_taken_whole(api, clients):
         judge(api, "UpdateAlias", f"round {round_}", won, lost)
         winner = next(iter(won))
         alias = api("GetAlias", FunctionName=name, Name="live")
-        api.same("UpdateAlias", f"round {round_}: the winner's, whole", (alias["FunctionVersion"], alias["Description"]), (str(1 + winner % 3), f"{round_}-{winner}"))
+        api.same(
+            "UpdateAlias",
+            f"round {round_}: the winner's, whole",
+            (alias["FunctionVersion"], alias["Description"]),
+            (str(1 + winner % 3), f"{round_}-{winner}"),
+        )
 
 
 def test_of_functions_made_at_once_under_one_name_one_is_made(api, clients):

@@ -13,7 +13,9 @@ TAKES_FUNCTION = [
 ]
 # A source may be listed, and a mapping changed, without a function; CreateFunction makes the name it is given.
 NAMES_EXISTING = [
-    name for name in TAKES_FUNCTION if name not in ("CreateFunction", "CreateEventSourceMapping", "UpdateEventSourceMapping", "ListEventSourceMappings")
+    name
+    for name in TAKES_FUNCTION
+    if name not in ("CreateFunction", "CreateEventSourceMapping", "UpdateEventSourceMapping", "ListEventSourceMappings")
 ]
 FORMS = {
     "name": "{name}",
@@ -70,7 +72,10 @@ def test_a_function_that_does_not_exist_is_not_found_in_any_form(caller, cases, 
             values = {**unqualified(name), "FunctionName": with_form(form, interface.NOWHERE)}
             reply = caller.send(name, values)
             problems = error_problems(reply)
-            if (reply.status, reply.error) not in ((404, "ResourceNotFoundException"), (404, "ProvisionedConcurrencyConfigNotFoundException")):
+            if (reply.status, reply.error) not in (
+                (404, "ResourceNotFoundException"),
+                (404, "ProvisionedConcurrencyConfigNotFoundException"),
+            ):
                 problems.append(f"expected 404 ResourceNotFoundException, got {reply}")
             text = MISSING.get(name, "Function not found: {arn}")
             wanted = None if text is None else text.format(arn=function_arn(interface.NOWHERE))
@@ -93,7 +98,9 @@ def test_functions_of_other_regions_and_accounts_are_refused(caller, cases, name
             foreign = with_form(FORMS[what], interface.NOWHERE, account="123456789012")
             reply = caller.send(name, {**unqualified(name), "FunctionName": foreign})
             good = reply.status in (403, 404) and reply.error in ("AccessDeniedException", "ResourceNotFoundException")
-            tally.record(f"of another account, by {what}", error_problems(reply) + ([] if good else [f"expected AccessDeniedException, got {reply}"]))
+            tally.record(
+                f"of another account, by {what}", error_problems(reply) + ([] if good else [f"expected AccessDeniedException, got {reply}"])
+            )
 
 
 @pytest.mark.parametrize("name", [
@@ -140,7 +147,9 @@ def furnished(caller):
     from scenario import ROLE, package
 
     name, client = "conf-furnished", caller.client
-    client.create_function(FunctionName=name, Runtime="python3.11", Role=ROLE, Handler="app.handler", Code={"ZipFile": package()}, Publish=True)
+    client.create_function(
+        FunctionName=name, Runtime="python3.11", Role=ROLE, Handler="app.handler", Code={"ZipFile": package()}, Publish=True
+    )
     client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.05})
     for operation, values in (
         ("CreateAlias", {"Name": "live", "FunctionVersion": "1"}),
@@ -188,7 +197,22 @@ def test_what_is_no_name_is_refused_by_its_pattern(caller, cases, name):
     shape_name = next(member["shape"] for member in interface.OPERATIONS[name]["members"] if member["name"] == "FunctionName")
     shape = interface.SHAPES[shape_name]
     with cases(name) as tally:
-        for bad in ("a b", "a/b", "a%2Fb", "name:", ":1", "a:b:c:d", "arn:aws:lambda", "arn:aws:s3:::bucket", "arn:aws:lambda:us-east-1:1:function:f", "\u00e4", "$LATEST", "a;b", "function:", "x" * 300):
+        for bad in (
+            "a b",
+            "a/b",
+            "a%2Fb",
+            "name:",
+            ":1",
+            "a:b:c:d",
+            "arn:aws:lambda",
+            "arn:aws:s3:::bucket",
+            "arn:aws:lambda:us-east-1:1:function:f",
+            "\u00e4",
+            "$LATEST",
+            "a;b",
+            "function:",
+            "x" * 300,
+        ):
             expected = interface.violations_of(shape, bad)
             reply = caller.send(name, {**unqualified(name), "FunctionName": bad})
             if not expected:

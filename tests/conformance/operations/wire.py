@@ -174,7 +174,11 @@ def value_problems(shape, value, path, operation=""):
         if not isinstance(value, dict):
             return [f"{path} is no object: {value!r}"]
         problems = []
-        members = {member.serialization.get("name", name): (name, member) for name, member in shape.members.items() if "location" not in member.serialization}
+        members = {
+            member.serialization.get("name", name): (name, member)
+            for name, member in shape.members.items()
+            if "location" not in member.serialization
+        }
         for name in value:
             if name not in members:
                 problems.append(f"{path}.{name} is not in the model")
@@ -188,7 +192,9 @@ def value_problems(shape, value, path, operation=""):
     if kind == "list":
         if not isinstance(value, list):
             return [f"{path} is no list: {value!r}"]
-        return [problem for number, each in enumerate(value) for problem in value_problems(shape.member, each, f"{path}[{number}]", operation)]
+        return [
+            problem for number, each in enumerate(value) for problem in value_problems(shape.member, each, f"{path}[{number}]", operation)
+        ]
     if kind == "map":
         if not isinstance(value, dict):
             return [f"{path} is no object: {value!r}"]
@@ -209,7 +215,12 @@ def value_problems(shape, value, path, operation=""):
     if kind == "string" and shape.enum and value not in shape.enum and (shape.name, value) not in UNLISTED:
         problems.append(f"{path} is {value!r}, not one of {shape.enum}")
     if kind in ("integer", "long", "double", "float"):
-        if "min" in shape.metadata and value < float(shape.metadata["min"]) or "max" in shape.metadata and value > float(shape.metadata["max"]):
+        if (
+            "min" in shape.metadata
+            and value < float(shape.metadata["min"])
+            or "max" in shape.metadata
+            and value > float(shape.metadata["max"])
+        ):
             problems.append(f"{path} is {value!r}, beyond {shape.metadata}")
     if kind == "string" and "max" in shape.metadata and len(value) > int(shape.metadata["max"]):
         problems.append(f"{path} has {len(value)} characters, the model allows {shape.metadata['max']}")

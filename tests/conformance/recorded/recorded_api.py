@@ -12,7 +12,10 @@ ALIAS_CODE = "def handler(event, context):\n    return 'hello'\n"
 def alias_lifecycle(world, recorded):
     client, name = world.client, world.name()
     index = zipped({"index.py": ALIAS_CODE})
-    recorded.match("create_response", world.create(name, Handler="index.handler", Code={"ZipFile": index}, Environment={"Variables": {"testenv": "staging"}}))
+    recorded.match(
+        "create_response",
+        world.create(name, Handler="index.handler", Code={"ZipFile": index}, Environment={"Variables": {"testenv": "staging"}}),
+    )
     world.active(name)
     recorded.match("publish_v1", client.publish_version(FunctionName=name))
     client.update_function_configuration(FunctionName=name, Environment={"Variables": {"testenv": "prod"}})
@@ -24,12 +27,18 @@ def alias_lifecycle(world, recorded):
     recorded.match("get_function_alias_1_1", client.get_function(FunctionName=name, Qualifier="aliasname1_1"))
     recorded.match("get_function_byarn_alias_1_1", client.get_function(FunctionName=world.arn(name, "aliasname1_1")))
     recorded.match("get_function_alias_notfound_exc", world.error(client.get_function, FunctionName=name, Qualifier="aliasdoesnotexist"))
-    recorded.match("get_function_alias_byarn_notfound_exc", world.error(client.get_function, FunctionName=world.arn(name, "aliasdoesnotexist")))
-    recorded.match("create_alias_1_2", client.create_alias(FunctionName=name, Name="aliasname1_2", FunctionVersion="1", Description="custom-alias"))
+    recorded.match(
+        "get_function_alias_byarn_notfound_exc", world.error(client.get_function, FunctionName=world.arn(name, "aliasdoesnotexist"))
+    )
+    recorded.match(
+        "create_alias_1_2", client.create_alias(FunctionName=name, Name="aliasname1_2", FunctionVersion="1", Description="custom-alias")
+    )
     recorded.match("get_alias_1_2", client.get_alias(FunctionName=name, Name="aliasname1_2"))
     recorded.match("create_alias_1_3", client.create_alias(FunctionName=name, Name="aliasname1_3", FunctionVersion="1"))
     recorded.match("get_alias_1_3", client.get_alias(FunctionName=name, Name="aliasname1_3"))
-    recorded.match("create_alias_2", client.create_alias(FunctionName=name, Name="aliasname2", FunctionVersion="2", Description="custom-alias"))
+    recorded.match(
+        "create_alias_2", client.create_alias(FunctionName=name, Name="aliasname2", FunctionVersion="2", Description="custom-alias")
+    )
     recorded.match("get_alias_2", client.get_alias(FunctionName=name, Name="aliasname2"))
     pages = client.get_paginator("list_aliases").paginate(FunctionName=name, PaginationConfig={"PageSize": 2})
     recorded.match("list_aliases_for_fnname", {"Aliases": [alias for page in pages for alias in page["Aliases"]]})
@@ -48,7 +57,10 @@ def alias_lifecycle(world, recorded):
 def alias_that_is_not_there(world, recorded):
     name = world.name()
     index = zipped({"index.py": ALIAS_CODE})
-    recorded.match("create_response", world.create(name, Handler="index.handler", Code={"ZipFile": index}, Environment={"Variables": {"testenv": "staging"}}))
+    recorded.match(
+        "create_response",
+        world.create(name, Handler="index.handler", Code={"ZipFile": index}, Environment={"Variables": {"testenv": "staging"}}),
+    )
     world.active(name)
     recorded.match("delete_alias_response", world.client.delete_alias(FunctionName=name, Name="non-existent"))
 
@@ -92,7 +104,11 @@ def event_invoke_lifecycle(world, recorded):
     client, name = world.client, world.name()
     world.create(name, wrapped=True)
     world.active(name)
-    put, update, get = client.put_function_event_invoke_config, client.update_function_event_invoke_config, client.get_function_event_invoke_config
+    put, update, get = (
+        client.put_function_event_invoke_config,
+        client.update_function_event_invoke_config,
+        client.get_function_event_invoke_config,
+    )
     recorded.match("put_invokeconfig_retries_0", put(FunctionName=name, MaximumRetryAttempts=0))
     recorded.match("put_invokeconfig_eventage_60", put(FunctionName=name, MaximumEventAgeInSeconds=60))
     recorded.match("update_invokeconfig_eventage_nochange", update(FunctionName=name, MaximumEventAgeInSeconds=60))
@@ -118,16 +134,28 @@ def event_invoke_refusals(world, recorded):
     recorded.match("fn_alias_result", client.create_alias(FunctionName=name, FunctionVersion="1", Name=alias))
     arn, loose, error = world.arn(name), world.loose, world.error
     put, update = client.put_function_event_invoke_config, client.update_function_event_invoke_config
-    get, delete, listed = client.get_function_event_invoke_config, client.delete_function_event_invoke_config, client.list_function_event_invoke_configs
+    get, delete, listed = (
+        client.get_function_event_invoke_config,
+        client.delete_function_event_invoke_config,
+        client.list_function_event_invoke_configs,
+    )
 
     recorded.match("put_functionname_name_notfound", error(put, FunctionName="doesnotexist", MaximumRetryAttempts=1))
     recorded.match("put_functionname_arn_notfound", error(put, FunctionName=world.arn("doesnotexist"), MaximumRetryAttempts=1))
     recorded.match("put_functionname_nootherargs", error(put, FunctionName=name))
     # destinations
-    recorded.match("put_destination_lambda_doesntexist", error(put, FunctionName=name, DestinationConfig={"OnSuccess": {"Destination": world.arn("doesnotexist")}}))
+    recorded.match(
+        "put_destination_lambda_doesntexist",
+        error(put, FunctionName=name, DestinationConfig={"OnSuccess": {"Destination": world.arn("doesnotexist")}}),
+    )
     recorded.match("put_destination_recursive", error(put, FunctionName=name, DestinationConfig={"OnSuccess": {"Destination": arn}}))
-    recorded.match("put_destination_other_lambda", error(put, FunctionName=name, DestinationConfig={"OnSuccess": {"Destination": world.arn(other)}}))
-    recorded.match("put_destination_invalid_service_arn", error(put, FunctionName=name, DestinationConfig={"OnSuccess": {"Destination": arn.replace(":lambda:", ":iam:")}}))
+    recorded.match(
+        "put_destination_other_lambda", error(put, FunctionName=name, DestinationConfig={"OnSuccess": {"Destination": world.arn(other)}})
+    )
+    recorded.match(
+        "put_destination_invalid_service_arn",
+        error(put, FunctionName=name, DestinationConfig={"OnSuccess": {"Destination": arn.replace(":lambda:", ":iam:")}}),
+    )
     recorded.match("put_destination_success_no_destination_arn", error(put, FunctionName=name, DestinationConfig={"OnSuccess": {}}))
     recorded.match("put_destination_failure_no_destination_arn", error(put, FunctionName=name, DestinationConfig={"OnFailure": {}}))
     recorded.match("put_destination_invalid_arn_pattern", error(
@@ -138,8 +166,13 @@ def event_invoke_refusals(world, recorded):
     recorded.match("get_function_doesnotexist", error(get, FunctionName="doesnotexist"))
     recorded.match("get_qualifier_doesnotexist", error(get, FunctionName=name, Qualifier="doesnotexist"))
     recorded.match("update_eventinvokeconfig_function_doesnotexist", error(update, FunctionName="doesnotexist", MaximumRetryAttempts=0))
-    recorded.match("update_eventinvokeconfig_config_doesnotexist_with_qualifier", error(update, FunctionName=name, Qualifier=alias, MaximumRetryAttempts=0))
-    recorded.match("update_eventinvokeconfig_config_doesnotexist_without_qualifier", error(update, FunctionName=name, MaximumRetryAttempts=0))
+    recorded.match(
+        "update_eventinvokeconfig_config_doesnotexist_with_qualifier",
+        error(update, FunctionName=name, Qualifier=alias, MaximumRetryAttempts=0),
+    )
+    recorded.match(
+        "update_eventinvokeconfig_config_doesnotexist_without_qualifier", error(update, FunctionName=name, MaximumRetryAttempts=0)
+    )
     # qualifiers
     recorded.match("put_destination_latest", error(put, FunctionName=name, MaximumRetryAttempts=1))
     recorded.match("put_destination_latest_explicit_qualifier", error(put, FunctionName=name, Qualifier="$LATEST", MaximumRetryAttempts=1))
@@ -148,14 +181,23 @@ def event_invoke_refusals(world, recorded):
     recorded.match("put_alias_functionname_qualifier", error(put, FunctionName=name, Qualifier=alias, MaximumRetryAttempts=1))
     recorded.match("put_alias_doesnotexist", error(put, FunctionName=name, Qualifier="doesnotexist", MaximumRetryAttempts=1))
     recorded.match("put_alias_qualifiedarn", error(put, FunctionName=world.arn(name, alias), MaximumRetryAttempts=1))
-    recorded.match("put_alias_qualifiedarn_qualifier", error(put, FunctionName=world.arn(name, alias), Qualifier=alias, MaximumRetryAttempts=1))
-    recorded.match("put_alias_qualifiedarn_qualifierconflict", error(put, FunctionName=world.arn(name, alias), Qualifier="$LATEST", MaximumRetryAttempts=1))
+    recorded.match(
+        "put_alias_qualifiedarn_qualifier", error(put, FunctionName=world.arn(name, alias), Qualifier=alias, MaximumRetryAttempts=1)
+    )
+    recorded.match(
+        "put_alias_qualifiedarn_qualifierconflict",
+        error(put, FunctionName=world.arn(name, alias), Qualifier="$LATEST", MaximumRetryAttempts=1),
+    )
     recorded.match("put_alias_shorthand", error(put, FunctionName=f"{name}:{alias}", MaximumRetryAttempts=1))
     recorded.match("put_alias_shorthand_qualifier", error(put, FunctionName=f"{name}:{alias}", Qualifier=alias, MaximumRetryAttempts=1))
-    recorded.match("put_alias_shorthand_qualifierconflict", error(put, FunctionName=f"{name}:{alias}", Qualifier="$LATEST", MaximumRetryAttempts=1))
+    recorded.match(
+        "put_alias_shorthand_qualifierconflict", error(put, FunctionName=f"{name}:{alias}", Qualifier="$LATEST", MaximumRetryAttempts=1)
+    )
     recorded.match("put_shorthand_qualifier_match", error(put, FunctionName=f"{name}:$LATEST", Qualifier="$LATEST", MaximumRetryAttempts=1))
     recorded.match("put_shorthand_qualifier_mismatch_1", error(put, FunctionName=f"{name}:$LATEST", Qualifier="1", MaximumRetryAttempts=1))
-    recorded.match("put_shorthand_qualifier_mismatch_2", error(put, FunctionName=f"{name}:$LATEST", Qualifier=alias, MaximumRetryAttempts=1))
+    recorded.match(
+        "put_shorthand_qualifier_mismatch_2", error(put, FunctionName=f"{name}:$LATEST", Qualifier=alias, MaximumRetryAttempts=1)
+    )
     recorded.match("put_shorthand_qualifier_mismatch_3", error(put, FunctionName=f"{name}:1", Qualifier="$LATEST", MaximumRetryAttempts=1))
     recorded.match("put_maxevent_maxvalue_result", error(put, FunctionName=name, MaximumRetryAttempts=2, MaximumEventAgeInSeconds=21600))
     # put replaces
@@ -181,7 +223,13 @@ def event_invoke_refusals(world, recorded):
 @replays(API + "TestLambdaFunction::test_create_lambda_exceptions")
 def create_refusals(world, recorded):
     name, create = world.name(), world.loose.create_function
-    base = {"FunctionName": name, "Runtime": "python3.12", "Role": world.ROLE, "Handler": "index.handler", "Code": {"ZipFile": zipped({"index.py": ALIAS_CODE})}}
+    base = {
+        "FunctionName": name,
+        "Runtime": "python3.12",
+        "Role": world.ROLE,
+        "Handler": "index.handler",
+        "Code": {"ZipFile": zipped({"index.py": ALIAS_CODE})},
+    }
     recorded.match("invalid_role_arn_exc", world.error(create, **{**base, "Role": "r1"}))
     recorded.match("invalid_runtime_exc", world.error(create, **{**base, "Runtime": "non-existent-runtime"}))
     recorded.match("uppercase_runtime_exc", world.error(create, **{**base, "Runtime": "PYTHON3.9"}))
@@ -210,7 +258,10 @@ def function_lifecycle(world, recorded):
         FunctionName=name, Runtime="python3.11", Description="Changed-Description", MemorySize=512, Timeout=10, Environment={"Variables": {"ENV_A": "a"}}))  # fmt: skip
     world.updated(name)
     recorded.match("get_function_response_postupdate", client.get_function(FunctionName=name))
-    recorded.match("update_code_response", client.update_function_code(FunctionName=name, ZipFile=zipped({"handler.py": "def handler(event, context):\n    return 2\n"})))
+    recorded.match(
+        "update_code_response",
+        client.update_function_code(FunctionName=name, ZipFile=zipped({"handler.py": "def handler(event, context):\n    return 2\n"})),
+    )
     world.updated(name)
     recorded.match("get_function_response_postcodeupdate", client.get_function(FunctionName=name))
     recorded.match("delete_response", client.delete_function(FunctionName=name))
@@ -234,10 +285,14 @@ def redundant_updates(world, recorded):
 @replays(API + "TestLambdaFunction::test_lambda_code_location_zipfile")
 def code_by_zip(world, recorded):
     client, name = world.client, world.name()
-    recorded.match("create-response-zip-file", world.create(name, Handler="index.handler", Code={"ZipFile": zipped({"index.py": ALIAS_CODE})}))
+    recorded.match(
+        "create-response-zip-file", world.create(name, Handler="index.handler", Code={"ZipFile": zipped({"index.py": ALIAS_CODE})})
+    )
     world.active(name)
     recorded.match("get-function-response", client.get_function(FunctionName=name))
-    recorded.match("update-function-response", client.update_function_code(FunctionName=name, ZipFile=zipped({"index.py": ALIAS_CODE + "\n"})))
+    recorded.match(
+        "update-function-response", client.update_function_code(FunctionName=name, ZipFile=zipped({"index.py": ALIAS_CODE + "\n"}))
+    )
     recorded.match("get-function-response-updated", client.get_function(FunctionName=name))
 
 
@@ -259,7 +314,9 @@ def code_by_bucket_refused(world, recorded):
     world.create(name)
     world.active(name)
     recorded.match("update-error-wrong-bucket", world.error(client.update_function_code, FunctionName=name, S3Bucket=missing, S3Key="key"))
-    recorded.match("update-error-wrong-key", world.error(client.update_function_code, FunctionName=name, S3Bucket=bucket, S3Key="wrong-key"))
+    recorded.match(
+        "update-error-wrong-key", world.error(client.update_function_code, FunctionName=name, S3Bucket=bucket, S3Key="wrong-key")
+    )
 
 
 @replays(API + "TestLambdaFunction::test_lambda_concurrent_code_updates")
@@ -268,7 +325,10 @@ def code_update_meanwhile(world, recorded):
     recorded.match("create-function-response", world.create(name))
     world.active(name)
     client.update_function_code(FunctionName=name, ZipFile=zipped({"handler.py": "one = 1\n"}))
-    recorded.match("update-during-in-progress-update-exc", world.error(client.update_function_code, FunctionName=name, ZipFile=zipped({"handler.py": "two = 2\n"})))
+    recorded.match(
+        "update-during-in-progress-update-exc",
+        world.error(client.update_function_code, FunctionName=name, ZipFile=zipped({"handler.py": "two = 2\n"})),
+    )
 
 
 @replays(API + "TestLambdaFunction::test_lambda_concurrent_config_updates")
@@ -277,7 +337,10 @@ def configuration_update_meanwhile(world, recorded):
     recorded.match("create-function-response", world.create(name, wrapped=True))
     world.active(name)
     client.update_function_configuration(FunctionName=name, Environment={"Variables": {"ENV_A": "a"}})
-    recorded.match("update-during-in-progress-update-exc", world.error(client.update_function_configuration, FunctionName=name, Environment={"Variables": {"ENV_A": "b"}}))
+    recorded.match(
+        "update-during-in-progress-update-exc",
+        world.error(client.update_function_configuration, FunctionName=name, Environment={"Variables": {"ENV_A": "b"}}),
+    )
 
 
 @replays(API + "TestLambdaFunction::test_ops_on_nonexisting_version[*]")
@@ -311,7 +374,10 @@ def vpc(world, recorded):
     recorded.match("update_vpcconfig_update_response", client.update_function_configuration(FunctionName=name, VpcConfig=two))
     world.updated(name)
     recorded.match("update_vpcconfig_get_function_response", client.get_function(FunctionName=name))
-    recorded.match("delete_vpcconfig_update_response", client.update_function_configuration(FunctionName=name, VpcConfig={"SubnetIds": [], "SecurityGroupIds": []}))
+    recorded.match(
+        "delete_vpcconfig_update_response",
+        client.update_function_configuration(FunctionName=name, VpcConfig={"SubnetIds": [], "SecurityGroupIds": []}),
+    )
     world.updated(name)
     recorded.match("delete_vpcconfig_get_function_response", client.get_function(FunctionName=name))
 
@@ -332,7 +398,12 @@ def two_permissions(world, recorded):
     world.create(name)
     world.active(name)
     for key, service in (("add_permission_response_1", "logs"), ("add_permission_response_2", "kinesis")):
-        recorded.match(key, client.add_permission(FunctionName=name, Action="lambda:InvokeFunction", StatementId=service, Principal=f"{service}.amazonaws.com"))
+        recorded.match(
+            key,
+            client.add_permission(
+                FunctionName=name, Action="lambda:InvokeFunction", StatementId=service, Principal=f"{service}.amazonaws.com"
+            ),
+        )
     recorded.match("policy_after_2_add", client.get_policy(FunctionName=name))
 
 
@@ -402,7 +473,9 @@ def oversized_code(world, recorded):
 
 @replays(API + "TestLambdaSizeLimits::test_oversized_zipped_create_lambda")
 def oversized_zip(world, recorded):
-    recorded.match("invalid_param_exc", world.error(world.create, world.name(), Timeout=10, Code={"ZipFile": zipped({"handler.py": "a" * 52428800})}))
+    recorded.match(
+        "invalid_param_exc", world.error(world.create, world.name(), Timeout=10, Code={"ZipFile": zipped({"handler.py": "a" * 52428800})})
+    )
 
 
 @replays(API + "TestLambdaSizeLimits::test_oversized_request_create_lambda")
@@ -428,7 +501,10 @@ def snapstart_update(world, recorded, runtime):
     recorded.match("create_function_response", world.create(name, Runtime=runtime, Handler=handler, MemorySize=1024, Timeout=5))
     world.active(name)
     # This case's revisions begin at the update: the one in between is not among the recorded.
-    recorded.match("update_function_response", world.client.update_function_configuration(FunctionName=name, SnapStart={"ApplyOn": "PublishedVersions"}))
+    recorded.match(
+        "update_function_response",
+        world.client.update_function_configuration(FunctionName=name, SnapStart={"ApplyOn": "PublishedVersions"}),
+    )
 
 
 @replays(API + "TestLambdaTags::test_tag_exceptions")
@@ -438,8 +514,12 @@ def tag_refusals(world, recorded):
     world.active(name)
     arn = world.arn(name)
     recorded.match("tag_lambda_invalidarn", world.error(client.tag_resource, Resource="arn:aws:something", Tags={"key_a": "value_a"}))
-    recorded.match("tag_lambda_doesnotexist", world.error(client.tag_resource, Resource=world.arn("doesnotexist"), Tags={"key_a": "value_a"}))
-    recorded.match("tag_lambda_qualifier_doesnotexist", world.error(client.tag_resource, Resource=world.arn(name, "v1"), Tags={"key_a": "value_a"}))
+    recorded.match(
+        "tag_lambda_doesnotexist", world.error(client.tag_resource, Resource=world.arn("doesnotexist"), Tags={"key_a": "value_a"})
+    )
+    recorded.match(
+        "tag_lambda_qualifier_doesnotexist", world.error(client.tag_resource, Resource=world.arn(name, "v1"), Tags={"key_a": "value_a"})
+    )
     recorded.match("tag_empty_tags", world.error(client.tag_resource, Resource=arn, Tags={}))
     recorded.match("untag_empty_keys", world.error(world.loose.untag_resource, Resource=arn, TagKeys=[]))
     recorded.match("untag_nomatch", world.error(client.untag_resource, Resource=arn, TagKeys=["key_a"]))
@@ -455,10 +535,15 @@ def tag_lifecycle(world, recorded):
 
     def shown(step):
         recorded.match(f"list_tags_response_{step}", client.list_tags(Resource=arn))
-        recorded.match(f"get_fn_response_{step}" if step != "postfncreate" else "get_fn_response_postfncreate", client.get_function(FunctionName=name))
+        recorded.match(
+            f"get_fn_response_{step}" if step != "postfncreate" else "get_fn_response_postfncreate", client.get_function(FunctionName=name)
+        )
 
     shown("postfncreate")
-    recorded.match("tag_resource_response", client.tag_resource(Resource=arn, Tags={"key_b": "value_b", "key_c": "value_c", "key_d": "value_d", "key_e": "value_e"}))
+    recorded.match(
+        "tag_resource_response",
+        client.tag_resource(Resource=arn, Tags={"key_b": "value_b", "key_c": "value_c", "key_d": "value_d", "key_e": "value_e"}),
+    )
     shown("postaddtags")
     recorded.match("tag_resource_overwrite", client.tag_resource(Resource=arn, Tags={"key_b": "value_b", "key_c": "value_x"}))
     shown("overwrite")
@@ -490,7 +575,9 @@ def tags_of_versions(world, recorded):
     world.create(name, wrapped=True, Publish=True)
     world.active(name)
     recorded.match("tag_resource_exception", world.error(client.tag_resource, Resource=world.arn(name, "1"), Tags={"key_c": "value_c"}))
-    recorded.match("tag_resource_latest_exception", world.error(client.tag_resource, Resource=world.arn(name, "$LATEST"), Tags={"key_c": "value_c"}))
+    recorded.match(
+        "tag_resource_latest_exception", world.error(client.tag_resource, Resource=world.arn(name, "$LATEST"), Tags={"key_c": "value_c"})
+    )
 
 
 @replays(API + "TestLambdaUrl::test_url_config_lifecycle")
@@ -566,4 +653,7 @@ def recursion_refused(world, recorded):
     name = world.name()
     world.create(name)
     world.active(name)
-    recorded.match("put_recursion_invalid_value_error", world.error(world.loose.put_function_recursion_config, FunctionName=name, RecursiveLoop="InvalidValue"))
+    recorded.match(
+        "put_recursion_invalid_value_error",
+        world.error(world.loose.put_function_recursion_config, FunctionName=name, RecursiveLoop="InvalidValue"),
+    )

@@ -43,7 +43,9 @@ def alias_moves(world, recorded):
     recorded.match("create_alias_response", client.create_alias(FunctionName=name, FunctionVersion="1", Name="alias1"))
     recorded.match("invocation_result_qualifier_v1", world.invoke(name, b"{}", Qualifier="alias1"))
     recorded.match("invocation_result_qualifier_v1_arn", world.invoke(world.arn(name, "alias1"), b"{}"))
-    recorded.match("invocation_exc_not_existent", world.error(client.invoke, FunctionName=name, Qualifier="non-existent-alias", Payload=b"{}"))
+    recorded.match(
+        "invocation_exc_not_existent", world.error(client.invoke, FunctionName=name, Qualifier="non-existent-alias", Payload=b"{}")
+    )
     recorded.match("update_lambda_response", client.update_function_code(FunctionName=name, ZipFile=versioned("version2")))
     world.updated(name)
     recorded.match("invocation_result_qualifier_v1_after_update", world.invoke(name, b"{}", Qualifier="alias1"))
@@ -84,7 +86,9 @@ def handler_changes(world, recorded):
     world.create(name, source, wrapped=True)
     world.active(name)
     recorded.match("invoke_result_handler_one", world.invoke(name, b"{}"))
-    recorded.match("update_function_configuration_result", client.update_function_configuration(FunctionName=name, Handler="handler.handler_two"))
+    recorded.match(
+        "update_function_configuration_result", client.update_function_configuration(FunctionName=name, Handler="handler.handler_two")
+    )
     world.updated(name)
     recorded.match("get_function_result", client.get_function(FunctionName=name))
     recorded.match("invoke_result_handler_two", world.invoke(name, b"{}"))
@@ -123,7 +127,9 @@ def handler(event, context):
 def memory_lasts(world, recorded, language):
     name = world.name()
     if language == "python":
-        world.create(name, "counter = -1\ndef handler(event, context):\n    global counter\n    counter += 1\n    return {'counter': counter}\n")
+        world.create(
+            name, "counter = -1\ndef handler(event, context):\n    global counter\n    counter += 1\n    return {'counter': counter}\n"
+        )
     else:
         code = zipped({"handler.js": "let counter = -1;\nexports.handler = async () => ({counter: ++counter});\n"})
         world.create(name, Runtime="nodejs20.x", Code={"ZipFile": code})
@@ -135,7 +141,10 @@ def memory_lasts(world, recorded, language):
 @replays(CALLS + "TestLambdaBehavior::test_lambda_invoke_no_timeout")
 def within_its_time(world, recorded):
     name = world.name()
-    recorded.match("create-result", world.create(name, "import time\ndef handler(event, context):\n    time.sleep(event['sleep'])\n", wrapped=True, Timeout=2))
+    recorded.match(
+        "create-result",
+        world.create(name, "import time\ndef handler(event, context):\n    time.sleep(event['sleep'])\n", wrapped=True, Timeout=2),
+    )
     world.active(name)
     recorded.match("invoke-result", world.invoke(name, b'{"sleep": 0.2}'))
 
@@ -168,8 +177,12 @@ def handler(event, context):
     recorded.match("invoke-result-set-number", world.invoke(name, b'{"set_number": 42}'))
     recorded.match("invoke-result-read-number", world.invoke(name, b'{"read_number": true}'))
     late = world.invoke(name, b'{"sleep": 3}')["Payload"]
-    if late.get("errorType") != "Sandbox.Timedout" or not re.fullmatch(rf"RequestId: {UUID} Error: Task timed out after 1.00 seconds", late["errorMessage"]):
-        recorded.say("what a call that took too long is told", "Sandbox.Timedout, RequestId: … Error: Task timed out after 1.00 seconds", late)
+    if late.get("errorType") != "Sandbox.Timedout" or not re.fullmatch(
+        rf"RequestId: {UUID} Error: Task timed out after 1.00 seconds", late["errorMessage"]
+    ):
+        recorded.say(
+            "what a call that took too long is told", "Sandbox.Timedout, RequestId: … Error: Task timed out after 1.00 seconds", late
+        )
     recorded.match("invoke-result-read-number-after-timeout", world.invoke(name, b'{"read_number": true}'))
     recorded.match("invoke-result-file-read-after-timeout", world.invoke(name, b'{"read_file": true}'))
 
@@ -180,16 +193,25 @@ def another_architecture(world, recorded):
     recorded.match("create_function_response", world.create(name, wrapped=True))
     world.active(name)
     code = zipped({"handler.py": ECHO})
-    recorded.match("update_function_code_response", world.error(world.client.update_function_code, FunctionName=name, ZipFile=code, Architectures=["arm64"]))
+    recorded.match(
+        "update_function_code_response",
+        world.error(world.client.update_function_code, FunctionName=name, ZipFile=code, Architectures=["arm64"]),
+    )
 
 
 @replays(CALLS + "TestLambdaCleanup::test_recreate_function")
 def made_again(world, recorded):
     name = world.name()
-    recorded.match("create_function_response_one", world.create(name, wrapped=True, Handler="lambda_echo.handler", Code={"ZipFile": zipped({"lambda_echo.py": ECHO})}))
+    recorded.match(
+        "create_function_response_one",
+        world.create(name, wrapped=True, Handler="lambda_echo.handler", Code={"ZipFile": zipped({"lambda_echo.py": ECHO})}),
+    )
     world.active(name)
     world.client.delete_function(FunctionName=name)
-    recorded.match("create_function_response_two", world.create(name, wrapped=True, Handler="lambda_echo.handler", Code={"ZipFile": zipped({"lambda_echo.py": ECHO})}))
+    recorded.match(
+        "create_function_response_two",
+        world.create(name, wrapped=True, Handler="lambda_echo.handler", Code={"ZipFile": zipped({"lambda_echo.py": ECHO})}),
+    )
 
 
 @replays(CALLS + "TestLambdaConcurrency::test_provisioned_concurrency")
@@ -239,7 +261,9 @@ def provisioned_moves(world, recorded):
     recorded.match("get_function_after_update", client.get_function_configuration(FunctionName=name))
     recorded.match("publish_version_2", client.publish_version(FunctionName=name))
     recorded.match("update_alias", client.update_alias(FunctionName=name, FunctionVersion="2", Name=alias))
-    recorded.match("provisioned_concurrency_notfound", world.error(client.get_provisioned_concurrency_config, FunctionName=name, Qualifier="1"))
+    recorded.match(
+        "provisioned_concurrency_notfound", world.error(client.get_provisioned_concurrency_config, FunctionName=name, Qualifier="1")
+    )
     recorded.match("get_provisioned_config_after_alias_move", client.get_provisioned_concurrency_config(**of_alias))
 
 
@@ -277,7 +301,10 @@ def payload_not_utf8(world, recorded):
     name = world.name()
     world.create(name)
     world.active(name)
-    recorded.match("invoke_function_invalid_payload_body", world.error(world.client.invoke, FunctionName=name, Payload=b"n\x87r\x9e\xe9\xb5\xd7I\xee\x9bmt"))
+    recorded.match(
+        "invoke_function_invalid_payload_body",
+        world.error(world.client.invoke, FunctionName=name, Payload=b"n\x87r\x9e\xe9\xb5\xd7I\xee\x9bmt"),
+    )
 
 
 @replays(CALLS + "TestLambdaErrors::test_lambda_invoke_payload_encoding_error[message-\\x99\\xeb,j\\x07\\xa1zYh]")
@@ -285,13 +312,17 @@ def payload_no_json(world, recorded):
     name = world.name()
     world.create(name)
     world.active(name)
-    recorded.match("invoke_function_invalid_payload_message", world.error(world.client.invoke, FunctionName=name, Payload=b"\x99\xeb,j\x07\xa1zYh"))
+    recorded.match(
+        "invoke_function_invalid_payload_message", world.error(world.client.invoke, FunctionName=name, Payload=b"\x99\xeb,j\x07\xa1zYh")
+    )
 
 
 @replays(CALLS + "TestLambdaErrors::test_lambda_runtime_error")
 def init_fails(world, recorded):
     name = world.name()
-    code = zipped({"lambda_runtime_error.py": 'raise Exception("Runtime startup fails")\n\n\ndef handler(event, context):\n    return event\n'})
+    code = zipped(
+        {"lambda_runtime_error.py": 'raise Exception("Runtime startup fails")\n\n\ndef handler(event, context):\n    return event\n'}
+    )
     world.create(name, Runtime="python3.13", Handler="lambda_runtime_error.handler", Code={"ZipFile": code})
     world.active(name)
     answer = world.invoke(name)
@@ -374,7 +405,9 @@ def nothing_to_call(world, recorded):
 def variables_arrive(world, recorded):
     name = world.name()
     source = "import os\ndef handler(event, context):\n    return {'Hello': os.environ.get('Hello')}\n"
-    recorded.match("creation-result", world.create(name, source, wrapped=True, Runtime="python3.9", Environment={"Variables": {"Hello": "World"}}))
+    recorded.match(
+        "creation-result", world.create(name, source, wrapped=True, Runtime="python3.9", Environment={"Variables": {"Hello": "World"}})
+    )
     world.active(name)
     recorded.match("get-configuration-result", world.client.get_function_configuration(FunctionName=name))
     recorded.match("invocation-result", world.invoke(name, b"{}"))
@@ -403,7 +436,9 @@ def code_from_a_bucket(world, recorded):
 def open_url(world, name, **members):
     client = world.client
     made = client.create_function_url_config(FunctionName=name, AuthType="NONE", **members)
-    statement = client.add_permission(FunctionName=name, StatementId="urlPermission", Action="lambda:InvokeFunctionUrl", Principal="*", FunctionUrlAuthType="NONE")
+    statement = client.add_permission(
+        FunctionName=name, StatementId="urlPermission", Action="lambda:InvokeFunctionUrl", Principal="*", FunctionUrlAuthType="NONE"
+    )
     return made, statement
 
 
@@ -445,7 +480,13 @@ def url_echoes_without_x(world, recorded):
     world.create(name, HTTP_ECHO % "True")
     world.active(name)
     address = open_url(world, name)[0]["FunctionUrl"]
-    _, _, body = world.url(address, "/path/1?q=query", "POST", b'{"foo": "bar"}', {**TEXT, "user-agent": "test/echo", "content-type": "application/json", "extra-headers": "With WeiRd CapS"})
+    _, _, body = world.url(
+        address,
+        "/path/1?q=query",
+        "POST",
+        b'{"foo": "bar"}',
+        {**TEXT, "user-agent": "test/echo", "content-type": "application/json", "extra-headers": "With WeiRd CapS"},
+    )
     recorded.match("url_response", opened(body.decode()))
 
 
@@ -478,7 +519,10 @@ def url_mode_refused(world, recorded):
     name = world.name()
     world.create(name)
     world.active(name)
-    recorded.match("invoke_function_invalid_invoke_type", world.error(world.loose.create_function_url_config, FunctionName=name, AuthType="NONE", InvokeMode="UNKNOWN"))
+    recorded.match(
+        "invoke_function_invalid_invoke_type",
+        world.error(world.loose.create_function_url_config, FunctionName=name, AuthType="NONE", InvokeMode="UNKNOWN"),
+    )
 
 
 @replays(CALLS + "TestLambdaURL::test_lambda_url_invocation_exception")
@@ -516,7 +560,10 @@ def url_names_its_request(world, recorded):
     recorded.match("create_lambda_url_config", made)
     recorded.match("add_permission", statement)
     status, headers, body = world.url(made["FunctionUrl"])
-    recorded.match("lambda_url_invocation", {"statuscode": status, "headers": {"x-amzn-RequestId": headers.get("x-amzn-requestid")}, "content": body.decode()})
+    recorded.match(
+        "lambda_url_invocation",
+        {"statuscode": status, "headers": {"x-amzn-RequestId": headers.get("x-amzn-requestid")}, "content": body.decode()},
+    )
     logs = world.server.client("logs")
 
     def ends():
@@ -561,7 +608,9 @@ def recorded_handler(runtime):
 
 
 def introspection(world, recorded, runtime):
-    name, made = common_function(world, runtime, INTROSPECTION["python"], INTROSPECTION["nodejs"], Environment={"Variables": {"TEST_KEY": "TEST_VAL"}})
+    name, made = common_function(
+        world, runtime, INTROSPECTION["python"], INTROSPECTION["nodejs"], Environment={"Variables": {"TEST_KEY": "TEST_VAL"}}
+    )
     recorded.match("create_function_result", made)
     world.active(name)
     for key, qualifier in (("invocation_result_payload", {}), ("invocation_result_payload_qualified", {"Qualifier": "$LATEST"})):
@@ -592,7 +641,7 @@ def uncaught(world, recorded, runtime):
 
 
 def wrapped_start(world, recorded, runtime):
-    wrapper = "#!/bin/sh\nexport WRAPPER_VAR=test-value\nexec \"$@\"\n"
+    wrapper = '#!/bin/sh\nexport WRAPPER_VAR=test-value\nexec "$@"\n'
     python = "import os\ndef handler(event, context):\n    return {'wrapper': os.environ.get('WRAPPER_VAR')}\n"
     node = "exports.handler = async () => ({wrapper: process.env.WRAPPER_VAR});\n"
     name, made = common_function(world, runtime, python, node, files={"environment_wrapper": wrapper},

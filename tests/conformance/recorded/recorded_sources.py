@@ -39,7 +39,10 @@ def mapping_refusals(world, recorded):
     recorded.match("delete_unknown_uuid", world.error(client.delete_event_source_mapping, UUID=unknown))
     recorded.match("update_unknown_uuid", world.error(client.update_event_source_mapping, UUID=unknown, Enabled=False))
     recorded.match("create_no_event_source_arn", world.error(client.create_event_source_mapping, FunctionName="doesnotexist"))
-    recorded.match("create_unknown_params", world.error(client.create_event_source_mapping, FunctionName="doesnotexist", EventSourceArn=queue_arn(world)))
+    recorded.match(
+        "create_unknown_params",
+        world.error(client.create_event_source_mapping, FunctionName="doesnotexist", EventSourceArn=queue_arn(world)),
+    )
     name = ready(world)
     recorded.match("destination_config_failure", world.error(
         client.create_event_source_mapping, FunctionName=name, EventSourceArn=queue_arn(world), DestinationConfig={"OnFailure": {"Destination": queue_arn(world)}}))  # fmt: skip
@@ -77,10 +80,18 @@ def batch_sizes_of_queues(world, recorded):
     made = mapping(world, FunctionName=name, EventSourceArn=queue_arn(world))
     recorded.match("create-event-source-mapping", made)
     recorded.match("invalid-update-event-source-mapping", world.error(client.update_event_source_mapping, UUID=made["UUID"], BatchSize=15))
-    recorded.match("invalid-create-event-source-mapping", world.error(client.create_event_source_mapping, FunctionName=name, EventSourceArn=queue_arn(world), BatchSize=15))
+    recorded.match(
+        "invalid-create-event-source-mapping",
+        world.error(client.create_event_source_mapping, FunctionName=name, EventSourceArn=queue_arn(world), BatchSize=15),
+    )
 
 
-FILTERS = {"None": "null", "simple string": "simple string", "invalid_filter2": '[{"eventName": ["INSERT"=123}]', "invalid_filter3": '{"eventName": [{"prefix": 1}]}'}
+FILTERS = {
+    "None": "null",
+    "simple string": "simple string",
+    "invalid_filter2": '[{"eventName": ["INSERT"=123}]',
+    "invalid_filter3": '{"eventName": [{"prefix": 1}]}',
+}
 
 
 @replays(SQS + "TestSQSEventSourceMapping::test_sqs_invalid_event_filter[*]")
@@ -107,14 +118,22 @@ def enabled_later(world, recorded):
 def the_same_stream_twice(world, recorded):
     name, stream = ready(world), f"arn:aws:kinesis:{world.region}:{world.account}:stream/rec-{uuid.uuid4().hex[:8]}"
     recorded.match("create", mapping(world, FunctionName=name, EventSourceArn=stream, StartingPosition="LATEST"))
-    recorded.match("error", world.error(world.client.create_event_source_mapping, FunctionName=name, EventSourceArn=stream, StartingPosition="LATEST"))
+    recorded.match(
+        "error", world.error(world.client.create_event_source_mapping, FunctionName=name, EventSourceArn=stream, StartingPosition="LATEST")
+    )
 
 
 @replays("test_lambda_integration_dynamodbstreams/TestDynamoDBEventSourceMapping::test_duplicate_event_source_mappings")
 def the_same_table_twice(world, recorded):
     name = ready(world)
     stream = f"arn:aws:dynamodb:{world.region}:{world.account}:table/rec-{uuid.uuid4().hex[:8]}/stream/2026-01-01T00-00-00.000"
-    members = {"FunctionName": name, "EventSourceArn": stream, "StartingPosition": "TRIM_HORIZON", "MaximumBatchingWindowInSeconds": 1, "MaximumRetryAttempts": 1}
+    members = {
+        "FunctionName": name,
+        "EventSourceArn": stream,
+        "StartingPosition": "TRIM_HORIZON",
+        "MaximumBatchingWindowInSeconds": 1,
+        "MaximumRetryAttempts": 1,
+    }
     recorded.match("create", mapping(world, **members))
     recorded.match("error", world.error(world.client.create_event_source_mapping, **members))
 

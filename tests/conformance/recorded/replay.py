@@ -26,7 +26,16 @@ PLACEHOLDER = re.compile(r"<([a-zA-Z0-9_-]+)(?::(\d+))?>")
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 DIGEST = r"[A-Za-z0-9+/]{43}="
 NAME = r"[A-Za-z0-9_-]+"
-KINDS = {"function-name": NAME, "fn-name": NAME, "alias-name": NAME, "uuid": UUID, "request-id": UUID, "code-sha256": DIGEST, "duration": r"[\d.]+", "memory": r"\d+"}
+KINDS = {
+    "function-name": NAME,
+    "fn-name": NAME,
+    "alias-name": NAME,
+    "uuid": UUID,
+    "request-id": UUID,
+    "code-sha256": DIGEST,
+    "duration": r"[\d.]+",
+    "memory": r"\d+",
+}
 # What may be anything, each time: its form is checked where the name says one.
 FREE = {"location", "layer-location", "code-size", "request-id", "duration", "memory", "vpc_id", "remaining-time-in-millis", "deadline"}
 DATE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d")
@@ -158,7 +167,9 @@ class Recording:
         for placeholder, group in groups.items():
             value = matched.group(group)
             kind = PLACEHOLDER.fullmatch(placeholder).group(1)
-            other = next((each for each, taken in self.bound.items() if taken == value and PLACEHOLDER.fullmatch(each).group(1) == kind), None)
+            other = next(
+                (each for each, taken in self.bound.items() if taken == value and PLACEHOLDER.fullmatch(each).group(1) == kind), None
+            )
             if other is not None and kind == "uuid":
                 self.say(path, f"{placeholder}, another than {other}", value)
             self.bound[placeholder] = value
@@ -174,7 +185,9 @@ def plain(value):
     if isinstance(value, StreamingBody):
         return opened(value.read().decode("utf-8", "replace"))
     if isinstance(value, dict):
-        return {name: opened(each) if name in ("Policy", "Statement") and isinstance(each, str) else plain(each) for name, each in value.items()}
+        return {
+            name: opened(each) if name in ("Policy", "Statement") and isinstance(each, str) else plain(each) for name, each in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [plain(each) for each in value]
     return value
@@ -226,7 +239,12 @@ class World:
 
     def create(self, name, source="def handler(event, context):\n    return event\n", wrapped=False, **members):
         """CreateFunction as most of the recorded cases call it. `wrapped`: as their fixture gives the answer."""
-        defaults = {"Runtime": "python3.12", "Role": self.ROLE, "Handler": "handler.handler", "Code": {"ZipFile": zipped({"handler.py": source})}}
+        defaults = {
+            "Runtime": "python3.12",
+            "Role": self.ROLE,
+            "Handler": "handler.handler",
+            "Code": {"ZipFile": zipped({"handler.py": source})},
+        }
         if wrapped:
             defaults.update(Timeout=30, Environment={"Variables": {}})
         answer = self.client.create_function(FunctionName=name, **{**defaults, **members})
