@@ -21,7 +21,6 @@ NOT_SUPPORTED = {
     "CreateCodeSigningConfig", "DeleteCodeSigningConfig", "DeleteFunctionCodeSigningConfig", "GetCodeSigningConfig",
     "ListCodeSigningConfigs", "ListFunctionsByCodeSigningConfig", "PutFunctionCodeSigningConfig", "UpdateCodeSigningConfig",
     "GetResourcePolicy", "PutResourcePolicy", "DeleteResourcePolicy",
-    "GetFunctionRecursionConfig", "PutFunctionRecursionConfig",
     "CheckpointDurableExecution", "GetDurableExecution", "GetDurableExecutionHistory", "GetDurableExecutionState",
     "ListDurableExecutionsByFunction", "SendDurableExecutionCallbackFailure", "SendDurableExecutionCallbackHeartbeat",
     "SendDurableExecutionCallbackSuccess", "StopDurableExecution",

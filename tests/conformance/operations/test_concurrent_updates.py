@@ -14,7 +14,7 @@ ROUNDS = 4
 
 @pytest.fixture(scope="module")
 def clients(server):
-    return [server.client("lambda", max_pool_connections=1) for _ in range(CLIENTS)]
+    return [server.client("lambda", waits=False, max_pool_connections=1) for _ in range(CLIENTS)]
 
 
 def at_once(calls):

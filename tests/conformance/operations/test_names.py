@@ -37,6 +37,7 @@ MISSING = {
     "UpdateFunctionEventInvokeConfig": "The function doesn't exist.",
     "ListFunctionEventInvokeConfigs": "The function doesn't exist.",
     "Invoke": "Function not found: {arn}:$LATEST",
+    "CreateFunctionUrlConfig": "Function does not exist",
     "GetPolicy": None,
     "RemovePermission": None,
     "GetFunctionUrlConfig": None,

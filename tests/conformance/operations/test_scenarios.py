@@ -13,6 +13,7 @@ NO_FUNCTION = "Function not found: "
 STALE = (
     "The Revision Id provided does not match the latest Revision Id. Call the GetFunction/GetAlias API to retrieve the latest Revision Id"
 )
+STALE_POLICY = "The Revision Id provided does not match the latest Revision Id. Call the GetPolicy API to retrieve the latest Revision Id"
 NOT_THERE = "The resource you requested does not exist."
 QUEUE = f"arn:aws:sqs:{REGION}:{ACCOUNT}:conformance-queue"
 
@@ -606,7 +607,7 @@ def test_permissions_live(api):
         "AddPermission",
         412,
         "PreconditionFailedException",
-        STALE,
+        STALE_POLICY,
         FunctionName=name,
         StatementId="b",
         Action="lambda:InvokeFunction",
@@ -631,7 +632,13 @@ def test_permissions_live(api):
     )
     api.refused("RemovePermission", 404, "ResourceNotFoundException", FunctionName=name, StatementId="none")
     api.refused(
-        "RemovePermission", 412, "PreconditionFailedException", STALE, FunctionName=name, StatementId="s3", RevisionId=str(uuid.uuid4())
+        "RemovePermission",
+        412,
+        "PreconditionFailedException",
+        STALE_POLICY,
+        FunctionName=name,
+        StatementId="s3",
+        RevisionId=str(uuid.uuid4()),
     )
     api("RemovePermission", FunctionName=name, StatementId="s3")
     api("RemovePermission", FunctionName=name, StatementId="account")
@@ -785,3 +792,16 @@ def test_the_account_counts_truly(api):
     api.same("GetAccountSettings", "unreserved", limits["UnreservedConcurrentExecutions"] - reserved["UnreservedConcurrentExecutions"], 1)
     api("DeleteFunction", FunctionName=name)
     api.same("GetAccountSettings", "back again", api("GetAccountSettings")["AccountUsage"], before["AccountUsage"])
+
+
+def test_recursion_is_allowed_or_ended(api):
+    name = api.function()
+    api.same("GetFunctionRecursionConfig", "default", api("GetFunctionRecursionConfig", FunctionName=name), {"RecursiveLoop": "Terminate"})
+    for value in ("Allow", "Terminate"):
+        api.same(
+            "PutFunctionRecursionConfig",
+            value,
+            api("PutFunctionRecursionConfig", FunctionName=name, RecursiveLoop=value),
+            {"RecursiveLoop": value},
+        )
+        api.same("GetFunctionRecursionConfig", value, api("GetFunctionRecursionConfig", FunctionName=name), {"RecursiveLoop": value})

@@ -52,7 +52,7 @@ class Caller:
 
     def __init__(self, server):
         self.server = server
-        self.client = server.client("lambda", parameter_validation=False, connect_timeout=5)
+        self.client = server.client("lambda", waits=False, parameter_validation=False, connect_timeout=5)
         self.service = self.client.meta.service_model
         self.known = set(self.service.operation_names)
         self.body = None

@@ -208,8 +208,8 @@ class World:
 
     def __init__(self, server, runtime="python3.11"):
         self.server = server
-        self.client = server.client("lambda")
-        self.loose = server.client("lambda", parameter_validation=False)
+        self.client = server.client("lambda", waits=False)
+        self.loose = server.client("lambda", waits=False, parameter_validation=False)
         self.runtime = runtime
         self.region = server.info["region"]
         self.account = "000000000000"
