@@ -106,15 +106,16 @@ class Server:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
-    def client(self, service="lambda", **config):
+    def client(self, service="lambda", waits=True, **config):
+        """`waits`: for the end of each creation and update (see patient)."""
         import boto3
         from botocore.config import Config
 
         config.setdefault("retries", {"max_attempts": 0})
         config.setdefault("read_timeout", 120)
-        return patient(boto3.client(service, endpoint_url=self.endpoint, region_name=self.info["region"],
-                                    aws_access_key_id=self.credentials["access_key"], aws_secret_access_key=self.credentials["secret_key"],
-                                    config=Config(**config)))
+        made = boto3.client(service, endpoint_url=self.endpoint, region_name=self.info["region"], aws_access_key_id=self.credentials["access_key"],
+                            aws_secret_access_key=self.credentials["secret_key"], config=Config(**config))
+        return patient(made) if waits else made
 
     def cli(self, *words, input=None, cwd=None, timeout=120):
         """Runs a mayfly verb against this server."""
