@@ -1,6 +1,7 @@
 #include "services/buckets.h"
 
 #include <algorithm>
+#include <charconv>
 #include <limits>
 
 #include "base/bytes.h"
@@ -115,8 +116,11 @@ Result<std::vector<PartInfo>> chosen_parts(const CompleteRequest& request, const
 std::string etag_of(const std::vector<PartInfo>& parts) {
   ChecksumStream md5(ChecksumKind::kMd5);
   for (const PartInfo& part : parts) {
-    for (std::size_t i = 0; i + 1 < part.etag.size(); i += 2)
-      md5.update(std::string(1, static_cast<char>(std::stoi(part.etag.substr(i, 2), nullptr, 16))));
+    for (std::size_t i = 0; i + 1 < part.etag.size(); i += 2) {
+      unsigned char byte = 0;
+      std::from_chars(part.etag.data() + i, part.etag.data() + i + 2, byte, 16);
+      md5.update({reinterpret_cast<const char*>(&byte), 1});
+    }
   }
   const std::string digest = md5.finish();
   return base::hex_encode({reinterpret_cast<const std::uint8_t*>(digest.data()), digest.size()}) + "-" + std::to_string(parts.size());

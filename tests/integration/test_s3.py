@@ -243,6 +243,48 @@ def test_streams_of_unknown_kind_are_signed_chunk_by_chunk_or_not_at_all(server,
     assert plain.list_objects_v2(Bucket=bucket)["KeyCount"] == 2
 
 
+def crc64nvme(data):
+    crc = 0xFFFFFFFFFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x9A6C9329AC4BC9B5 if crc & 1 else 0)
+    return base64.b64encode((crc ^ 0xFFFFFFFFFFFFFFFF).to_bytes(8, "big")).decode()
+
+
+def test_checksums_come_in_trailers_as_sdks_send_them_over_tls(server, s3, bucket):
+    from botocore.auth import S3SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    def put(key, data, algorithm, value, decoded=None):
+        body = b"".join(b"%x\r\n%s\r\n" % (len(data[at:at + 70_000]), data[at:at + 70_000]) for at in range(0, len(data), 70_000))
+        body += f"0\r\nx-amz-checksum-{algorithm}:{value}\r\n\r\n".encode()
+        request = AWSRequest("PUT", f"{server.endpoint}/{bucket}/{key}", headers={"Content-Encoding": "aws-chunked", "x-amz-trailer": f"x-amz-checksum-{algorithm}",
+                                                                             "x-amz-decoded-content-length": str(len(data) if decoded is None else decoded)}, data=body)
+        request.context["checksum"] = {"request_algorithm": {"in": "trailer"}}
+        S3SigV4Auth(Credentials(server.credentials["access_key"], server.credentials["secret_key"]), "s3", "us-east-1").add_auth(request)
+        assert request.headers["X-Amz-Content-SHA256"] == "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+        try:
+            with urllib.request.urlopen(urllib.request.Request(request.url, data=body, method="PUT", headers=dict(request.headers.items())), timeout=20) as answer:
+                return answer.status, answer.headers
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    data = bytes(range(256)) * 1000
+    status, headers = put("k", data, "crc64nvme", crc64nvme(data))
+    assert status == 200 and headers["x-amz-checksum-crc64nvme"] == crc64nvme(data)
+    got = s3.get_object(Bucket=bucket, Key="k")
+    assert got["Body"].read() == data and "ContentEncoding" not in got
+    assert put("large", os.urandom(3_000_000), "crc32", "AAAAAA==")[0] == 400
+    status, body = put("k", b"other", "crc32", "AAAAAA==")
+    assert status == 400 and b"<Code>BadDigest</Code>" in body and b"The CRC32 you specified did not match the calculated checksum." in body
+    status, body = put("k", b"other", "crc32", base64.b64encode(zlib.crc32(b"other").to_bytes(4, "big")).decode(), decoded=6)
+    assert status == 400 and b"<Code>IncompleteBody</Code>" in body
+    assert s3.get_object(Bucket=bucket, Key="k")["ContentLength"] == len(data)
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 1
+
+
 def test_the_bucket_may_stand_in_the_host(server, s3, bucket, monkeypatch):
     import boto3
     from botocore.config import Config
