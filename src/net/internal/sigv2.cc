@@ -108,7 +108,7 @@ Result<std::string> canonical_resource(const RequestHead& head) {
     }
     kept.emplace_back(name, std::move(written));
   }
-  std::ranges::stable_sort(kept, {}, &std::pair<std::string, std::string>::first);
+  std::ranges::sort(kept);
   const std::string bucket = s3_bucket_of_host(head.headers.get("Host"));
   std::string resource = bucket.empty() ? std::string() : "/" + bucket;
   resource += head.path();
