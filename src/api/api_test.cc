@@ -268,6 +268,13 @@ TEST_F(ApiTest, AnUnknownServiceIsNamed) {
   const net::Response s3 = send(signed_head("GET", "/bucket", "", "s3"), "");
   EXPECT_EQ(s3.status, 501) << "without buckets";
   EXPECT_NE(s3.body.find("<Code>NotImplemented</Code>"), std::string::npos) << s3.body;
+  for (const char* target : {"/bucket/key?AWSAccessKeyId=AKIATESTKEY123456789&Signature=x&Expires=1",
+                             "/bucket/key?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=a%2F20260101%2Fus-east-1%2Fs3%2Faws4_request"}) {
+    net::RequestHead head{.method = "GET", .target = target, .headers = {}};
+    head.headers.add("Host", "127.0.0.1:9000");
+    const net::Response refused = send(std::move(head), "");
+    EXPECT_NE(refused.body.find("<Error><Code>"), std::string::npos) << "in S3's words, for S3's clients: " << refused.body;
+  }
 }
 
 TEST_F(ApiTest, EcrIsRefusedByNameOfItsOperation) {

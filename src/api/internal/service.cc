@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "net/sigv4.h"
+
 namespace mayfly::api {
 namespace {
 
@@ -37,10 +39,21 @@ bool has_dated_path(std::string_view path) {
   return true;
 }
 
+// Requests whose signature cannot be read, but which are S3's all the same: their clients understand its errors only.
+bool looks_like_s3(const net::RequestHead& head) {
+  const std::string_view authorization = head.headers.get("Authorization");
+  if (authorization.contains("/s3/aws4_request") || authorization.starts_with("AWS ")) return true;
+  const std::string_view query = head.query();
+  if (query.contains("%2Fs3%2Faws4_request") || query.contains("/s3/aws4_request") || query.contains("AWSAccessKeyId=")) return true;
+  const std::string host = net::to_lower(head.headers.get("Host"));
+  return host.starts_with("s3.") || !net::s3_bucket_of_host(host).empty();
+}
+
 std::string guess_name(const net::RequestHead& head, std::string_view target, const std::string& scope_service) {
   if (const std::string scope = bounded(scope_service); !scope.empty()) return scope;
   if (!target.empty()) return service_of_target(target);
   if (has_dated_path(head.path())) return "lambda";
+  if (looks_like_s3(head)) return "s3";
   if (is_form(head) || net::query_parameter(head.query(), "Action")) return "sts";
   return "lambda";
 }
