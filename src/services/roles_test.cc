@@ -254,7 +254,8 @@ TEST(PolicyDocument, WhatIamTakesIsTaken) {
   for (
       const char* document : {
           kTrust,
-          R"({"Statement":[{"Sid":"","Effect":"Allow","Principal":{"Service":["lambda.amazonaws.com","events.amazonaws.com"],"AWS":["000000000000","arn:aws:iam::000000000000:root"]},"Action":["sts:AssumeRole","sts:TagSession"]}]})",
+          R"({"Statement":[{"Sid":"","Effect":"Allow","Principal":{"Service":["lambda.amazonaws.com","events.amazonaws.com"],)"
+          R"("AWS":["000000000000","arn:aws:iam::000000000000:root"]},"Action":["sts:AssumeRole","sts:TagSession"]}]})",
           R"({"Statement":[{"Effect":"Allow","Principal":"*","Action":"sts:AssumeRole"}]})",
           R"({"Statement":[{"Effect":"Allow","Principal":{"Federated":"cognito-identity.amazonaws.com"},"Action":"sts:AssumeRoleWithWebIdentity"}]})",
       })
