@@ -416,9 +416,8 @@ void Extensions::invoke(const engine::Invocation& invocation, base::Deadline dea
   std::string event = R"({"eventType":"INVOKE","deadlineMs":)" + std::to_string(impl_->wall_ms(deadline)) +
                       ",\"requestId\":" + base::json_quote(invocation.request_id) +
                       ",\"invokedFunctionArn\":" + base::json_quote(invocation.invoked_arn);
-  if (!invocation.trace_id.empty())
-    event += R"(,"tracing":{"type":"X-Amzn-Trace-Id","value":)" + base::json_quote(invocation.trace_id) + "}";
-  event += "}";
+  // Always there: published clients insist on it.
+  event += R"(,"tracing":{"type":"X-Amzn-Trace-Id","value":)" + base::json_quote(base::valid_utf8(invocation.trace_id)) + "}}";
   for (const auto& each : impl_->all) {
     if (each->invoke && each->state == State::kReady) impl_->deliver(*each, event);
   }

@@ -36,9 +36,10 @@ namespace {
 constexpr std::size_t kBodyBytesMax = 64U << 10U;
 constexpr std::size_t kBacklogItems = 1000;
 constexpr std::size_t kEventBytes = 64;  // around a record: time and type
-constexpr int kTries = 3;
+constexpr std::size_t kTries = 5;        // a listener may come up only after its subscription was accepted
 constexpr Duration kAnswerTime = std::chrono::seconds(5);
-constexpr std::array<Duration, 2> kPauses = {std::chrono::milliseconds(50), std::chrono::milliseconds(250)};
+constexpr std::array<Duration, kTries - 1> kPauses = {std::chrono::milliseconds(50), std::chrono::milliseconds(250),
+                                                      std::chrono::seconds(1), std::chrono::seconds(2)};
 constexpr std::array<std::uint16_t, 3> kReservedPorts = {53, 9001, 9002};
 
 Error invalid(const std::string& what) { return {ErrorCode::kInvalidArgument, what, "ValidationError"}; }

@@ -205,6 +205,15 @@ TEST_F(LauncherTest, AConnectorReachesAListenerInside) {
   }
 }
 
+TEST_F(LauncherTest, MergesFiveLayersHoweverLongTheirPathsAre) {
+  auto spec = bench.spec(bench.add_code("cat /opt/*; cat /opt/shared"));
+  for (int i = 1; i <= 5; ++i) {
+    const std::string number = std::to_string(i);
+    spec.layer_ids.push_back(bench.add_tree({{"only" + number, number}, {"shared", "top " + number}}));
+  }
+  EXPECT_EQ(bench.run(spec).output, "12345top 5top 5");
+}
+
 TEST_F(LauncherTest, CarriesALargeEnvironmentAndManyArguments) {
   auto spec = bench.spec(bench.add_code("echo ${#BIG} $#"));
   spec.environment.push_back("BIG=" + std::string(40'000, 'x'));

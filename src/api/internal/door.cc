@@ -45,7 +45,8 @@ Error access_denied(std::string message) { return Error(ErrorCode::kPermissionDe
 
 // The largest body of a Lambda operation and what AWS calls the operation when it is exceeded.
 std::uint64_t body_limit(std::string_view operation) {
-  if (operation == "CreateFunction" || operation == "UpdateFunctionCode") return engine::Limits::kRequestBytesMax;
+  if (operation == "CreateFunction" || operation == "UpdateFunctionCode" || operation == "PublishLayerVersion")
+    return engine::Limits::kRequestBytesMax;
   if (operation == "Invoke" || operation == "InvokeWithResponseStream") return engine::Limits::kSyncPayloadBytesMax;
   return kSmallBodyMax;
 }

@@ -170,8 +170,10 @@ class TemplateBuilder {
   Result<void> bind(const UniqueFd& source, const std::string& target) {
     MAYFLY_ASSIGN(const UniqueFd mount, read_only_bind(source.get(), "", true));
     struct stat kind{};
-    if (fstat(source.get(), &kind) == 0 && S_ISDIR(kind.st_mode)) MAYFLY_TRY(make_path(root_.get(), target));
-    else MAYFLY_TRY(write_file(root_.get(), target, ""));
+    if (fstat(source.get(), &kind) == 0 && S_ISDIR(kind.st_mode))
+      MAYFLY_TRY(make_path(root_.get(), target));
+    else
+      MAYFLY_TRY(write_file(root_.get(), target, ""));
     return attach(mount, root_.get(), target);
   }
   // What the image lacks is left out.
@@ -298,19 +300,15 @@ std::vector<ProcMask> find_proc_masks(std::vector<std::string>& paths) {
   return masks;
 }
 
-std::string escape_overlay(const std::string& path) {
-  std::string escaped;
-  for (const char c : path) {
-    if (c == '\\' || c == ':' || c == ',') escaped += '\\';
-    escaped += c;
-  }
-  return escaped;
-}
-
-// `directories` top first.
+// `directories` top first. They are named by descriptors: fsconfig() takes no text over 255 bytes, which two long paths exceed.
 Result<UniqueFd> overlay_of(const std::vector<std::string>& directories) {
+  std::vector<UniqueFd> opened;
   std::string lower;
-  for (const auto& directory : directories) lower += (lower.empty() ? "" : ":") + escape_overlay(directory);
+  for (const auto& directory : directories) {
+    MAYFLY_ASSIGN(UniqueFd layer, base::open_file(directory, O_PATH | O_DIRECTORY));
+    lower += (lower.empty() ? "/proc/self/fd/" : ":/proc/self/fd/") + std::to_string(layer.get());
+    opened.push_back(std::move(layer));
+  }
   const UniqueFd context(fsopen("overlay", FSOPEN_CLOEXEC));
   if (!context) return errno_error("merge layers (overlay file system)", errno);
   if (fsconfig(context.get(), FSCONFIG_SET_STRING, "lowerdir", lower.c_str(), 0) != 0) return errno_error("merge layers: lowerdir", errno);
