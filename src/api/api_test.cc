@@ -577,11 +577,12 @@ TEST_F(ApiTest, ARefusalIsAnErrorOfItsOwnType) {
     engine::Outcome refused;
     refused.kind = engine::OutcomeKind::kRefused;
     refused.error = Error(ErrorCode::kResourceExhausted, "Rate Exceeded.", "TooManyRequestsException");
+    refused.throttle_reason = "ReservedFunctionConcurrentInvocationLimitExceeded";
     invocation.sink->on_outcome(std::move(refused));
   };
   const net::Response response = call("POST", "/2015-03-31/functions/f/invocations", "{}");
   expect_error(response, 429, "TooManyRequestsException", "Rate Exceeded.");
-  EXPECT_EQ(body_of(response).at("Reason").as_string(), "ConcurrentInvocationLimitExceeded");
+  EXPECT_EQ(body_of(response).at("Reason").as_string(), "ReservedFunctionConcurrentInvocationLimitExceeded");
 }
 
 TEST_F(ApiTest, ADryRunAnswersNothingAndRunsNothing) {
@@ -715,9 +716,12 @@ TEST_F(ApiTest, ARefusedStreamIsAnOrdinaryError) {
     engine::Outcome refused;
     refused.kind = engine::OutcomeKind::kRefused;
     refused.error = Error(ErrorCode::kResourceExhausted, "Rate Exceeded.", "TooManyRequestsException");
+    refused.throttle_reason = "ReservedFunctionConcurrentInvocationLimitExceeded";
     invocation.sink->on_outcome(std::move(refused));
   };
-  expect_error(call("POST", kStreamPath, "{}"), 429, "TooManyRequestsException", "Rate Exceeded.");
+  const net::Response response = call("POST", kStreamPath, "{}");
+  expect_error(response, 429, "TooManyRequestsException", "Rate Exceeded.");
+  EXPECT_EQ(body_of(response).at("Reason").as_string(), "ReservedFunctionConcurrentInvocationLimitExceeded");
 }
 
 // --- Inside an environment ---

@@ -40,13 +40,13 @@ int status_of(const Error& error, const lambda::ErrorType* known) {
   return base::http_status(error.code());
 }
 
-net::Response rest_json(const Error& error, const std::string& type) {
+net::Response rest_json(const Error& error, const std::string& type, const std::string& throttle_reason) {
   const lambda::ErrorType* known = lambda::find_error_type(type);
   json::object body;
   if (known == nullptr || !known->bare) body["Type"] = is_platform_fault(error.code()) ? "Service" : "User";
   const std::string_view key = known == nullptr ? "message" : known->message_key;
   body[json::string_view(key.data(), key.size())] = error.message();
-  if (type == "TooManyRequestsException") body["Reason"] = "ConcurrentInvocationLimitExceeded";
+  if (type == "TooManyRequestsException") body["Reason"] = throttle_reason.empty() ? "ConcurrentInvocationLimitExceeded" : throttle_reason;
   net::Response response{.status = status_of(error, known), .headers = {}, .body = json::serialize(body)};
   response.headers.add("Content-Type", "application/json");
   response.headers.add("x-amzn-ErrorType", type);
@@ -87,15 +87,15 @@ net::Response xml(const Error& error, const std::string& type, const std::string
 
 }  // namespace
 
-net::Response error_answer(Protocol protocol, const Error& error, const std::string& request_id) {
+net::Response error_answer(Protocol protocol, const Error& error, const std::string& request_id, const std::string& throttle_reason) {
   const std::string type = type_of(error);
   switch (protocol) {
-    case Protocol::kRestJson: return rest_json(error, type);
+    case Protocol::kRestJson: return rest_json(error, type, throttle_reason);
     case Protocol::kAwsJson: return aws_json(error, type);
     case Protocol::kQuery: return xml(error, type, request_id, true);
     case Protocol::kRestXml: return xml(error, type, request_id, false);
   }
-  return rest_json(error, type);
+  return rest_json(error, type, throttle_reason);
 }
 
 net::Response json_answer(Protocol protocol, int status, const json::value& body) {

@@ -20,8 +20,9 @@ enum class Protocol : std::uint8_t {
 
 // `error` as clients of `protocol` expect it: status, casing and header from the table of lambda/model/operations.json where
 // the id is there, otherwise by the error's code. An error without an id of its own becomes ServiceException (5xx) or
-// InvalidParameterValueException.
-[[nodiscard]] net::Response error_answer(Protocol protocol, const base::Error& error, const std::string& request_id);
+// InvalidParameterValueException. `throttle_reason` is the Reason of a TooManyRequestsException; "" stands for the account's limit.
+[[nodiscard]] net::Response error_answer(Protocol protocol, const base::Error& error, const std::string& request_id,
+                                         const std::string& throttle_reason = "");
 // An empty object becomes an empty body where `status` is 204.
 [[nodiscard]] net::Response json_answer(Protocol protocol, int status, const boost::json::value& body);
 [[nodiscard]] std::string xml_escape(std::string_view text);

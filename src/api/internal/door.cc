@@ -71,6 +71,7 @@ struct Door::Visit {
   std::optional<Caller> caller;
   int status = 0;
   std::uint64_t held_bytes = 0;
+  std::string throttle_reason;  // of an invocation
 };
 
 Door::Door(ApiContext& context, DoorKind kind, std::string access_key)
@@ -102,7 +103,7 @@ Awaitable<void> Door::serve(net::Exchange& exchange) {
 }
 
 net::Response Door::error_of(const net::Exchange& exchange, const Visit& visit, const Error& error) const {
-  if (visit.service.kind != ServiceKind::kS3) return error_answer(visit.service.protocol, error, visit.request_id);
+  if (visit.service.kind != ServiceKind::kS3) return error_answer(visit.service.protocol, error, visit.request_id, visit.throttle_reason);
   return s3::error_answer(
       error,
       {.request_id = visit.request_id, .resource = std::string(exchange.head().path()), .region = context_.registry.account().region});
@@ -206,8 +207,12 @@ Awaitable<Result<void>> Door::serve_lambda(net::Exchange& exchange, Visit& visit
     MAYFLY_CO_ASSIGN(auto input, lambda::read_input(*match, head, {}));
     MAYFLY_CO_ASSIGN(const std::string resource, lambda::resource_of(input, context_.registry.account(), action));
     MAYFLY_CO_TRY(allow(visit, action, resource));
-    lambda::InvokeCall call{
-        .context = context_, .exchange = exchange, .input = std::move(input), .payload = std::move(body), .request_id = visit.request_id};
+    lambda::InvokeCall call{.context = context_,
+                            .exchange = exchange,
+                            .input = std::move(input),
+                            .payload = std::move(body),
+                            .request_id = visit.request_id,
+                            .throttle_reason = visit.throttle_reason};
     visit.status = 200;
     if (visit.operation == "Invoke") co_return co_await lambda::invoke_buffered(std::move(call));
     co_return co_await lambda::invoke_streaming(std::move(call));

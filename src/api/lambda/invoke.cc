@@ -228,7 +228,10 @@ Awaitable<Result<void>> invoke_buffered(InvokeCall call) {
     call.exchange.abort();
     co_return Result<void>();
   }
-  if (sink->outcome->kind == engine::OutcomeKind::kRefused) co_return refusal(*sink->outcome);
+  if (sink->outcome->kind == engine::OutcomeKind::kRefused) {
+    call.throttle_reason = sink->outcome->throttle_reason;
+    co_return refusal(*sink->outcome);
+  }
   net::Response response = buffered_answer(*std::move(sink->outcome), *invocation);
   response.headers.add("x-amzn-RequestId", call.request_id);
   Result<void> sent = co_await call.exchange.respond(std::move(response));
@@ -247,7 +250,10 @@ Awaitable<Result<void>> invoke_streaming(InvokeCall call) {
   StreamAnswer answer(call.exchange, *sink, *invocation);
   Result<void> sent = co_await answer.run();
   const bool refused = !sent.ok() && !call.exchange.answered() && sent.error().code() != ErrorCode::kCancelled;
-  if (refused) co_return sent;
+  if (refused) {
+    if (sink->outcome) call.throttle_reason = sink->outcome->throttle_reason;
+    co_return sent;
+  }
   if (!sent.ok()) {
     sink->detach();
     call.exchange.abort();

@@ -20,6 +20,7 @@ struct InvokeCall {
   boost::json::object input;  // path, query and header members
   std::string payload;
   std::string request_id;
+  std::string& throttle_reason;  // set with the error of a throttled invocation
 };
 
 // Runs the function and answers. An error means that nothing was sent yet. When the peer goes away the coroutine ends and the
