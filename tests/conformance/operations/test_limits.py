@@ -180,8 +180,7 @@ def test_limits_of_event_source_mappings(api):
         {"FilterCriteria": {"Filters": [{"Pattern": '{"body": {"a": [1]}}'}] * 5}},
         {"FunctionResponseTypes": ["ReportBatchItemFailures"]},
     ):
-        made = api("CreateEventSourceMapping", FunctionName=name, EventSourceArn=f"{QUEUE}-{uuid.uuid4().hex[:8]}", **change)
-        api.cleanup.callback(api.caller.send, "DeleteEventSourceMapping", {"UUID": made["UUID"]})
+        made = api.mapping(FunctionName=name, EventSourceArn=f"{QUEUE}-{uuid.uuid4().hex[:8]}", **change)
         kept(api, "CreateEventSourceMapping", str(change)[:80], made, change)
     for change, error in (
         ({"BatchSize": 0}, "ValidationException"),
