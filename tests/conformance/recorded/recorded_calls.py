@@ -632,6 +632,8 @@ def introspection(world, recorded, runtime):
                 environment.pop(variable, None)
             if runtime != "nodejs20.x":
                 environment.pop("NODE_PATH", None)  # names the version that runs, which stands in for this one
+            if runtime != "python3.11":
+                environment.pop("PYTHONPATH", None)  # names the folder in layers that this version's own interpreter would look into
             for variable in ("AWS_XRAY_DAEMON_ADDRESS", "_AWS_XRAY_DAEMON_ADDRESS"):  # each server has addresses of its own
                 if variable in environment:
                     environment[variable] = re.sub(r"^169\.254\.\d+\.\d+", "169.254.0.0", environment[variable])
