@@ -93,8 +93,8 @@ def test_missing_operations_are_named(raw, aws):
 
 def test_missing_services_are_named(client):
     expect(error_of(client("dynamodb").list_tables), 400, "UnsupportedOperationException", '"dynamodb"')
-    expect(error_of(client("s3").list_buckets), 400, "UnsupportedOperation", '"s3"')
-    expect(error_of(client("iam").list_roles), 400, "UnsupportedOperation", '"iam"')
+    expect(error_of(client("sns").list_topics), 400, "UnsupportedOperation", '"sns"')
+    expect(error_of(client("cloudformation").list_stacks), 400, "UnsupportedOperation", '"cloudformation"')
     expect(error_of(client("sqs").list_queues), 400, "UnsupportedOperationException", '"sqs"')
 
 
@@ -130,6 +130,6 @@ def test_operator_pages_need_no_signature(raw):
 def test_sts_says_who_calls(client, account, raw):
     identity = client("sts").get_caller_identity()
     assert identity["Arn"].startswith(f"arn:aws:iam::{account}:")
-    expect(error_of(client("sts").get_session_token), 400, "UnsupportedOperation", "GetSessionToken")
+    expect(error_of(client("sts").get_delegated_access_token, TradeInToken="t"), 400, "UnsupportedOperation", "GetDelegatedAccessToken")
     answer = raw.signed("POST", "/", b"{}", {"X-Amz-Target": "AWSSecurityTokenServiceV20110615.GetCallerIdentity"}, service="sts")
     assert json.loads(answer.body)["Account"] == account

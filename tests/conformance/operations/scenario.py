@@ -98,6 +98,21 @@ class Scenario:
                 pytest.fail(f"{name} did not settle: {state}")
             time.sleep(0.02)
 
+    def mapping(self, **values):
+        """A fresh event source mapping's answer; it goes when the scenario ends."""
+        made = self("CreateEventSourceMapping", **values)
+        self.cleanup.callback(self.unmap, made["UUID"])
+        return made
+
+    def unmap(self, identity):
+        """Deletes a mapping once it is no longer being made or changed."""
+        deadline = time.monotonic() + 10
+        while (
+            self.caller.send("DeleteEventSourceMapping", {"UUID": identity}).error == "ResourceInUseException"
+            and time.monotonic() < deadline
+        ):
+            time.sleep(0.02)
+
     def version(self, name, **settings):
         """Publishes a version that differs from the one before."""
         self("UpdateFunctionConfiguration", FunctionName=name, Description=uuid.uuid4().hex)

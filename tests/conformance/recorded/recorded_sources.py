@@ -2,7 +2,7 @@
 
 import uuid
 
-from replay import replays
+from replay import eventually, replays
 
 API = "test_lambda_api/TestLambdaEventSourceMappings::"
 SQS = "test_lambda_integration_sqs/"
@@ -21,15 +21,19 @@ def ready(world):
 
 def mapping(world, **members):
     made = world.client.create_event_source_mapping(**members)
-    world.undo.append(lambda: world.client.delete_event_source_mapping(UUID=made["UUID"]))
+    world.undo.append(lambda: gone(world, made["UUID"]))
     return made
 
 
-def gone(world, identity):
-    from replay import eventually
+def state(world, identity):
+    return world.error(world.client.get_event_source_mapping, UUID=identity).get("State")
 
+
+def gone(world, identity):
+    """Deletes a mapping; one that is still being made cannot be."""
+    eventually(lambda: state(world, identity) != "Creating")
     world.error(world.client.delete_event_source_mapping, UUID=identity)
-    eventually(lambda: world.error(world.client.get_event_source_mapping, UUID=identity)["ResponseMetadata"]["HTTPStatusCode"] == 404)
+    eventually(lambda: state(world, identity) is None)
 
 
 @replays(API + "test_event_source_mapping_exceptions")
@@ -104,8 +108,6 @@ def filters_of_queues(world, recorded, which):
 @replays(SQS + "test_fifo_message_group_parallelism")
 def enabled_later(world, recorded):
     client, name = world.client, ready(world)
-    from replay import eventually
-
     queue = queue_arn(world) + ".fifo"
     made = mapping(world, FunctionName=name, EventSourceArn=queue, BatchSize=1, Enabled=False)
     recorded.match("create_esm_disabled", made)
