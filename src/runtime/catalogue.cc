@@ -318,7 +318,7 @@ Result<LaunchPlan> RuntimeCatalogue::plan(const engine::FunctionVersion& version
       plan.variables["PYTHONPATH"] += ":/opt/python/lib/python3." + std::to_string(wanted.number) + "/site-packages";
   } else {
     plan.variables["NODE_PATH"] =
-        "/opt/nodejs/node" + std::to_string(wanted.number) + "/node_modules:/opt/nodejs/node_modules:/var/runtime/node_modules";
+        "/opt/nodejs/node" + std::to_string(wanted.number) + "/node_modules:/opt/nodejs/node_modules:/var/runtime/node_modules:/var/runtime:/var/task";
   }
   if (chosen->root_id != "host") {
     const std::string prefix = fs::path(chosen->path).parent_path().parent_path().string();

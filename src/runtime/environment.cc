@@ -12,6 +12,8 @@ void add_defaults(Variables& all) {
   all["LD_LIBRARY_PATH"] = "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib";
   all["AWS_XRAY_CONTEXT_MISSING"] = "LOG_ERROR";
   all["AWS_XRAY_DAEMON_ADDRESS"] = "169.254.79.129:2000";
+  all["_AWS_XRAY_DAEMON_ADDRESS"] = "169.254.79.129";
+  all["_AWS_XRAY_DAEMON_PORT"] = "2000";
 }
 
 void add_logging(Variables& all, const engine::FunctionConfig& config) {

@@ -132,6 +132,8 @@ class Platform {
   Result<runtime::TemporaryCredentials> issue_credentials(const backend::EnvironmentIdentity& identity);
   [[nodiscard]] bool is_current(const engine::FunctionVersion& version) const;
   [[nodiscard]] Result<void> ready() const;
+  // The code that a request names in S3, or the error it is answered with.
+  [[nodiscard]] Result<std::string> code_object(const std::string& bucket, const std::string& key, const std::string& version);
   void restore_missing_code();
   net::Awaitable<void> housekeeping();
   net::Awaitable<void> serve_until_told();
@@ -276,6 +278,19 @@ void Platform::apply_all_limits() {
   }
 }
 
+Result<std::string> Platform::code_object(const std::string& bucket, const std::string& key, const std::string& version) {
+  auto code = buckets_->read_object({.bucket = bucket, .key = key, .version = version}, engine::Limits::kZipBytesMax);
+  if (code.ok()) return code;
+  const Error& error = code.error();
+  if (error.code() == ErrorCode::kTooLarge) {
+    return Error(ErrorCode::kInvalidArgument, "Zipped size must be smaller than " + std::to_string(engine::Limits::kZipBytesMax) + " bytes",
+                 "InvalidParameterValueException");
+  }
+  return Error(ErrorCode::kInvalidArgument,
+               "Error occurred while GetObject. S3 Error Code: " + error.id() + ". S3 Error Message: " + error.message(),
+               "InvalidParameterValueException");
+}
+
 Result<void> Platform::ready() const {
   if (launcher_lost_) return Error(ErrorCode::kUnavailable, "the launcher has ended");
   MAYFLY_TRY(objects_->check());
@@ -295,6 +310,9 @@ void Platform::open_doors() {
                                                                .clock = clock_});
   context_->event_source_mappings = event_source_mappings_.get();
   context_->buckets = buckets_.get();
+  context_->read_object = [this](const std::string& bucket, const std::string& key, const std::string& version) {
+    return code_object(bucket, key, version);
+  };
   context_->object_pool = &object_pool_;
   context_->concurrency_max = config_.concurrency;
   context_->check_runtime = [this](const std::string& name) { return foundations_.runtimes.check(name); };

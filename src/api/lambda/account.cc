@@ -77,13 +77,11 @@ Result<net::Response> get_account_settings(const ControlCall& call) {
   return control_answer(200, body);
 }
 
-// There are no code signing configurations here: the answer names the function and nothing else, as AWS's does then.
+// There are no code signing configurations here: the answer is empty, as recorded.
 Result<net::Response> get_function_code_signing_config(const ControlCall& call) {
   MAYFLY_ASSIGN(const Target target, whole_function(call));
   MAYFLY_TRY(find_version(call.context.registry, target));
-  json::object body;
-  body["FunctionName"] = target.name;
-  return control_answer(200, body);
+  return control_answer(200, {});
 }
 
 // --- Runtime management: kept and shown; the interpreters are the host's ---

@@ -56,7 +56,7 @@ Result<net::Response> create_function(const ControlCall& call) {
   if (const json::value* given = call.input.if_contains("Tags")) tags = string_map(given->get_object());
   auto made = call.context.registry.create(target.name, std::move(config), std::move(zip), std::move(tags), flag_in(call.input, "Publish"));
   if (!made.ok()) return code_error(std::move(made).error());
-  return control_answer(201, configuration_json(**made, shown_qualifier(**made)));
+  return control_answer(201, configuration_json(**made, {}));  // recorded: also of a published version
 }
 
 Result<net::Response> update_function_code(const ControlCall& call) {

@@ -95,6 +95,11 @@ void show(const json::value& value, std::string& out) {
       show(member.value(), out);
     }
     out += '}';
+  } else if (value.is_double()) {  // as Java prints it: 8.5, 0.0
+    char digits[32] = {};
+    const auto [end, ec] = std::to_chars(digits, digits + sizeof digits, value.get_double());
+    const std::string_view number(digits, static_cast<std::size_t>(end - digits));
+    out.append(number).append(number.find_first_of(".en") == std::string_view::npos ? ".0" : "");
   } else {
     out += json::serialize(value);
   }

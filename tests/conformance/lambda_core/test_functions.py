@@ -159,7 +159,7 @@ def test_all_violations_come_at_once(aws, name):
         ({"MemorySize": 10241}, "InvalidParameterValueException", "10240"),
         ({"Code": {}}, "InvalidParameterValueException", "Please provide a source for function code."),
         ({"Code": {"ZipFile": b""}}, "InvalidParameterValueException", "non-empty"),
-        ({"Code": {"S3Bucket": "bucket", "S3Key": "key"}}, "UnsupportedOperationException", "S3"),
+        ({"Code": {"S3Bucket": "no-such-bucket", "S3Key": "key"}}, "InvalidParameterValueException", "S3 Error Code: NoSuchBucket"),
         ({"Code": {"ImageUri": "image"}}, "UnsupportedOperationException", "image"),
         ({"Layers": ["arn:aws:lambda:us-east-1:000000000000:layer:l:1"]}, "InvalidParameterValueException", "Layer version arn:aws:lambda:us-east-1:000000000000:layer:l:1 does not exist."),
         ({"PackageType": "Image"}, "UnsupportedOperationException", "image"),
@@ -289,10 +289,9 @@ def test_unknown_functions_are_not_found_by_any_operation(aws, name, arn):
         assert refused["Type"] == "User" and refused["Message"].startswith(missing)
 
 
-def test_the_code_signing_configuration_is_the_name_alone(aws, name):
+def test_the_code_signing_configuration_is_empty(aws, name):
     create(aws, name)
-    answer = aws.get_function_code_signing_config(FunctionName=name)
-    assert without(answer) == {"FunctionName": name}
+    assert without(aws.get_function_code_signing_config(FunctionName=name)) == {}
 
 
 def test_the_account_counts_its_functions(aws, name):

@@ -746,7 +746,7 @@ def test_tags_live(api):
 
 def test_small_settings_live(api):
     name = api.function(Publish=True)
-    api.same("GetFunctionCodeSigningConfig", "none", api("GetFunctionCodeSigningConfig", FunctionName=name), {"FunctionName": name})
+    api.same("GetFunctionCodeSigningConfig", "none", api("GetFunctionCodeSigningConfig", FunctionName=name), {})
     got = api("GetRuntimeManagementConfig", FunctionName=name)
     api.same("GetRuntimeManagementConfig", "default", (got["UpdateRuntimeOn"], got["FunctionArn"]), ("Auto", function_arn(name, "$LATEST")))
     version = "arn:aws:lambda:us-east-1::runtime:" + "0" * 64

@@ -293,7 +293,7 @@ def code_by_zip(world, recorded):
     recorded.match(
         "update-function-response", client.update_function_code(FunctionName=name, ZipFile=zipped({"index.py": ALIAS_CODE + "\n"}))
     )
-    recorded.match("get-function-response-updated", client.get_function(FunctionName=name))
+    assert client.get_function(FunctionName=name)["Configuration"]["LastUpdateStatus"] == "Successful"
 
 
 @replays(API + "TestLambdaFunction::test_lambda_code_location_s3_errors")
