@@ -53,6 +53,8 @@ struct ApiContext {
   std::function<base::Result<void>(const std::string& runtime)> check_runtime = {};
   // Provisioned environments of one version as they are now, for GetProvisionedConcurrencyConfig. Blocking: on the pool. Empty: none.
   std::function<engine::ProvisionedStatus(const std::string& name, const std::string& version)> provisioned_status = {};
+  // Whether an environment of the version initialises, for aliases that wait for it. Blocking: on the pool. Empty: nothing is tried.
+  std::function<base::Result<void>(const engine::VersionPtr& version)> try_init = {};
   // Mayfly's own pages for its CLI, signed like every call (service name "mayfly"): the JSON text at `path`, none where there is nothing.
   // On the pool.
   std::function<std::optional<std::string>(std::string_view path)> page = {};

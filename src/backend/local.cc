@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <future>
 #include <map>
+#include <thread>
 #include <unordered_map>
 
 #include "backend/internal/environment.h"
@@ -696,6 +697,31 @@ engine::ProvisionedStatus LocalBackend::provisioned_status(const std::string& fu
   const bool done =
       impl_->on_loop([impl, status, function_name, version] { *status = impl->dispatcher.provisioned_status(function_name, version); });
   return done ? *status : engine::ProvisionedStatus{};
+}
+
+Result<void> LocalBackend::try_init(const engine::VersionPtr& version, Duration patience,
+                                    const std::function<engine::RecordPtr(const std::string&)>& find) {
+  constexpr Duration kLookAgain = std::chrono::milliseconds(5);
+  const std::string& name = version->function_name;
+  const base::Deadline deadline = impl_->now() + patience;
+  engine::ProvisionedStatus status;
+  while (status.allocated == 0 && status.failed_reason.empty() && impl_->now() < deadline) {
+    Impl* impl = impl_.get();
+    auto seen = std::make_shared<engine::ProvisionedStatus>();
+    (void)impl_->on_loop([impl, seen, version] {
+      *seen = impl->dispatcher.provisioned_status(version->function_name, version->version);
+      if (seen->requested > 0) return;  // also: ordered by us, or taken back by a change of the function meanwhile
+      impl->provisioned[version->function_name][version->version] = version;
+      impl->dispatcher.set_provisioned_concurrency(version, 1, impl->now());
+      impl->rearm();
+    });
+    status = *seen;
+    if (status.allocated == 0) std::this_thread::sleep_for(kLookAgain);
+  }
+  apply_limits(name, find);
+  if (status.allocated > 0) return {};
+  if (!status.failed_reason.empty()) return Error(ErrorCode::kFunctionFailed, status.failed_reason);
+  return Error(ErrorCode::kDeadlineExceeded, "no environment of it was ready within " + std::to_string(base::to_ms(patience) / 1000.0) + " s");
 }
 
 engine::Dispatcher::Counts LocalBackend::counts() const { return impl_->dispatcher.counts(); }

@@ -85,6 +85,12 @@ class LocalBackend final : public engine::Invoker {
   // Of one version, "$LATEST" or digits. Blocks; any thread. Empty when the loop does not answer.
   [[nodiscard]] engine::ProvisionedStatus provisioned_status(const std::string& function_name, const std::string& version);
 
+  // Whether an environment of `version` initialises: makes one as provisioned concurrency does, and leaves it to the next call.
+  // kFunctionFailed with the cause when its init fails, kDeadlineExceeded when it is not ready within `patience`. Afterwards the limits
+  // are what `find` says, as apply_limits() has it. Blocks; any thread but the loop's.
+  [[nodiscard]] base::Result<void> try_init(const engine::VersionPtr& version, base::Duration patience,
+                                            const std::function<engine::RecordPtr(const std::string&)>& find);
+
   [[nodiscard]] engine::Dispatcher::Counts counts() const;
   [[nodiscard]] std::uint32_t concurrency_of(const std::string& function_name) const;
 

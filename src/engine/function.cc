@@ -76,11 +76,19 @@ std::string_view FunctionVersion::state_reason_code() const { return state == Fu
 std::string_view FunctionVersion::update_reason() const { return update_status == UpdateStatus::kInProgress ? kCreatingReason : ""; }
 std::string_view FunctionVersion::update_reason_code() const { return update_status == UpdateStatus::kInProgress ? kCreatingCode : ""; }
 
-std::string FunctionConfig::network() const {
-  if (!environment) return "outside";
-  const auto setting = environment->find("MAYFLY_NETWORK");
-  return setting == environment->end() ? "outside" : setting->second;
+namespace {
+
+// The value of a variable of the function, `otherwise` when it has none.
+std::string variable_of(const FunctionConfig& config, const char* name, std::string otherwise) {
+  if (!config.environment) return otherwise;
+  const auto found = config.environment->find(name);
+  return found == config.environment->end() ? otherwise : found->second;
 }
+
+}  // namespace
+
+std::string FunctionConfig::network() const { return variable_of(*this, "MAYFLY_NETWORK", "outside"); }
+bool FunctionConfig::alias_waits_for_init() const { return variable_of(*this, "MAYFLY_ALIAS_WAITS_FOR", "") == "init"; }
 
 std::string_view state_name(FunctionState state) {
   switch (state) {

@@ -64,6 +64,8 @@ struct FunctionConfig {
 
   // "outside" or "none": whether the function may reach outside networks, by MAYFLY_NETWORK in its environment (docs/adr/0004).
   [[nodiscard]] std::string network() const;
+  // Whether an alias is moved to a version of this only after an environment of it has initialised, by MAYFLY_ALIAS_WAITS_FOR=init.
+  [[nodiscard]] bool alias_waits_for_init() const;
   bool operator==(const FunctionConfig&) const = default;
 };
 

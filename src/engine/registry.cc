@@ -48,10 +48,16 @@ Result<void> check_tags(const Tags& tags) {
   return {};
 }
 
-Result<void> check_network(const FunctionConfig& config) {
+// Mayfly's own settings of a function (docs/adr/0004).
+Result<void> check_own_variables(const FunctionConfig& config) {
   const std::string network = config.network();
-  if (network == "outside" || network == "none") return {};
-  return invalid_parameter("The environment variable MAYFLY_NETWORK has the value \"" + network + "\"; it can be \"outside\" or \"none\".");
+  if (network != "outside" && network != "none") {
+    return invalid_parameter("The environment variable MAYFLY_NETWORK has the value \"" + network + "\"; it can be \"outside\" or \"none\".");
+  }
+  if (!config.environment) return {};
+  const auto waits = config.environment->find("MAYFLY_ALIAS_WAITS_FOR");
+  if (waits == config.environment->end() || waits->second == "init") return {};
+  return invalid_parameter("The environment variable MAYFLY_ALIAS_WAITS_FOR has the value \"" + waits->second + "\"; it can only be \"init\".");
 }
 
 void apply_change(FunctionConfig& config, const ConfigChange& change) {
@@ -534,7 +540,7 @@ std::uint64_t FunctionRegistry::total_code_bytes() const { return impl_->code_by
 Result<VersionPtr> FunctionRegistry::create(const std::string& name, FunctionConfig config, std::string zip, Tags tags, bool publish) {
   MAYFLY_TRY(check_new_name(name));
   MAYFLY_TRY(check_tags(tags));
-  MAYFLY_TRY(check_network(config));
+  MAYFLY_TRY(check_own_variables(config));
   if (find(name) != nullptr) return impl_->already_exists(name);  // before the work; asked again with the lock held
   const CodeIdentity identity = CodeStore::identify(zip);
   CodeStore::Hold hold(impl_->code, identity.id);
@@ -579,7 +585,7 @@ Result<VersionPtr> FunctionRegistry::update_configuration(const std::string& nam
     FunctionRecord record = *before;
     FunctionVersion next = *before->latest;
     apply_change(next.config, change);
-    MAYFLY_TRY(check_network(next.config));
+    MAYFLY_TRY(check_own_variables(next.config));
     settle_log_levels(next.config);
     answer = impl_->update_latest(record, std::move(next));
     MAYFLY_TRY(impl_->commit(before, record));

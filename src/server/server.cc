@@ -320,6 +320,10 @@ void Platform::open_doors() {
   context_->provisioned_status = [this](const std::string& name, const std::string& version) {
     return backend_->provisioned_status(name, version);
   };
+  context_->try_init = [this](const engine::VersionPtr& version) {
+    constexpr base::Duration kPatience = std::chrono::seconds(60);
+    return backend_->try_init(version, kPatience, [this](const std::string& name) { return registry_->find(name); });
+  };
   context_->page = [this](std::string_view path) -> std::optional<std::string> {
     if (path != "/mayfly/v1/runtimes") return std::nullopt;
     return runtimes_page(foundations_.runtimes);

@@ -74,6 +74,23 @@ def test_a_weighted_alias_divides_its_calls(aws, function):
     assert "RoutingConfig" not in after
 
 
+def test_an_alias_can_be_held_back_until_its_version_starts(aws, function):
+    aws.publish_version(FunctionName=function)
+    aws.create_alias(FunctionName=function, Name="live", FunctionVersion="1")
+    aws.update_function_configuration(FunctionName=function, Environment={"Variables": {"MAYFLY_ALIAS_WAITS_FOR": "init"}})
+    aws.update_function_code(FunctionName=function, ZipFile=zip_of({"app.py": "import nothing_of_that_name\n"}))
+    assert aws.publish_version(FunctionName=function)["Version"] == "2"
+    message = refused("InvalidParameterValueException", aws.update_alias, FunctionName=function, Name="live", FunctionVersion="2")
+    assert "does not initialise" in message and "Nothing was changed" in message
+    refused("InvalidParameterValueException", aws.update_alias, FunctionName=function, Name="live", RoutingConfig={"AdditionalVersionWeights": {"2": 0.1}})
+    assert invoke(aws, function, Qualifier="live")[0]["version"] == "1"
+    aws.update_function_code(FunctionName=function, ZipFile=zip_of({"app.py": WHO}))
+    assert aws.publish_version(FunctionName=function)["Version"] == "3"
+    assert aws.update_alias(FunctionName=function, Name="live", FunctionVersion="3")["FunctionVersion"] == "3"
+    assert invoke(aws, function, Qualifier="live")[0]["version"] == "3"
+    assert "only be" in refused("InvalidParameterValueException", aws.update_function_configuration, FunctionName=function, Environment={"Variables": {"MAYFLY_ALIAS_WAITS_FOR": "x"}})
+
+
 def test_aliases_are_listed_in_pages_and_by_version(aws, function):
     publish_two(aws, function)
     for i in range(60):

@@ -65,6 +65,31 @@ Result<void> set_routing(const json::object& input, const FunctionRecord& record
   return {};
 }
 
+// A function may ask that its aliases move only to versions that start (docs/adr/0004): `version` is tried, if it is not the one that
+// the alias has already.
+Result<void> check_it_starts(const ControlCall& call, const Target& target, const std::string& alias, const std::string& version) {
+  const engine::RecordPtr record = call.context.registry.find(target.name);
+  const engine::VersionPtr wanted = record == nullptr ? nullptr : record->find(version);
+  if (wanted == nullptr || !wanted->config.alias_waits_for_init() || !call.context.try_init) return {};
+  const Alias* there = record->find_alias(alias);
+  if (there != nullptr && (there->version == version || there->additional_version == version)) return {};
+  const Result<void> started = call.context.try_init(wanted);
+  if (started.ok()) return {};
+  return invalid_parameter("Version " + version + " of " + record->latest->arn + " does not initialise (" + started.error().message() +
+                           "), and the function asks by MAYFLY_ALIAS_WAITS_FOR that its aliases wait for that. Nothing was changed; the cause "
+                           "is in the log of the version.");
+}
+
+// The same for every version that a request names.
+Result<void> check_they_start(const ControlCall& call, const Target& target, const std::string& alias) {
+  if (const auto version = optional_text_in(call.input, "FunctionVersion")) MAYFLY_TRY(check_it_starts(call, target, alias, *version));
+  const json::object* routing = object_in(call.input, "RoutingConfig");
+  const json::object* weights = routing == nullptr ? nullptr : object_in(*routing, "AdditionalVersionWeights");
+  if (weights == nullptr) return {};
+  for (const auto& weight : *weights) MAYFLY_TRY(check_it_starts(call, target, alias, std::string(weight.key())));
+  return {};
+}
+
 Result<net::Response> create_alias(const ControlCall& call) {
   MAYFLY_ASSIGN(const Target target, function_of(call));
   Alias alias{.name = text_in(call.input, "Name"),
@@ -73,6 +98,7 @@ Result<net::Response> create_alias(const ControlCall& call) {
               .version = text_in(call.input, "FunctionVersion"),
               .additional_version = {},
               .additional_weight = 0};
+  MAYFLY_TRY(check_they_start(call, target, alias.name));
   const auto add = [&](const FunctionRecord& record, FunctionSettings& settings) -> Result<void> {
     MAYFLY_TRY(check_qualifier(record, alias.version));
     if (settings.aliases.contains(alias.name)) {
@@ -90,6 +116,7 @@ Result<net::Response> create_alias(const ControlCall& call) {
 Result<net::Response> update_alias(const ControlCall& call) {
   MAYFLY_ASSIGN(const Target target, function_of(call));
   const std::string name = text_in(call.input, "Name");
+  MAYFLY_TRY(check_they_start(call, target, name));
   Alias changed;
   const auto change = [&](const FunctionRecord& record, FunctionSettings& settings) -> Result<void> {
     const auto found = settings.aliases.find(name);
