@@ -86,8 +86,9 @@ class CredentialStore {
   // Null when nobody holds that access key. Does not prove anything: the caller verifies a signature with the secret.
   [[nodiscard]] CredentialPointer find(std::string_view access_key) const;
   // The credential of `access_key`, whose session token must be `session_token` (compared in constant time; empty for the
-  // account's key). UnrecognizedClientException otherwise, the same for both reasons.
-  [[nodiscard]] base::Result<CredentialPointer> find(std::string_view access_key, std::string_view session_token) const;
+  // account's key). UnrecognizedClientException otherwise, the same for both reasons; ExpiredTokenException for a session that has
+  // ended by `now`.
+  [[nodiscard]] base::Result<CredentialPointer> find(std::string_view access_key, std::string_view session_token, base::WallTime now) const;
 
   // Makes credentials for one environment: "ASIA...", valid until revoked. kInvalidArgument when the role's ARN is not one.
   [[nodiscard]] base::Result<CredentialPointer> issue(const EnvironmentIdentity& identity);

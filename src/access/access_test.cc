@@ -197,14 +197,14 @@ TEST(CredentialStore, ATokenBelongsToItsKey) {
   const auto store = store_with_key();
   const auto one = store->issue(identity("one")).value();
   const auto two = store->issue(identity("two")).value();
-  const auto found = [&store](const std::string& key, const std::string& token) { return store->find(key, token).ok(); };
+  const auto found = [&store](const std::string& key, const std::string& token) { return store->find(key, token, {}).ok(); };
   EXPECT_TRUE(found(one->principal.access_key, one->session_token));
   EXPECT_FALSE(found(one->principal.access_key, two->session_token));
   EXPECT_FALSE(found(one->principal.access_key, ""));
   EXPECT_FALSE(found(one->principal.access_key, one->session_token + "A"));
   EXPECT_TRUE(found("AKIAEXAMPLE000000001", ""));
   EXPECT_FALSE(found("AKIAEXAMPLE000000001", one->session_token)) << "the account's key has no token";
-  const auto unknown = store->find("AKIAUNKNOWN", "");
+  const auto unknown = store->find("AKIAUNKNOWN", "", {});
   ASSERT_FALSE(unknown.ok());
   EXPECT_EQ(unknown.error().id(), "UnrecognizedClientException");
   EXPECT_EQ(unknown.error().message(), "The security token included in the request is invalid.");
@@ -245,7 +245,7 @@ TEST(CredentialStore, ManyThreadsLookUpWhileOthersIssueAndRevoke) {
     readers.emplace_back([&store, &lasting, &stop, &wrong] {
       while (!stop) {
         if (store->find(lasting->principal.access_key) != lasting) ++wrong;
-        if (!store->find(lasting->principal.access_key, lasting->session_token).ok()) ++wrong;
+        if (!store->find(lasting->principal.access_key, lasting->session_token, {}).ok()) ++wrong;
         if (store->find("AKIAEXAMPLE000000001") == nullptr) ++wrong;
       }
     });
@@ -284,10 +284,10 @@ TEST(CredentialStore, ASessionIsGoodUntilItExpiresAndMakesRoomForOthersThen) {
   EXPECT_EQ(made->principal.user_id, session().user_id);
   EXPECT_EQ(made->principal.account, kAccount);
   EXPECT_TRUE(made->principal.access_key.starts_with("ASIA"));
-  EXPECT_EQ(*store->find(made->principal.access_key, made->session_token), made);
-  EXPECT_FALSE(store->find(made->principal.access_key, "").ok());
-  EXPECT_FALSE(made->expired(later(59)));
-  EXPECT_TRUE(made->expired(later(60)));
+  EXPECT_EQ(*store->find(made->principal.access_key, made->session_token, {}), made);
+  EXPECT_FALSE(store->find(made->principal.access_key, "", {}).ok());
+  EXPECT_TRUE(store->find(made->principal.access_key, made->session_token, later(59)).ok());
+  EXPECT_EQ(store->find(made->principal.access_key, made->session_token, later(60)).error().id(), "ExpiredTokenException");
   EXPECT_FALSE((*store->issue(identity()))->expired(base::WallTime::max())) << "an environment's ends with it";
 
   for (std::size_t i = 1; i < kSessionsMax; ++i) ASSERT_TRUE(store->issue_session(session(), now, later(60)).ok());

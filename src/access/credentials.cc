@@ -149,11 +149,13 @@ CredentialPointer CredentialStore::find(std::string_view access_key) const {
   return found == slice->end() ? nullptr : found->second;
 }
 
-Result<CredentialPointer> CredentialStore::find(std::string_view access_key, std::string_view session_token) const {
+Result<CredentialPointer> CredentialStore::find(std::string_view access_key, std::string_view session_token, base::WallTime now) const {
   CredentialPointer credential = find(access_key);
   if (credential == nullptr || !base::equal_constant_time(credential->session_token, session_token)) {
     return Error(ErrorCode::kUnauthenticated, "The security token included in the request is invalid.", "UnrecognizedClientException");
   }
+  if (credential->expired(now))
+    return Error(ErrorCode::kUnauthenticated, "The security token included in the request is expired", "ExpiredTokenException");
   return credential;
 }
 

@@ -505,9 +505,9 @@ TEST_F(ApiTest, TheAccountsSettingsCountWhatIsThere) {
   EXPECT_EQ(settings.at("AccountLimit").at("ConcurrentExecutions").as_int64(), 1000);
 }
 
-TEST_F(ApiTest, TheCodeSigningConfigurationIsTheNameAlone) {
+TEST_F(ApiTest, TheCodeSigningConfigurationIsEmpty) {
   create();
-  EXPECT_EQ(call("GET", "/2020-06-30/functions/f/code-signing-config").body, R"({"FunctionName":"f"})");
+  EXPECT_EQ(call("GET", "/2020-06-30/functions/f/code-signing-config").body, "{}");
   EXPECT_EQ(call("GET", "/2020-06-30/functions/g/code-signing-config").status, 404);
 }
 

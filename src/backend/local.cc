@@ -135,7 +135,7 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   void gone(EnvironmentId id, Outcome outcome);
   // Ends what runs inside: killed at once, or, where extensions are to hear of it first, moved to `departing` and killed later; the
   // dispatcher then hears on_gone with `if_busy` right after this turn of the loop. Whether it departs.
-  bool end_processes(EnvironmentId id, StopReason reason, Outcome if_busy);
+  bool end_processes(EnvironmentId id, StopReason reason, const std::function<Outcome()>& if_busy);
   void announce_shutdown(EnvironmentId id);
   void main_ended(EnvironmentId id, const runtime::ProcessEnd& end);
   void fail_running(EnvironmentId id, const runtime::FunctionFault& fault, const std::string& text);
@@ -364,10 +364,10 @@ void LocalBackend::Impl::stop(EnvironmentId id, StopReason reason) {
   environment->prepare_stop(reason);
   if (reason == StopReason::kInitTimeout) carry_log(*environment);
   if (environment->shutdown_time() == Duration::zero()) return ports.launcher.kill(id);
-  (void)end_processes(id, reason, environment->conclude({}));
+  (void)end_processes(id, reason, [environment] { return environment->conclude({}); });
 }
 
-bool LocalBackend::Impl::end_processes(EnvironmentId id, StopReason reason, Outcome if_busy) {
+bool LocalBackend::Impl::end_processes(EnvironmentId id, StopReason reason, const std::function<Outcome()>& if_busy) {
   const auto it = environments.find(id);
   if (it == environments.end()) return false;
   const Duration time = it->second->shutdown_time();
@@ -379,9 +379,10 @@ bool LocalBackend::Impl::end_processes(EnvironmentId id, StopReason reason, Outc
   }
   Environment& environment = *departing.emplace(id, std::move(it->second)).first->second;
   environments.erase(it);
+  Outcome outcome = if_busy();
   environment.begin_shutdown(reason, now() + time);
-  later(Duration::zero(), [this, id, if_busy = std::move(if_busy)] {
-    dispatcher.on_gone(id, if_busy, now());
+  later(Duration::zero(), [this, id, outcome = std::move(outcome)] {
+    dispatcher.on_gone(id, outcome, now());
     rearm();
     something_ended.set();
   });
@@ -443,7 +444,7 @@ void LocalBackend::Impl::fail_running(EnvironmentId id, const runtime::FunctionF
   if (!environment->initialised()) return report_init_failure(id, environment->conclude_init_with(fault, text));
   Outcome outcome = environment->conclude_with(fault, text);
   environment->prepare_stop(StopReason::kCrashed);
-  if (!end_processes(id, StopReason::kCrashed, outcome)) gone(id, std::move(outcome));
+  if (!end_processes(id, StopReason::kCrashed, [&outcome] { return outcome; })) gone(id, std::move(outcome));
 }
 
 void LocalBackend::Impl::environment_answered(EnvironmentId id, Outcome outcome) {
@@ -460,7 +461,7 @@ void LocalBackend::Impl::report_init_failure(EnvironmentId id, InitFailure failu
   if (Environment* environment = find(id)) {
     carry_log(*environment);
     environment->prepare_stop(StopReason::kCrashed);
-    (void)end_processes(id, StopReason::kCrashed, {});
+    (void)end_processes(id, StopReason::kCrashed, [] { return Outcome(); });
   }
   dispatcher.on_init_failed(id, std::move(failure), now());
   rearm();
@@ -526,7 +527,7 @@ void LocalBackend::Impl::main_ended(EnvironmentId id, const runtime::ProcessEnd&
   if (!environment->initialised()) return report_init_failure(id, environment->conclude_init(&end));
   Outcome outcome = environment->conclude(end);
   environment->prepare_stop(StopReason::kCrashed);
-  if (!end_processes(id, StopReason::kCrashed, outcome)) gone(id, std::move(outcome));
+  if (!end_processes(id, StopReason::kCrashed, [&outcome] { return outcome; })) gone(id, std::move(outcome));
 }
 
 void LocalBackend::Impl::handle(sandbox::SandboxExited event) {

@@ -48,6 +48,15 @@ TEST(UrlAddress, ByPath) {
   EXPECT_EQ(address_of("/lambda-url/abc/")->domain_name, "abc.lambda-url.us-east-1.localhost");
 }
 
+// A signature for the second address, which folds them away, would prove the caller to the function of the first.
+TEST(UrlAddress, NoDotsBehindAnIdInAPath) {
+  for (const char* target : {"/lambda-url/victim/../attacker/p", "/lambda-url/victim/%2e%2E/attacker/p", "/lambda-url/victim/.%2e/attacker",
+                             "/lambda-url/abc/./x", "/lambda-url/abc/x/.."}) {
+    EXPECT_FALSE(find_url_address(request(target, {{"Host", "127.0.0.1:8080"}}), kRealm)) << target;
+  }
+  EXPECT_TRUE(find_url_address(request("/lambda-url/abc/..x/...", {{"Host", "127.0.0.1:8080"}}), kRealm));
+}
+
 TEST(UrlAddress, TheHostGoesFirst) {
   const auto address = find_url_address(request("/lambda-url/other/x", {{"Host", "abc.lambda-url.us-east-1.localhost"}}), kRealm);
   EXPECT_EQ(address->id, "abc");
@@ -199,6 +208,15 @@ TEST(UrlEvent, NamesWhoSigned) {
   EXPECT_FALSE(headers.contains("authorization"));
   EXPECT_FALSE(headers.contains("x-amz-security-token"));
   EXPECT_TRUE(event_of(request("/", {{"Host", kHost}, {"Authorization", "Bearer x"}})).at("headers").as_object().contains("authorization"));
+}
+
+TEST(UrlEvent, KeepsTheProofOfAPresignedUrlFromTheFunction) {
+  access::Principal caller;
+  const char* target = "/?a=1&X-Amz-Signature=5ec&X-Amz-%43redential=k&x-amz-security-token=t&X-Amz-Date=d&X-Amz-Meta=stays&b";
+  const json::object event = event_of(request(target, {{"Host", kHost}}), "", &caller);
+  EXPECT_EQ(event.at("rawQueryString"), "a=1&X-Amz-Meta=stays&b");
+  EXPECT_EQ(event.at("queryStringParameters"), json::parse(R"({"a":"1","X-Amz-Meta":"stays","b":""})"));
+  EXPECT_EQ(event_of(request("/?X-Amz-Signature=mine", {{"Host", kHost}})).at("rawQueryString"), "X-Amz-Signature=mine");
 }
 
 TEST(UrlEvent, TellsTimeAsAccessLogsDo) {

@@ -25,9 +25,7 @@ std::optional<std::uint64_t> decoded_length(const net::RequestHead& head) {
 
 Result<Caller> authenticate_head(const net::RequestHead& head, net::SignatureClaim claim, const AuthenticationScope& scope) {
   MAYFLY_TRY(check_region(claim, scope.account));
-  MAYFLY_ASSIGN(access::CredentialPointer credential, scope.credentials.find(claim.access_key, claim.session_token));
-  if (credential->expired(scope.now))
-    return base::Error(base::ErrorCode::kUnauthenticated, "The security token included in the request is expired", "ExpiredTokenException");
+  MAYFLY_ASSIGN(access::CredentialPointer credential, scope.credentials.find(claim.access_key, claim.session_token, scope.now));
   Caller caller{.claim = std::move(claim), .credential = std::move(credential), .proven = false};
   if (caller.claim.payload_hash.empty()) return caller;
   MAYFLY_TRY(net::verify_claim(caller.claim, head, caller.credential->secret_key, scope.now));

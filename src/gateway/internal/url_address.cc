@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/bytes.h"
+
 namespace mayfly::gateway {
 namespace {
 
@@ -11,6 +13,17 @@ constexpr std::size_t kIdMax = 64;
 bool is_id(std::string_view text) {
   return !text.empty() && text.size() <= kIdMax &&
          std::ranges::all_of(text, [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); });
+}
+
+// Signatures fold "." and ".." away (SigV4): behind an id they could sign for another function's address.
+bool has_dot_segment(std::string_view path) {
+  while (true) {
+    const std::size_t end = path.find('/');
+    const auto segment = base::percent_decode(path.substr(0, end));
+    if (segment.ok() && (*segment == "." || *segment == "..")) return true;
+    if (end == std::string_view::npos) return false;
+    path.remove_prefix(end + 1);
+  }
 }
 
 std::string host_name(const net::RequestHead& head) {
@@ -33,7 +46,7 @@ std::optional<UrlAddress> find_url_address(const net::RequestHead& head, const U
     if (!path.starts_with('/')) path = "/";
     return UrlAddress{.id = std::move(id), .path = std::move(path), .domain_name = host};
   }
-  if (!path.starts_with(kPathPrefix)) return std::nullopt;
+  if (!path.starts_with(kPathPrefix) || has_dot_segment(path)) return std::nullopt;
   const std::size_t end = std::min(path.find('/', kPathPrefix.size()), path.size());
   std::string id = path.substr(kPathPrefix.size(), end - kPathPrefix.size());
   if (!is_id(id)) return std::nullopt;

@@ -266,7 +266,7 @@ Result<void> UrlDoor::prove_head(net::Exchange& exchange, Visit& visit) const {
     return std::move(claim).error();
   }
   MAYFLY_TRY(net::check_scope(*claim, {.region = context_.registry.account().region, .service = "lambda"}));
-  MAYFLY_ASSIGN(visit.credential, context_.credentials.find(claim->access_key, claim->session_token));
+  MAYFLY_ASSIGN(visit.credential, context_.credentials.find(claim->access_key, claim->session_token, context_.clock.wall_now()));
   if (!claim->payload_hash.empty())
     MAYFLY_TRY(net::verify_claim(*claim, exchange.head(), visit.credential->secret_key, context_.clock.wall_now()));
   visit.claim = *std::move(claim);
@@ -318,22 +318,26 @@ Result<void> UrlDoor::allow(const net::Exchange& exchange, const Visit& visit) c
   return access::authorise(visit.credential->principal, kInvokeUrl, request.resource).ok() ? Result<void>() : forbidden();
 }
 
+// Counts what has arrived, not what was announced: nobody holds room by promising a body.
 Awaitable<Result<std::string>> UrlDoor::read_body(net::Exchange& exchange, Visit& visit) {
   constexpr std::uint64_t kLimit = engine::Limits::kSyncPayloadBytesMax;
-  const std::uint64_t expected =
-      std::min(exchange.content_length().value_or(exchange.head().headers.contains("Transfer-Encoding") ? kLimit : 0), kLimit);
-  if (held_bytes_ + expected > kHeldMax) {
-    co_return Error(ErrorCode::kResourceExhausted, "Too many large requests are being read at once; try again.",
-                    "TooManyRequestsException");
+  const Error too_large(ErrorCode::kTooLarge,
+                        "Request must be smaller than " + std::to_string(kLimit) + " bytes for the InvokeFunction operation",
+                        "RequestEntityTooLargeException");
+  if (exchange.content_length().value_or(0) > kLimit) co_return too_large;
+  std::string body;
+  while (true) {
+    MAYFLY_CO_ASSIGN(const std::string piece, co_await exchange.read_some());
+    if (piece.empty()) co_return body;
+    if (body.size() + piece.size() > kLimit) co_return too_large;
+    if (held_bytes_ + piece.size() > kHeldMax) {
+      co_return Error(ErrorCode::kResourceExhausted, "Too many large requests are being read at once; try again.",
+                      "TooManyRequestsException");
+    }
+    held_bytes_ += piece.size();
+    visit.held_bytes += piece.size();
+    body += piece;
   }
-  held_bytes_ += expected;
-  visit.held_bytes += expected;
-  auto body = co_await exchange.read_all(kLimit);
-  if (body.ok()) co_return body;
-  if (body.error().code() != ErrorCode::kTooLarge) co_return std::move(body).error();
-  co_return Error(ErrorCode::kTooLarge,
-                  "Request must be smaller than " + std::to_string(kLimit) + " bytes for the InvokeFunction operation",
-                  "RequestEntityTooLargeException");
 }
 
 Result<engine::InvocationPtr> UrlDoor::prepare(net::Exchange& exchange, Visit& visit, std::string body) const {

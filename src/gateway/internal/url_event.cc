@@ -110,6 +110,22 @@ std::string decode(std::string_view text, bool plus_is_space) {
   return base::valid_utf8(std::move(out));
 }
 
+// The query as the function sees it: what proved a signed caller (presigned URLs) is not for its eyes.
+std::string shown_query(const UrlRequest& request) {
+  const std::string_view query = request.head.query();
+  if (request.caller == nullptr) return std::string(query);
+  std::string shown;
+  split(query, '&', [&shown](std::string_view item) {
+    const std::string name = net::to_lower(decode(item.substr(0, item.find('=')), true));
+    for (const char* proof : {"x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-expires", "x-amz-signedheaders", "x-amz-signature",
+                              "x-amz-security-token"}) {
+      if (name == proof) return;
+    }
+    shown.append(shown.empty() ? "" : "&").append(item);
+  });
+  return shown;
+}
+
 json::object parameters_of(std::string_view query) {
   json::object parameters;
   split(query, '&', [&parameters](std::string_view item) {
@@ -178,10 +194,11 @@ std::string url_event(UrlRequest request) {
   event["version"] = "2.0";
   event["routeKey"] = "$default";
   event["rawPath"] = base::valid_utf8(request.address.path);
-  event["rawQueryString"] = base::valid_utf8(std::string(request.head.query()));
+  const std::string query = shown_query(request);
+  event["rawQueryString"] = base::valid_utf8(query);
   if (json::array cookies = cookies_of(request.head.headers); !cookies.empty()) event["cookies"] = std::move(cookies);
   event["headers"] = headers_of(request);
-  if (json::object parameters = parameters_of(request.head.query()); !parameters.empty())
+  if (json::object parameters = parameters_of(query); !parameters.empty())
     event["queryStringParameters"] = std::move(parameters);
   event["requestContext"] = context_of(request);
   std::string text = json::serialize(event);
