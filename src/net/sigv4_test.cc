@@ -517,6 +517,15 @@ TEST(PresignedVersion2, UrlsThatBotocoreMakesAreTakenUntilTheyEnd) {
   EXPECT_EQ(verify(put, end), "ok");
   put.headers.add("x-amz-meta-colour", "green");
   EXPECT_EQ(verify(put, end), "ok") << "said twice";
+  for (const char* more : {"&%74agging", "&tag%67ing=x", "&X-Amz-Meta-a=b", "&x-amz-Meta-a=b", "&%78-amz-meta-a=b",
+                           "&x-amz-meta-colour=red", "&x-amz-acl=private", "&versioning"}) {
+    RequestHead changed = put;
+    changed.target += more;
+    EXPECT_EQ(verify(changed, end), "SignatureDoesNotMatch") << more;
+  }
+  RequestHead harmless = put;
+  harmless.target += "&x-id=PutObject&other=%2B";
+  EXPECT_EQ(verify(harmless, end), "ok") << "parameters without a meaning are not signed";
   put.headers.add("x-amz-acl", "public-read");
   EXPECT_EQ(verify(put, end), "SignatureDoesNotMatch");
 }

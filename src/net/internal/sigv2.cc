@@ -7,6 +7,7 @@
 #include <array>
 #include <charconv>
 #include <map>
+#include <set>
 #include <vector>
 
 #include "base/bytes.h"
@@ -22,7 +23,7 @@ using base::ErrorCode;
 using base::Result;
 
 // Parameters that change what a request means, and so are signed.
-constexpr std::array<std::string_view, 36> kSignedParameters = {"accelerate",
+constexpr std::array<std::string_view, 37> kSignedParameters = {"accelerate",
                                                                 "acl",
                                                                 "analytics",
                                                                 "cors",
@@ -56,12 +57,31 @@ constexpr std::array<std::string_view, 36> kSignedParameters = {"accelerate",
                                                                 "uploadId",
                                                                 "uploads",
                                                                 "versionId",
+                                                                "versioning",
                                                                 "versions",
                                                                 "website"};
 
 Error expects_parameters() {
   return Error(ErrorCode::kPermissionDenied, "Query-string authentication requires the Signature, Expires and AWSAccessKeyId parameters",
                "AccessDenied");
+}
+
+// The signature covers names as they are written and x-amz-* ones in lower case, while operations decode names and take x-amz-*
+// ones in either case and all of them: no name may be one to the signature and another to the operation.
+Result<void> check_names(const RequestHead& head) {
+  std::set<std::string_view> amz;
+  std::string_view query = head.query();
+  while (!query.empty()) {
+    const std::size_t end = std::min(query.find('&'), query.size());
+    const std::string_view name = query.substr(0, std::min(query.find('='), end));
+    query.remove_prefix(std::min(end + 1, query.size()));
+    if (name.find_first_of("%+") != std::string_view::npos)
+      return signature_mismatch("s3", "The name of a query parameter may not be encoded in a request of signature version 2.");
+    const std::string lower = to_lower(name);
+    if (lower.starts_with("x-amz-") && (lower != name || !amz.insert(name).second))
+      return signature_mismatch("s3", "An x-amz- query parameter must be in lower case and occur once.");
+  }
+  return {};
 }
 
 std::string hmac_sha1(std::string_view key, std::string_view text) {
@@ -144,6 +164,7 @@ Result<SignatureClaim> parse_presigned_v2(const RequestHead& head) {
 
 Result<void> verify_presigned_v2(const SignatureClaim& claim, const RequestHead& head, const std::string& secret_key, base::WallTime now) {
   if (now > claim.time) return Error(ErrorCode::kPermissionDenied, "Request has expired", "AccessDenied");
+  MAYFLY_TRY(check_names(head));
   const auto fields = canonical_amz_headers(head);
   const auto resource = canonical_resource(head);
   if (!fields.ok() || !resource.ok()) return signature_mismatch("s3", "The request's query is not validly percent-encoded.");
