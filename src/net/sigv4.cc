@@ -381,12 +381,12 @@ std::string s3_bucket_of_host(std::string_view host) {
 }
 
 Result<void> check_scope(const SignatureClaim& claim, const SigningScope& expected) {
-  if (claim.version_2) return {};
-  if (!expected.region.empty() && claim.region != expected.region)
+  const bool service_fits = expected.service.empty() || claim.service == expected.service;
+  if (claim.version_2 && service_fits) return {};  // of S3, and of no region
+  if (!claim.version_2 && !expected.region.empty() && claim.region != expected.region)
     return wrong_scope(
         claim, "Credential should be scoped to a valid region, not '" + claim.region + "'; this endpoint is in '" + expected.region + "'.");
-  if (!expected.service.empty() && claim.service != expected.service)
-    return wrong_scope(claim, "Credential should be scoped to correct service: '" + expected.service + "'.");
+  if (!service_fits) return wrong_scope(claim, "Credential should be scoped to correct service: '" + expected.service + "'.");
   return {};
 }
 

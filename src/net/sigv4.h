@@ -39,7 +39,7 @@ void sign_request(RequestHead& head, std::string_view body, const SigningKey& ke
 // How a request says who it is, before any secret is known. Parsing is the only thing that reads unauthenticated bytes.
 struct SignatureClaim {
   bool presigned = false;
-  bool version_2 = false;  // a presigned URL of S3 in the older form: `time` is when it ends, and there is no scope to check
+  bool version_2 = false;  // a presigned URL of S3 in the older form: `time` is when it ends, `service` s3, and there is no region
   std::string access_key;
   std::string date;  // yyyymmdd of the scope
   std::string region;

@@ -480,6 +480,8 @@ TEST(PresignedVersion2, UrlsThatBotocoreMakesAreTakenUntilTheyEnd) {
     EXPECT_EQ(claim->access_key, "AKIATESTKEY123456789");
     EXPECT_EQ(claim->service, "s3");
     EXPECT_TRUE(check_scope(*claim, {.region = "eu-west-1", .service = {}}).ok()) << "it names none";
+    EXPECT_TRUE(check_scope(*claim, {.region = "eu-west-1", .service = "s3"}).ok());
+    EXPECT_FALSE(check_scope(*claim, {.region = "eu-west-1", .service = "lambda"}).ok()) << "it is S3's";
     EXPECT_TRUE(check_payload(*claim, "any body").ok());
     const auto verified = verify_claim(*claim, head, secret, now);
     return verified.ok() ? std::string("ok") : verified.error().id();
