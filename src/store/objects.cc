@@ -205,14 +205,15 @@ class SqliteObjects final : public Objects {
   }
 
   Result<std::unique_ptr<IncomingFile>> begin_file(std::uint64_t expected) override {
-    MAYFLY_ASSIGN(const std::uint64_t free, files_->free_bytes());
-    if (free < kReserveBytes || free - kReserveBytes < files_->promised() + expected) {
-      return Error(ErrorCode::kResourceExhausted, "the disk has " + std::to_string(free >> 20U) + " MB left, too little to take " +
-                                                      std::to_string(expected) + " bytes more; free some disk space and try again");
-    }
+    const std::uint64_t promised = std::min(expected, kPromiseBytes);
+    MAYFLY_TRY(files_->promise(promised, expected));
     std::string name = base::random_hex(16);
-    MAYFLY_ASSIGN(base::UniqueFd fd, base::open_file(files_->incoming_path(name), O_WRONLY | O_CREAT | O_EXCL));
-    return std::make_unique<IncomingFile>(files_, std::move(name), std::move(fd), expected);
+    auto fd = base::open_file(files_->incoming_path(name), O_WRONLY | O_CREAT | O_EXCL);
+    if (!fd.ok()) {
+      files_->fulfil(promised);
+      return std::move(fd).error();
+    }
+    return std::make_unique<IncomingFile>(files_, std::move(name), *std::move(fd), expected);
   }
 
   Result<void> put_object(const ObjectRow& object, IncomingFile& file, const Check& check) override {
@@ -586,8 +587,8 @@ class SqliteObjects final : public Objects {
 
 }  // namespace
 
-Result<std::unique_ptr<Objects>> open_objects(const std::string& database, const std::string& directory) {
-  auto files = std::make_shared<ObjectFiles>(directory);
+Result<std::unique_ptr<Objects>> open_objects(const std::string& database, const std::string& directory, FreeBytes free_bytes) {
+  auto files = std::make_shared<ObjectFiles>(directory, std::move(free_bytes));
   MAYFLY_TRY(files->prepare().with_context("the bytes of objects"));
   MAYFLY_ASSIGN(std::unique_ptr<Database> opened, Database::open(database, kApplicationId));
   MAYFLY_TRY(opened->migrate(kMigrations));

@@ -79,13 +79,18 @@ struct Assembly {
 
 class ObjectFiles;
 
+// Tells how many bytes of the disk are free.
+using FreeBytes = std::function<base::Result<std::uint64_t>()>;
+
 // Bytes on their way in. Nobody sees them until a put names them; gone with this object if none does. One thread at a time.
+// Made by begin_file(), which promised it the first of `expected` bytes.
 class IncomingFile {
  public:
   IncomingFile(std::shared_ptr<ObjectFiles> files, std::string name, base::UniqueFd fd, std::uint64_t expected);
   ~IncomingFile();
   IncomingFile(const IncomingFile&) = delete;
   IncomingFile& operator=(const IncomingFile&) = delete;
+  // kResourceExhausted when the disk has become too full meanwhile.
   [[nodiscard]] base::Result<void> append(std::string_view bytes);
   [[nodiscard]] std::uint64_t size() const { return size_; }
   // Syncs the bytes and gives them their name.
@@ -93,10 +98,13 @@ class IncomingFile {
   [[nodiscard]] const std::string& name() const { return name_; }
 
  private:
+  base::Result<void> promise(std::uint64_t bytes);
+
   const std::shared_ptr<ObjectFiles> files_;
   const std::string name_;
   base::UniqueFd fd_;
-  std::uint64_t expected_;  // still promised to it
+  std::uint64_t expected_;  // still to come
+  std::uint64_t promised_;  // of the disk
   std::uint64_t size_ = 0, flushed_ = 0;
   bool sealed_ = false;
 };
@@ -139,7 +147,8 @@ class Objects {
   // With its unfinished uploads. kNotFound; kConflict when it has objects.
   [[nodiscard]] virtual base::Result<void> remove_bucket(const std::string& name) = 0;
 
-  // Takes bytes in. kResourceExhausted when the disk would be left with less than kReserveBytes after `expected` more.
+  // Takes bytes in. kResourceExhausted when the disk would be left with less than kReserveBytes after `expected` more; kPromiseBytes of
+  // them are kept free for it while it is written.
   [[nodiscard]] virtual base::Result<std::unique_ptr<IncomingFile>> begin_file(std::uint64_t expected) = 0;
   // Replaces an object by one of `file`'s bytes, which it seals. kNotFound: no such bucket.
   [[nodiscard]] virtual base::Result<void> put_object(const ObjectRow& object, IncomingFile& file, const Check& check) = 0;
@@ -174,10 +183,12 @@ class Objects {
 
   // What objects leave free of the disk, for the catalogue and the logs.
   static constexpr std::uint64_t kReserveBytes = 128ULL << 20U;
+  static constexpr std::uint64_t kPromiseBytes = 64ULL << 20U;
 };
 
 // Opens or creates the index `database` and the directory of bytes; half-written files of a former run are removed. kDataLoss when
-// the file is damaged, kUnsupported when it was written by a newer Mayfly.
-[[nodiscard]] base::Result<std::unique_ptr<Objects>> open_objects(const std::string& database, const std::string& directory);
+// the file is damaged, kUnsupported when it was written by a newer Mayfly. `free_bytes` is asked in place of the disk, for tests.
+[[nodiscard]] base::Result<std::unique_ptr<Objects>> open_objects(const std::string& database, const std::string& directory,
+                                                                  FreeBytes free_bytes = {});
 
 }  // namespace mayfly::store

@@ -27,7 +27,7 @@ class ObjectsTest : public ::testing::Test {
   }
   void reopen() {
     objects_.reset();
-    auto opened = open_objects(directory_ / "objects.db", directory_ / "objects");
+    auto opened = open_objects(directory_ / "objects.db", directory_ / "objects", [this] { return Result<std::uint64_t>(free_); });
     ASSERT_TRUE(opened.ok()) << opened.error().message();
     objects_ = *std::move(opened);
   }
@@ -70,6 +70,7 @@ class ObjectsTest : public ::testing::Test {
   }
 
   TestDirectory directory_;
+  std::uint64_t free_ = 1ULL << 40U;  // bytes of the disk, as the store is told
   std::unique_ptr<Objects> objects_;
 };
 
@@ -245,6 +246,28 @@ TEST_F(ObjectsTest, TooLargeForTheDiskIsExhaustionBeforeAByteIsTaken) {
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.error().code(), ErrorCode::kResourceExhausted);
   EXPECT_NE(refused.error().message().find("free some disk space"), std::string::npos);
+}
+
+TEST_F(ObjectsTest, AnnouncedBytesKeepNoMoreOfTheDiskThanAWindow) {
+  free_ = Objects::kReserveBytes + (200ULL << 20U);
+  const auto announced = *objects_->begin_file(190ULL << 20U);
+  ASSERT_TRUE(announced->append("a first byte").ok());
+  EXPECT_TRUE(put("k", "others go on").ok());
+  EXPECT_TRUE(objects_->begin_file(130ULL << 20U).ok());
+  EXPECT_EQ(objects_->begin_file(140ULL << 20U).error().code(), ErrorCode::kResourceExhausted) << "what is promised is not given twice";
+}
+
+TEST_F(ObjectsTest, ADiskThatFillsWhileABodyComesEndsIt) {
+  const std::string piece(8U << 20U, 'x');
+  const auto body = *objects_->begin_file(Objects::kPromiseBytes + 2 * piece.size());
+  free_ = Objects::kReserveBytes;
+  for (std::size_t done = 0; done < Objects::kPromiseBytes; done += piece.size()) ASSERT_TRUE(body->append(piece).ok()) << done;
+  EXPECT_EQ(body->append(piece).error().code(), ErrorCode::kResourceExhausted);
+  free_ = Objects::kReserveBytes + 2 * piece.size();
+  EXPECT_TRUE(body->append(piece).ok());
+  EXPECT_TRUE(body->append(piece).ok());
+  free_ = Objects::kReserveBytes + 1;
+  EXPECT_TRUE(objects_->begin_file(1).ok()) << "nothing stays promised to a body that has come";
 }
 
 TEST_F(ObjectsTest, DamagedBytesAreNoticed) {

@@ -61,22 +61,30 @@ Result<void> ObjectFiles::settle(const std::string& name) {
 }
 
 Result<std::uint64_t> ObjectFiles::free_bytes() const {
+  if (free_bytes_) return free_bytes_();
   struct statvfs disk{};
   if (statvfs(directory_.c_str(), &disk) != 0) return base::errno_error("cannot ask for the free space of " + directory_, errno);
   return static_cast<std::uint64_t>(disk.f_bavail) * disk.f_frsize;
 }
 
-void ObjectFiles::promise(std::uint64_t bytes) {
+Result<void> ObjectFiles::check_room(std::uint64_t bytes) const {
+  MAYFLY_ASSIGN(const std::uint64_t free, free_bytes());
+  if (free >= Objects::kReserveBytes && free - Objects::kReserveBytes >= bytes) return {};
+  return base::Error(base::ErrorCode::kResourceExhausted, "the disk has " + std::to_string(free >> 20U) +
+                                                              " MB left, too little to take more; free some disk space and try again");
+}
+
+Result<void> ObjectFiles::check_room() const { return check_room(0); }
+
+Result<void> ObjectFiles::promise(std::uint64_t bytes, std::uint64_t ahead) {
   const MutexLock lock(mutex_);
+  MAYFLY_TRY(check_room(promised_ + ahead));
   promised_ += bytes;
+  return {};
 }
 void ObjectFiles::fulfil(std::uint64_t bytes) {
   const MutexLock lock(mutex_);
   promised_ -= bytes;
-}
-std::uint64_t ObjectFiles::promised() const {
-  const MutexLock lock(mutex_);
-  return promised_;
 }
 
 void ObjectFiles::hold(const std::string& name) {
@@ -133,13 +141,16 @@ Result<void> ObjectFiles::for_each_folder(
 }
 
 IncomingFile::IncomingFile(std::shared_ptr<ObjectFiles> files, std::string name, base::UniqueFd fd, std::uint64_t expected)
-    : files_(std::move(files)), name_(std::move(name)), fd_(std::move(fd)), expected_(expected) {
-  files_->promise(expected_);
+    : files_(std::move(files)),
+      name_(std::move(name)),
+      fd_(std::move(fd)),
+      expected_(expected),
+      promised_(std::min(expected, Objects::kPromiseBytes)) {
   files_->hold(name_);
 }
 
 IncomingFile::~IncomingFile() {
-  files_->fulfil(expected_);
+  files_->fulfil(promised_);
   files_->release(name_);  // a file that a put named goes on; one that none did was dropped by it, or is still incoming
   if (sealed_) {
     files_->collect();
@@ -149,15 +160,26 @@ IncomingFile::~IncomingFile() {
 }
 
 Result<void> IncomingFile::append(std::string_view bytes) {
+  MAYFLY_TRY(promise(bytes.size()));
   MAYFLY_TRY(base::write_all(fd_.get(), bytes).with_context("cannot store an object"));
-  const std::uint64_t kept = std::min<std::uint64_t>(expected_, bytes.size());
-  expected_ -= kept;
+  expected_ -= std::min<std::uint64_t>(expected_, bytes.size());
+  const std::uint64_t kept = std::min<std::uint64_t>(promised_, bytes.size());
+  promised_ -= kept;
   files_->fulfil(kept);
   size_ += bytes.size();
   if (size_ - flushed_ >= kFlushBytes) {
     (void)sync_file_range(fd_.get(), static_cast<off_t>(flushed_), static_cast<off_t>(size_ - flushed_), SYNC_FILE_RANGE_WRITE);
     flushed_ = size_;
   }
+  return {};
+}
+
+// Moves the window of what is promised on when the next `bytes` are not in it.
+Result<void> IncomingFile::promise(std::uint64_t bytes) {
+  if (bytes <= promised_) return {};
+  const std::uint64_t more = std::max(bytes, std::min(expected_, Objects::kPromiseBytes)) - promised_;
+  MAYFLY_TRY(files_->promise(more, more).with_context("cannot store an object"));
+  promised_ += more;
   return {};
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/mutex.h"
 #include "base/result.h"
+#include "store/objects.h"
 
 namespace mayfly::store {
 
@@ -17,7 +18,7 @@ namespace mayfly::store {
 // Any thread may call.
 class ObjectFiles {
  public:
-  explicit ObjectFiles(std::string directory) : directory_(std::move(directory)) {}
+  ObjectFiles(std::string directory, FreeBytes free_bytes) : directory_(std::move(directory)), free_bytes_(std::move(free_bytes)) {}
 
   // Makes the folders and removes what a former run left in "incoming".
   [[nodiscard]] base::Result<void> prepare();
@@ -25,12 +26,13 @@ class ObjectFiles {
   [[nodiscard]] std::string path(const std::string& name) const { return directory_ + "/" + name.substr(0, 2) + "/" + name; }
   // From "incoming" to its place, durably.
   [[nodiscard]] base::Result<void> settle(const std::string& name);
-  [[nodiscard]] base::Result<std::uint64_t> free_bytes() const;
 
-  // Bytes that files being written will still take.
-  void promise(std::uint64_t bytes);
+  // kResourceExhausted when the disk has less free than the reserve: no row may be added then.
+  [[nodiscard]] base::Result<void> check_room() const;
+  // Promises a file the next `bytes` that it will take. kResourceExhausted when the disk would be left with less than the reserve
+  // after all that is promised and the `ahead` bytes that the file is to take in all.
+  [[nodiscard]] base::Result<void> promise(std::uint64_t bytes, std::uint64_t ahead);
   void fulfil(std::uint64_t bytes);
-  [[nodiscard]] std::uint64_t promised() const;
 
   // A file that is held outlives its last name.
   void hold(const std::string& name);
@@ -46,7 +48,11 @@ class ObjectFiles {
       const std::function<base::Result<void>(const std::string& folder, std::vector<std::string> names)>& each) const;
 
  private:
+  [[nodiscard]] base::Result<std::uint64_t> free_bytes() const;
+  [[nodiscard]] base::Result<void> check_room(std::uint64_t bytes) const;
+
   const std::string directory_;
+  const FreeBytes free_bytes_;
   mutable base::Mutex mutex_;
   std::unordered_map<std::string, int> held_ MAYFLY_GUARDED_BY(mutex_);
   std::unordered_set<std::string> dropped_while_held_ MAYFLY_GUARDED_BY(mutex_);
