@@ -2,8 +2,8 @@
 // multipart uploads. Knows no HTTP and no XML.
 // Errors:  Error::id is S3's code and the message S3's text ("NoSuchKey", "The specified key does not exist."). Error codes map to
 //          S3's status, except where api/s3/errors.cc says otherwise.
-// Limits:  5 GiB for one body or part, 10,000 parts, 5 TiB for one object, keys of 1,024 bytes, metadata of 2 KiB, 10 tags, 1,000
-//          keys in one list or deletion; the disk (store::Objects::kReserveBytes).
+// Limits:  5 GiB for one body or part, 10,000 parts, 5 TiB for one object, keys of 1,024 bytes, metadata of 2 KiB, with kept headers 8 KiB,
+//          10 tags, 1,000 keys in one list or deletion; the disk (store::Objects::kReserveBytes).
 // Threads: any thread may call; everything blocks.
 // Source:  Amazon S3 API Reference. Not done: versions, encryption, ACLs beyond the owner, locks, storage classes.
 #pragma once
@@ -31,6 +31,7 @@ struct ObjectLimits {
   static constexpr int kPartsMax = 10'000;
   static constexpr std::size_t kKeyBytesMax = 1024;
   static constexpr std::size_t kMetadataBytesMax = 2048;
+  static constexpr std::size_t kHeadersBytesMax = 8192;  // kept headers and metadata together: S3's limit for the headers of a PUT
   static constexpr std::size_t kObjectTagsMax = 10;
   static constexpr std::size_t kBucketTagsMax = 50;
   static constexpr std::size_t kListMax = 1000;

@@ -127,6 +127,13 @@ TEST_F(BucketsTest, KeysMetadataAndTagsHaveLimits) {
   for (const std::string& key : {std::string("\xFF"), std::string("a\0b", 3), std::string()}) EXPECT_EQ(id_of(put(key, "x")), "InvalidURI");
   EXPECT_EQ(id_of(put("k", "x", {.metadata = {{"m", std::string(2047, 'v')}}})), "ok");
   EXPECT_EQ(id_of(put("k", "x", {.metadata = {{"m", std::string(2048, 'v')}}})), "MetadataTooLarge");
+  const std::string long_value(4000, 'v');
+  EXPECT_EQ(id_of(put("k", "x", {.headers = {{"content-type", long_value}, {"expires", long_value}}})), "ok");
+  EXPECT_EQ(id_of(put("k", "x", {.headers = {{"content-type", long_value}, {"expires", long_value}, {"cache-control", long_value}}})),
+            "MetadataTooLarge");
+  EXPECT_EQ(id_of(put("k", "x", {.headers = {{"expires", std::string(6500, 'v')}}, .metadata = {{"m", std::string(2000, 'v')}}})),
+            "MetadataTooLarge")
+      << "together";
   EXPECT_EQ(id_of(put("k", "x", {.metadata = {{"m", "\xFF"}}})), "InvalidArgument");
   std::vector<NameValue> tags;
   for (int i = 0; i < 11; ++i) tags.emplace_back("t" + std::to_string(i), "v");

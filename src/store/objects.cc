@@ -217,6 +217,7 @@ class SqliteObjects final : public Objects {
   }
 
   Result<void> put_object(const ObjectRow& object, IncomingFile& file, const Check& check) override {
+    MAYFLY_TRY(files_->check_room());
     MAYFLY_TRY(file.seal());
     std::vector<std::string> files;
     const std::vector<ObjectReader::Piece> pieces = {{.file = file.name(), .size = file.size()}};
@@ -226,6 +227,7 @@ class SqliteObjects final : public Objects {
   }
 
   Result<void> put_shared(const ObjectRow& object, const ObjectReader& source, const Check& check) override {
+    MAYFLY_TRY(files_->check_room());
     std::vector<std::string> files;
     return change(files, [&]() -> Result<void> {
       MAYFLY_ASSIGN(const auto present, object_at(source.row().bucket, source.row().key));
@@ -252,6 +254,7 @@ class SqliteObjects final : public Objects {
 
   Result<void> change_document(const std::string& bucket, const std::string& key,
                                const std::function<Result<std::string>(const ObjectRow&)>& change_to) override {
+    MAYFLY_TRY(files_->check_room());
     const MutexLock lock(mutex_);
     return database_->transaction([&]() -> Result<void> {
       MAYFLY_ASSIGN(const auto found, object_at(bucket, key));
@@ -314,6 +317,7 @@ class SqliteObjects final : public Objects {
   }
 
   Result<void> create_upload(const UploadRow& upload) override {
+    MAYFLY_TRY(files_->check_room());
     const MutexLock lock(mutex_);
     return database_->transaction([&]() -> Result<void> {
       MAYFLY_TRY(must_have_bucket(upload.bucket));
@@ -353,6 +357,7 @@ class SqliteObjects final : public Objects {
   }
 
   Result<void> put_part(const std::string& upload, const PartRow& part, IncomingFile& file) override {
+    MAYFLY_TRY(files_->check_room());
     MAYFLY_TRY(file.seal());
     std::vector<std::string> files;
     Result<void> done = change(files, [&]() -> Result<void> {
@@ -388,6 +393,7 @@ class SqliteObjects final : public Objects {
   Result<ObjectRow> complete_upload(const std::string& id,
                                     const std::function<Result<Assembly>(const UploadRow&, const std::vector<PartRow>&)>& assemble,
                                     const Check& check) override {
+    MAYFLY_TRY(files_->check_room());
     std::vector<std::string> files;
     ObjectRow made;
     MAYFLY_TRY(change(files, [&]() -> Result<void> {

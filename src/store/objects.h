@@ -3,8 +3,9 @@
 // Shape:   an object is a row and a list of pieces; a piece is an immutable file, which copies share. Bytes are synced and renamed
 //          into place before a row names them, and removed after no row does: a crash leaves at most files that nobody names.
 // Units:   times are UTC milliseconds; `document` is JSON text of the owner's making, opaque here.
-// Errors:  kNotFound, kAlreadyExists and kConflict as said below; kResourceExhausted when the disk is full, which leaves everything
-//          as it was; kUnavailable after a failed write or sync of the index; kDataLoss for bytes that are not as the row says.
+// Errors:  kNotFound, kAlreadyExists and kConflict as said below; kResourceExhausted when the disk is full (less than kReserveBytes
+//          are free), which leaves everything as it was: objects and uploads can still be removed; kUnavailable after a failed write or
+//          sync of the index; kDataLoss for bytes that are not as the row says.
 // Threads: any thread may call; everything blocks. Rows are under one lock, bytes are not.
 #pragma once
 
@@ -181,7 +182,7 @@ class Objects {
   [[nodiscard]] virtual base::Result<std::size_t> sweep() = 0;
   [[nodiscard]] virtual base::Result<void> check() = 0;
 
-  // What objects leave free of the disk, for the catalogue and the logs.
+  // What objects, their parts and the rows of both leave free of the disk, for the catalogue and the logs.
   static constexpr std::uint64_t kReserveBytes = 128ULL << 20U;
   static constexpr std::uint64_t kPromiseBytes = 64ULL << 20U;
 };

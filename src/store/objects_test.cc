@@ -270,6 +270,35 @@ TEST_F(ObjectsTest, ADiskThatFillsWhileABodyComesEndsIt) {
   EXPECT_TRUE(objects_->begin_file(1).ok()) << "nothing stays promised to a body that has come";
 }
 
+TEST_F(ObjectsTest, BelowTheReserveNoRowIsAddedAndEverythingCanBeRemoved) {
+  ASSERT_TRUE(put("k", "bytes").ok());
+  ASSERT_TRUE(objects_->create_upload({.id = "u", .bucket = "b", .key = "k", .document = "d"}).ok());
+  ASSERT_TRUE(put_part("u", 1, "part").ok());
+  auto source = *objects_->open_object("b", "k");
+  auto file = *objects_->begin_file(4);
+  ASSERT_TRUE(file->append("part").ok());
+  free_ = Objects::kReserveBytes - 1;
+  const auto assemble = [](const UploadRow&, const std::vector<PartRow>&) -> Result<Assembly> {
+    return Assembly{.object = {}, .parts = {1}};
+  };
+  const auto change = [](const ObjectRow&) -> Result<std::string> { return std::string("longer"); };
+  const auto code = [](const auto& result) { return result.ok() ? ErrorCode::kInternal : result.error().code(); };
+  EXPECT_EQ(code(put("k", "")), ErrorCode::kResourceExhausted);
+  EXPECT_EQ(code(objects_->put_object({.bucket = "b", .key = "k", .document = "d"}, *file, {})), ErrorCode::kResourceExhausted);
+  EXPECT_EQ(code(objects_->put_shared({.bucket = "b", .key = "copy", .document = "d"}, *source, {})), ErrorCode::kResourceExhausted);
+  EXPECT_EQ(code(objects_->change_document("b", "k", change)), ErrorCode::kResourceExhausted);
+  EXPECT_EQ(code(objects_->create_upload({.id = "v", .bucket = "b", .key = "k", .document = "d"})), ErrorCode::kResourceExhausted);
+  EXPECT_EQ(code(objects_->put_part("u", {.number = 2, .size = 4, .etag = "p", .document = "d"}, *file)), ErrorCode::kResourceExhausted);
+  EXPECT_EQ(code(objects_->complete_upload("u", assemble, {})), ErrorCode::kResourceExhausted);
+  file.reset();
+  source.reset();
+  EXPECT_EQ(get("k"), "bytes");
+  EXPECT_TRUE(objects_->abort_upload("u").ok());
+  EXPECT_TRUE(objects_->remove_objects("b", {"k"}).ok());
+  EXPECT_TRUE(objects_->remove_bucket("b").ok());
+  EXPECT_EQ(files(), 0U);
+}
+
 TEST_F(ObjectsTest, DamagedBytesAreNoticed) {
   ASSERT_TRUE(put("k", "some bytes").ok());
   for (const auto& each : fs::recursive_directory_iterator(directory_ / "objects"))

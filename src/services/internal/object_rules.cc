@@ -62,11 +62,14 @@ Result<void> check_attributes(const ObjectAttributes& attributes) {
       return s3_error(ErrorCode::kInvalidArgument, "InvalidArgument",
                       "Metadata must be UTF-8: the header x-amz-meta-" + base::valid_utf8(name));
   }
-  if (bytes > ObjectLimits::kMetadataBytesMax)
-    return s3_error(ErrorCode::kInvalidArgument, "MetadataTooLarge", "Your metadata headers exceed the maximum allowed metadata size");
+  const Error too_large =
+      s3_error(ErrorCode::kInvalidArgument, "MetadataTooLarge", "Your metadata headers exceed the maximum allowed metadata size");
+  if (bytes > ObjectLimits::kMetadataBytesMax) return too_large;
   for (const auto& [name, value] : attributes.headers) {
+    bytes += name.size() + value.size();
     if (!is_utf8(value)) return s3_error(ErrorCode::kInvalidArgument, "InvalidArgument", "The header " + name + " must be UTF-8.");
   }
+  if (bytes > ObjectLimits::kHeadersBytesMax) return too_large;
   return check_tags(attributes.tags, ObjectLimits::kObjectTagsMax);
 }
 
