@@ -231,8 +231,12 @@ class SqliteObjects final : public Objects {
     std::vector<std::string> files;
     return change(files, [&]() -> Result<void> {
       MAYFLY_ASSIGN(const auto present, object_at(source.row().bucket, source.row().key));
-      if (!present || present->row.etag != source.row().etag || present->row.modified_ms != source.row().modified_ms)
-        return Error(ErrorCode::kConflict, "the source of the copy changed meanwhile");
+      // An equal object that was put meanwhile has files of its own, and those of the source are on their way out.
+      std::vector<ObjectReader::Piece> pieces;
+      if (present) {
+        MAYFLY_ASSIGN(pieces, pieces_of(present->id));
+      }
+      if (!present || pieces != source.pieces()) return Error(ErrorCode::kConflict, "the source of the copy changed meanwhile");
       return replace(object, source.pieces(), check, files);
     });
   }

@@ -116,6 +116,7 @@ class ObjectReader {
   struct Piece {
     std::string file;
     std::uint64_t size = 0;
+    bool operator==(const Piece&) const = default;
   };
   ObjectReader(std::shared_ptr<ObjectFiles> files, ObjectRow row, std::vector<Piece> pieces);
   ~ObjectReader();
@@ -153,8 +154,8 @@ class Objects {
   [[nodiscard]] virtual base::Result<std::unique_ptr<IncomingFile>> begin_file(std::uint64_t expected) = 0;
   // Replaces an object by one of `file`'s bytes, which it seals. kNotFound: no such bucket.
   [[nodiscard]] virtual base::Result<void> put_object(const ObjectRow& object, IncomingFile& file, const Check& check) = 0;
-  // Replaces an object by one that shares the bytes of `source`, as opened. kNotFound: no such bucket; kConflict: the source is not
-  // as it was when it was opened.
+  // Replaces an object by one that shares the bytes of `source`, as opened. kNotFound: no such bucket; kConflict: the source has
+  // other bytes than when it was opened, be they equal.
   [[nodiscard]] virtual base::Result<void> put_shared(const ObjectRow& object, const ObjectReader& source, const Check& check) = 0;
   [[nodiscard]] virtual base::Result<std::optional<ObjectRow>> find_object(const std::string& bucket, const std::string& key) = 0;
   [[nodiscard]] virtual base::Result<std::unique_ptr<ObjectReader>> open_object(const std::string& bucket,

@@ -145,6 +145,18 @@ TEST_F(ObjectsTest, CopiesShareBytesUntilTheLastIsGone) {
   ASSERT_TRUE(objects_->remove_objects("b", {"copy"}).ok());
 }
 
+TEST_F(ObjectsTest, ACopyDoesNotShareBytesThatAnEqualObjectReplaced) {
+  ASSERT_TRUE(put("k", "equal").ok());
+  auto source = *objects_->open_object("b", "k");
+  ASSERT_TRUE(put("k", "equal").ok()) << "the same ETag at the same time";
+  const auto shared = objects_->put_shared({.bucket = "b", .key = "copy", .size = 5, .etag = "e", .document = "d"}, *source, {});
+  source.reset();
+  ASSERT_TRUE(objects_->sweep().ok());
+  ASSERT_FALSE(shared.ok());
+  EXPECT_EQ(shared.error().code(), ErrorCode::kConflict);
+  EXPECT_EQ(get("k"), "equal");
+}
+
 TEST_F(ObjectsTest, ListsGroupPageAndOrderByBytes) {
   for (const char* key : {"a", "a/1", "a/2", "a/b/c", "b", "c/x", "d", "\xC3\xA9", "z"}) ASSERT_TRUE(put(key, "x").ok());
   using Names = std::vector<std::string>;
