@@ -144,6 +144,10 @@ Checksum checksum_of_parts(const UploadDocument& upload, const std::vector<PartI
 
 }  // namespace
 
+bool is_field_value(std::string_view text) {
+  return std::ranges::none_of(text, [](char c) { return (static_cast<unsigned char>(c) < 0x20 && c != '\t') || c == '\x7F'; });
+}
+
 Error precondition_failed() {
   return s3_error(ErrorCode::kPreconditionFailed, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold");
 }

@@ -52,6 +52,9 @@ struct ObjectAttributes {
   std::vector<NameValue> tags = {};
 };
 
+// Whether a header of HTTP can carry it as its value (RFC 9110, section 5.5): no control characters but tabs.
+[[nodiscard]] bool is_field_value(std::string_view text);
+
 struct Checksum {
   ChecksumKind kind = ChecksumKind::kNone;
   bool composite = false;  // of the parts' checksums, not of the bytes

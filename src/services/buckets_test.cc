@@ -135,6 +135,15 @@ TEST_F(BucketsTest, KeysMetadataAndTagsHaveLimits) {
             "MetadataTooLarge")
       << "together";
   EXPECT_EQ(id_of(put("k", "x", {.metadata = {{"m", "\xFF"}}})), "InvalidArgument");
+  EXPECT_EQ(id_of(put("k", "x", {.headers = {{"content-type", "a\tb"}}, .metadata = {{"!#$%&'*+-.^_`|~aZ9", "\xC3\xA9"}}})), "ok");
+  for (const char* value : {"a\r\nSet-Cookie: b", "a\n", "\x01", "\x7F"}) {
+    EXPECT_EQ(id_of(put("k", "x", {.metadata = {{"m", value}}})), "InvalidArgument");
+    EXPECT_EQ(id_of(put("k", "x", {.headers = {{"content-type", value}}})), "InvalidArgument");
+    EXPECT_EQ(id_of(buckets_->create_upload({.bucket = "bucket", .key = "k", .attributes = {.metadata = {{"m", value}}}})),
+              "InvalidArgument");
+  }
+  for (const char* metadata_name : {"", "a b", "a:b", "a\r\n", "\xC3\xA9"})
+    EXPECT_EQ(id_of(put("k", "x", {.metadata = {{metadata_name, "v"}}})), "InvalidArgument") << metadata_name;
   std::vector<NameValue> tags;
   for (int i = 0; i < 11; ++i) tags.emplace_back("t" + std::to_string(i), "v");
   const ObjectName name{.bucket = "bucket", .key = "k"};

@@ -84,6 +84,11 @@ Result<void> check_wishes(const Request& request, const std::string& account) {
                                           [](const auto& field) { return net::to_lower(field.name).starts_with("x-amz-grant-"); });
   if (grants || (!acl.empty() && acl != "private" && acl != "bucket-owner-full-control"))
     return s3_error(ErrorCode::kInvalidArgument, "AccessControlListNotSupported", "The bucket does not allow ACLs");
+  for (const std::string_view name : kKept) {
+    const std::string parameter = "response-" + std::string(name);
+    if (!services::is_field_value(request.parameter(parameter).value_or("")))
+      return invalid_argument("The parameter " + parameter + " holds a control character.");
+  }
   const std::string encryption = request.header(kEncryption);
   if (!encryption.empty() && encryption != "AES256") return not_implemented("server-side encryption with " + encryption.substr(0, 32));
   for (const net::Headers::Field& field : request.head->headers.fields()) {

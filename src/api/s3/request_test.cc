@@ -125,6 +125,15 @@ TEST(S3Request, WhatIsNotDoneIsRefused) {
     const auto checked = check_wishes(*read_request(head), "000000000000");
     return checked.ok() ? "ok" : checked.error().id();
   };
+  const auto overriding = [](const std::string& parameter) {
+    const net::RequestHead head = head_of("GET", "/b/k?response-" + parameter);
+    const auto checked = check_wishes(*read_request(head), "000000000000");
+    return checked.ok() ? "ok" : checked.error().id();
+  };
+  EXPECT_EQ(overriding("content-type=text/x;%20a=%C3%A9"), "ok");
+  for (const char* name : {"content-type", "cache-control", "content-disposition", "content-encoding", "content-language", "expires"})
+    EXPECT_EQ(overriding(std::string(name) + "=a%0D%0ASet-Cookie:%20b"), "InvalidArgument") << name;
+  EXPECT_EQ(overriding("expires=%00"), "InvalidArgument");
   EXPECT_EQ(refused("x-amz-acl", "private"), "ok");
   EXPECT_EQ(refused("x-amz-acl", "public-read"), "AccessControlListNotSupported");
   EXPECT_EQ(refused("x-amz-grant-read", "id=x"), "AccessControlListNotSupported");

@@ -22,8 +22,22 @@ std::size_t characters_in(std::string_view text) {
 
 bool is_small_alphanumeric(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); }
 
+// RFC 9110, sections 5.6.2 and 5.5.
+bool is_token(std::string_view text) {
+  constexpr std::string_view kMarks = "!#$%&'*+-.^_`|~";
+  return !text.empty() && std::ranges::all_of(text, [&](char c) {
+    return is_small_alphanumeric(c) || (c >= 'A' && c <= 'Z') || kMarks.find(c) != std::string_view::npos;
+  });
+}
+
 bool looks_like_address(std::string_view name) {
   return std::ranges::count(name, '.') == 3 && name.find_first_not_of("0123456789.") == std::string_view::npos;
+}
+
+Error invalid_header(std::string_view name) {
+  return s3_error(ErrorCode::kInvalidArgument, "InvalidArgument",
+                  "The name and the value of the header " + base::valid_utf8(std::string(name)) +
+                      " must be those of an HTTP header, and UTF-8: a token, and no control characters.");
 }
 
 }  // namespace
@@ -58,16 +72,14 @@ Result<void> check_attributes(const ObjectAttributes& attributes) {
   std::size_t bytes = 0;
   for (const auto& [name, value] : attributes.metadata) {
     bytes += name.size() + value.size();
-    if (!is_utf8(name) || !is_utf8(value))
-      return s3_error(ErrorCode::kInvalidArgument, "InvalidArgument",
-                      "Metadata must be UTF-8: the header x-amz-meta-" + base::valid_utf8(name));
+    if (!is_token(name) || !is_utf8(value) || !is_field_value(value)) return invalid_header("x-amz-meta-" + name);
   }
   const Error too_large =
       s3_error(ErrorCode::kInvalidArgument, "MetadataTooLarge", "Your metadata headers exceed the maximum allowed metadata size");
   if (bytes > ObjectLimits::kMetadataBytesMax) return too_large;
   for (const auto& [name, value] : attributes.headers) {
     bytes += name.size() + value.size();
-    if (!is_utf8(value)) return s3_error(ErrorCode::kInvalidArgument, "InvalidArgument", "The header " + name + " must be UTF-8.");
+    if (!is_token(name) || !is_utf8(value) || !is_field_value(value)) return invalid_header(name);
   }
   if (bytes > ObjectLimits::kHeadersBytesMax) return too_large;
   return check_tags(attributes.tags, ObjectLimits::kObjectTagsMax);

@@ -19,7 +19,7 @@ namespace mayfly::services::internal {
 [[nodiscard]] base::Result<void> check_bucket_name(std::string_view name);
 // KeyTooLongError; InvalidURI for what is not UTF-8, holds NUL or is empty.
 [[nodiscard]] base::Result<void> check_key(std::string_view key);
-// MetadataTooLarge, InvalidArgument for what is not UTF-8.
+// MetadataTooLarge, InvalidArgument for what is not UTF-8 or no header of HTTP could carry.
 [[nodiscard]] base::Result<void> check_attributes(const ObjectAttributes& attributes);
 // InvalidTag, BadRequest.
 [[nodiscard]] base::Result<void> check_tags(const std::vector<NameValue>& tags, std::size_t max);
