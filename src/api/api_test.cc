@@ -14,8 +14,10 @@
 #include "base/bytes.h"
 #include "net/event_stream.h"
 #include "net/sigv4.h"
+#include "services/buckets.h"
 #include "store/blobs.h"
 #include "store/catalogue.h"
+#include "store/objects.h"
 
 namespace mayfly::api {
 namespace {
@@ -919,6 +921,34 @@ TEST_F(LogsTest, GroupsAreMadeAndDeleted) {
   expect_error(logs("CreateLogGroup", R"({"logGroupName":"mine"})"), 400, "ResourceAlreadyExistsException", "already exists");
   EXPECT_EQ(logs("DeleteLogGroup", R"({"logGroupName":"mine"})").status, 200);
   expect_error(logs("DeleteLogGroup", R"({"logGroupName":"mine"})"), 400, "ResourceNotFoundException", "log group");
+}
+
+TEST_F(ApiTest, ACopyOfAnObjectEndsWithItsPeer) {
+  const auto objects = *store::open_objects(directory_ + "/objects.db", directory_ + "/objects");
+  services::Buckets buckets(*objects, engine::Account{}, clock_);
+  base::WorkerPool object_pool("test-objects", 1);
+  context_->buckets = &buckets;
+  context_->object_pool = &object_pool;
+  ASSERT_TRUE(buckets.create_bucket("bucket", std::nullopt).ok());
+  const std::string bytes(3U << 20U, 'x');
+  const auto body = *buckets.receive("bucket", "k", {.size = bytes.size()});
+  ASSERT_TRUE(body->append(bytes).ok());
+  ASSERT_TRUE(body->finish().ok());
+  ASSERT_TRUE(buckets.put_object({.bucket = "bucket", .key = "k"}, {}, *body, {}).ok());
+  const auto copy = [&](bool peer_leaves) {
+    net::Headers headers;
+    headers.add("x-amz-copy-source", "bucket/k");
+    headers.add("x-amz-checksum-algorithm", "CRC32");  // which the source does not have, so its bytes are read
+    FakeExchange exchange(signed_head("PUT", "/bucket/copy", "", "s3", headers), "");
+    exchange.peer_leaves = peer_leaves;
+    serve(exchange);
+    return exchange.response.status;
+  };
+  EXPECT_NE(copy(true), 200);
+  EXPECT_EQ(buckets.find_object({.bucket = "bucket", .key = "copy"}).error().id(), "NoSuchKey");
+  EXPECT_TRUE(std::filesystem::is_empty(directory_ + "/objects/incoming"));
+  EXPECT_EQ(copy(false), 200);
+  EXPECT_EQ(buckets.read_object({.bucket = "bucket", .key = "copy"}, bytes.size()).value_or(""), bytes);
 }
 
 }  // namespace

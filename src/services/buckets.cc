@@ -338,44 +338,48 @@ Result<OpenedObject> Buckets::open_source(const CopyRequest& request) {
   return source;
 }
 
-// The bytes of `source`, or of the range of it, in a file of their own.
-Result<std::unique_ptr<IncomingBody>> Buckets::copied(const OpenedObject& source, const CopyRequest& request, ChecksumKind kind) {
-  std::uint64_t at = 0;
-  std::uint64_t end = source.info.size;
+// The bytes of `source`, or of the range of it, go to a file of their own.
+Result<void> Buckets::begin_bytes(Copying& copying, OpenedObject source, const CopyRequest& request, ChecksumKind kind) {
+  copying.end_ = source.info.size;
   if (request.range) {
     if (request.range->first > request.range->second || request.range->second >= source.info.size) {
       return invalid_argument("Range specified is not valid for source object of size: " + std::to_string(source.info.size));
     }
-    at = request.range->first;
-    end = request.range->second + 1;
+    copying.at_ = request.range->first;
+    copying.end_ = request.range->second + 1;
   }
-  if (end - at > ObjectLimits::kBodyBytesMax)
+  if (copying.end_ - copying.at_ > ObjectLimits::kBodyBytesMax)
     return invalid_request("The specified copy source is larger than the maximum allowable size for a copy source: 5368709120");
-  MAYFLY_ASSIGN(auto body, take({.size = end - at, .checksum = kind}));
-  while (at < end) {
-    MAYFLY_ASSIGN(const std::string piece,
-                  stored(source.reader->read(at, static_cast<std::size_t>(std::min<std::uint64_t>(end - at, kCopyPieceBytes)))));
-    if (piece.empty()) return s3_error(ErrorCode::kDataLoss, "InternalError", "the bytes of the copy's source end too early");
-    MAYFLY_TRY(body->append(piece));
-    at += piece.size();
-  }
-  MAYFLY_TRY(body->finish());
-  return body;
+  MAYFLY_ASSIGN(copying.body_, take({.size = copying.end_ - copying.at_, .checksum = kind}));
+  copying.source_ = std::move(source.reader);
+  return {};
 }
 
-Result<ObjectInfo> Buckets::copy_object(const CopyRequest& request) {
+Result<void> Copying::step() {
+  if (done()) return {};
+  MAYFLY_ASSIGN(const std::string piece,
+                stored(source_->read(at_, static_cast<std::size_t>(std::min<std::uint64_t>(end_ - at_, kCopyPieceBytes)))));
+  if (piece.empty()) return s3_error(ErrorCode::kDataLoss, "InternalError", "the bytes of the copy's source end too early");
+  MAYFLY_TRY(body_->append(piece));
+  at_ += piece.size();
+  return {};
+}
+
+Result<Copying> Buckets::begin_copy(const CopyRequest& request) {
   MAYFLY_TRY(must_have_bucket(request.to_bucket));
   MAYFLY_TRY(check_key(request.to_key));
-  MAYFLY_ASSIGN(const OpenedObject source, open_source(request));
+  MAYFLY_ASSIGN(OpenedObject source, open_source(request));
   const bool onto_itself = request.from.bucket == request.to_bucket && request.from.key == request.to_key;
   if (onto_itself && !request.attributes) {
     return invalid_request(
         "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage "
         "class, website redirect location or encryption attributes.");
   }
-  ObjectAttributes attributes = request.attributes.value_or(source.info.attributes);
-  attributes.tags = request.tags.value_or(source.info.attributes.tags);
-  MAYFLY_TRY(check_attributes(attributes));
+  Copying copying;
+  copying.to_ = {.bucket = request.to_bucket, .key = request.to_key};
+  copying.attributes_ = request.attributes.value_or(source.info.attributes);
+  copying.attributes_.tags = request.tags.value_or(source.info.attributes.tags);
+  MAYFLY_TRY(check_attributes(copying.attributes_));
   if (source.info.size > ObjectLimits::kBodyBytesMax)
     return invalid_request("The specified copy source is larger than the maximum allowable size for a copy source: 5368709120");
   const ChecksumKind wanted = request.checksum != ChecksumKind::kNone ? request.checksum : source.info.checksum.kind;
@@ -386,13 +390,22 @@ Result<ObjectInfo> Buckets::copy_object(const CopyRequest& request) {
                                .size = source.info.size,
                                .etag = source.info.etag,
                                .modified_ms = base::epoch_ms(clock_.wall_now()),
-                               .document = object_document(attributes, source.info.checksum)};
+                               .document = object_document(copying.attributes_, source.info.checksum)};
     const Result<void> shared = objects_.put_shared(row, *source.reader, {});
-    if (shared.ok()) return object_info(row);
+    if (shared.ok()) {
+      MAYFLY_ASSIGN(copying.made_, object_info(row));
+      return copying;
+    }
     if (shared.error().code() != ErrorCode::kConflict) return stored(shared, &no_such_bucket).error();
   }
-  MAYFLY_ASSIGN(const auto body, copied(source, request, wanted));
-  return put_object({.bucket = request.to_bucket, .key = request.to_key}, std::move(attributes), *body, {});
+  MAYFLY_TRY(begin_bytes(copying, std::move(source), request, wanted));
+  return copying;
+}
+
+Result<ObjectInfo> Buckets::finish_copy(Copying& copying) {
+  if (copying.made_) return *std::move(copying.made_);
+  MAYFLY_TRY(copying.body_->finish());
+  return put_object(copying.to_, std::move(copying.attributes_), *copying.body_, {});
 }
 
 Result<void> Buckets::delete_objects(const std::string& bucket, const std::vector<std::string>& keys) {
@@ -475,13 +488,19 @@ Result<PartInfo> Buckets::put_part(const PartName& part, IncomingBody& body) {
   return part_info(row);
 }
 
-Result<PartInfo> Buckets::copy_part(const PartName& part, const CopyRequest& request) {
+Result<Copying> Buckets::begin_part_copy(const PartName& part, const CopyRequest& request) {
   MAYFLY_ASSIGN(const UploadInfo upload, find_upload(part.bucket, part.key, part.upload));
   if (part.number < 1 || part.number > ObjectLimits::kPartsMax)
     return invalid_argument("Part number must be an integer between 1 and 10000, inclusive");
-  MAYFLY_ASSIGN(const OpenedObject source, open_source(request));
-  MAYFLY_ASSIGN(const auto body, copied(source, request, upload.checksum));
-  return put_part(part, *body);
+  MAYFLY_ASSIGN(OpenedObject source, open_source(request));
+  Copying copying;
+  MAYFLY_TRY(begin_bytes(copying, std::move(source), request, upload.checksum));
+  return copying;
+}
+
+Result<PartInfo> Buckets::finish_part_copy(const PartName& part, Copying& copying) {
+  MAYFLY_TRY(copying.body_->finish());
+  return put_part(part, *copying.body_);
 }
 
 Result<std::vector<PartInfo>> Buckets::list_parts(const std::string& bucket, const std::string& key, const std::string& id) {

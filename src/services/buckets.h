@@ -137,6 +137,25 @@ struct CopyRequest {
   ChecksumKind checksum = ChecksumKind::kNone;                        // kNone: that of the source
 };
 
+// A copy on its way, taken step by step so that no thread is held for the whole of it. Gone if it is not finished. One thread at a time.
+class Copying {
+ public:
+  [[nodiscard]] bool done() const { return at_ == end_; }
+  // The next 1 MiB. Blocking.
+  [[nodiscard]] base::Result<void> step();
+
+ private:
+  friend class Buckets;
+  Copying() = default;
+
+  std::unique_ptr<store::ObjectReader> source_;
+  std::unique_ptr<IncomingBody> body_;
+  std::uint64_t at_ = 0, end_ = 0;
+  ObjectName to_;
+  ObjectAttributes attributes_;
+  std::optional<ObjectInfo> made_;  // by sharing the source's bytes
+};
+
 struct UploadInfo {
   std::string id, key;
   base::WallTime initiated;
@@ -198,7 +217,9 @@ class Buckets {
                                                     const WriteCondition& condition);
   [[nodiscard]] base::Result<ObjectInfo> find_object(const ObjectName& name);
   [[nodiscard]] base::Result<OpenedObject> open_object(const ObjectName& name);
-  [[nodiscard]] base::Result<ObjectInfo> copy_object(const CopyRequest& request);
+  // Step the copy until it is done, then finish it. One that can share the bytes of its source is made and done at once.
+  [[nodiscard]] base::Result<Copying> begin_copy(const CopyRequest& request);
+  [[nodiscard]] base::Result<ObjectInfo> finish_copy(Copying& copying);
   // Those that are not there are fine.
   [[nodiscard]] base::Result<void> delete_objects(const std::string& bucket, const std::vector<std::string>& keys);
   [[nodiscard]] base::Result<void> set_object_tags(const ObjectName& name, const std::vector<NameValue>& tags);
@@ -207,8 +228,9 @@ class Buckets {
   [[nodiscard]] base::Result<UploadInfo> create_upload(const UploadRequest& request);
   [[nodiscard]] base::Result<std::unique_ptr<IncomingBody>> receive_part(const PartName& part, BodyPromise promise);
   [[nodiscard]] base::Result<PartInfo> put_part(const PartName& part, IncomingBody& body);
-  // `request.to_*` are the part's.
-  [[nodiscard]] base::Result<PartInfo> copy_part(const PartName& part, const CopyRequest& request);
+  // As begin_copy() and finish_copy(); `request.to_*` are the part's.
+  [[nodiscard]] base::Result<Copying> begin_part_copy(const PartName& part, const CopyRequest& request);
+  [[nodiscard]] base::Result<PartInfo> finish_part_copy(const PartName& part, Copying& copying);
   [[nodiscard]] base::Result<UploadInfo> find_upload(const std::string& bucket, const std::string& key, const std::string& id);
   [[nodiscard]] base::Result<std::vector<PartInfo>> list_parts(const std::string& bucket, const std::string& key, const std::string& id);
   [[nodiscard]] base::Result<UploadsList> list_uploads(const std::string& bucket, const store::UploadsQuery& query);
@@ -223,8 +245,7 @@ class Buckets {
   [[nodiscard]] base::Result<std::unique_ptr<IncomingBody>> take(BodyPromise promise);
   [[nodiscard]] base::Result<void> must_have_bucket(const std::string& name);
   [[nodiscard]] base::Result<OpenedObject> open_source(const CopyRequest& request);
-  [[nodiscard]] base::Result<std::unique_ptr<IncomingBody>> copied(const OpenedObject& source, const CopyRequest& request,
-                                                                   ChecksumKind kind);
+  [[nodiscard]] base::Result<void> begin_bytes(Copying& copying, OpenedObject source, const CopyRequest& request, ChecksumKind kind);
 
   store::Objects& objects_;
   const engine::Account account_;

@@ -43,6 +43,21 @@ class BucketsTest : public ::testing::Test {
     MAYFLY_TRY(body->finish());
     return buckets_->put_part(part, *body);
   }
+  Result<ObjectInfo> copy_object(const CopyRequest& request) {
+    MAYFLY_ASSIGN(Copying copying, buckets_->begin_copy(request));
+    while (!copying.done()) MAYFLY_TRY(copying.step());
+    return buckets_->finish_copy(copying);
+  }
+  Result<PartInfo> copy_part(const PartName& part, const CopyRequest& request) {
+    MAYFLY_ASSIGN(Copying copying, buckets_->begin_part_copy(part, request));
+    while (!copying.done()) MAYFLY_TRY(copying.step());
+    return buckets_->finish_part_copy(part, copying);
+  }
+  std::size_t files() const {
+    std::size_t count = 0;
+    for (const auto& each : std::filesystem::recursive_directory_iterator(directory_ + "/objects")) count += each.is_regular_file() ? 1 : 0;
+    return count;
+  }
   std::string read(const std::string& key) {
     auto bytes = buckets_->read_object({.bucket = "bucket", .key = key}, 100U << 20U);
     return bytes.ok() ? *std::move(bytes) : bytes.error().id();
@@ -192,27 +207,24 @@ TEST_F(BucketsTest, ReadConditionsAreJudgedAsHttpSays) {
 TEST_F(BucketsTest, CopiesTakeOverOrReplace) {
   ASSERT_TRUE(put("k", "hello", {.headers = {{"content-type", "a/b"}}, .tags = {{"t", "1"}}}).ok());
   const ObjectName from{.bucket = "bucket", .key = "k"};
-  ASSERT_TRUE(buckets_->copy_object({.from = from, .to_bucket = "bucket", .to_key = "copy"}).ok());
+  ASSERT_TRUE(copy_object({.from = from, .to_bucket = "bucket", .to_key = "copy"}).ok());
   EXPECT_EQ(read("copy"), "hello");
   EXPECT_EQ(buckets_->find_object({.bucket = "bucket", .key = "copy"})->attributes.tags.size(), 1U);
-  EXPECT_EQ(id_of(buckets_->copy_object({.from = from, .to_bucket = "bucket", .to_key = "k"})), "InvalidRequest")
-      << "onto itself, unchanged";
-  ASSERT_TRUE(buckets_
-                  ->copy_object({.from = from,
-                                 .to_bucket = "bucket",
-                                 .to_key = "k",
-                                 .attributes = ObjectAttributes{.headers = {{"content-type", "c/d"}}},
-                                 .checksum = ChecksumKind::kSha256})
+  EXPECT_EQ(id_of(copy_object({.from = from, .to_bucket = "bucket", .to_key = "k"})), "InvalidRequest") << "onto itself, unchanged";
+  ASSERT_TRUE(copy_object({.from = from,
+                           .to_bucket = "bucket",
+                           .to_key = "k",
+                           .attributes = ObjectAttributes{.headers = {{"content-type", "c/d"}}},
+                           .checksum = ChecksumKind::kSha256})
                   .ok());
   const ObjectInfo changed = *buckets_->find_object(from);
   EXPECT_EQ(changed.attributes.headers[0].second, "c/d");
   EXPECT_EQ(changed.attributes.tags.size(), 1U);
   EXPECT_EQ(changed.checksum.value, checksum_of(ChecksumKind::kSha256, "hello"));
   EXPECT_EQ(read("k"), "hello");
-  EXPECT_EQ(id_of(buckets_->copy_object({.from = {.bucket = "bucket", .key = "none"}, .to_bucket = "bucket", .to_key = "x"})), "NoSuchKey");
-  EXPECT_EQ(id_of(buckets_->copy_object({.from = {.bucket = "nowhere", .key = "k"}, .to_bucket = "bucket", .to_key = "x"})),
-            "NoSuchBucket");
-  EXPECT_EQ(id_of(buckets_->copy_object({.from = from, .condition = {.match = "\"0\""}, .to_bucket = "bucket", .to_key = "x"})),
+  EXPECT_EQ(id_of(copy_object({.from = {.bucket = "bucket", .key = "none"}, .to_bucket = "bucket", .to_key = "x"})), "NoSuchKey");
+  EXPECT_EQ(id_of(copy_object({.from = {.bucket = "nowhere", .key = "k"}, .to_bucket = "bucket", .to_key = "x"})), "NoSuchBucket");
+  EXPECT_EQ(id_of(copy_object({.from = from, .condition = {.match = "\"0\""}, .to_bucket = "bucket", .to_key = "x"})),
             "PreconditionFailed");
 }
 
@@ -252,7 +264,7 @@ TEST_F(BucketsTest, AnUploadIsPutTogetherOfItsParts) {
   EXPECT_EQ(id_of(buckets_->complete_upload(complete)), "NoSuchUpload");
 
   // Copied, it is one piece with the ETag of its bytes.
-  ASSERT_TRUE(buckets_->copy_object({.from = {.bucket = "bucket", .key = "big"}, .to_bucket = "bucket", .to_key = "plain"}).ok());
+  ASSERT_TRUE(copy_object({.from = {.bucket = "bucket", .key = "big"}, .to_bucket = "bucket", .to_key = "plain"}).ok());
   const ObjectInfo plain = *buckets_->find_object({.bucket = "bucket", .key = "plain"});
   EXPECT_EQ(plain.parts, 0);
   EXPECT_EQ(plain.checksum.value, checksum_of(ChecksumKind::kCrc32, five + "the end"));
@@ -295,11 +307,11 @@ TEST_F(BucketsTest, APartMayBeCopiedFromARange) {
   const PartName part{.bucket = "bucket", .key = "big", .upload = upload.id, .number = 1};
   CopyRequest copy{.from = {.bucket = "bucket", .key = "source"}};
   copy.range = {2, 4};
-  const auto copied = buckets_->copy_part(part, copy);
+  const auto copied = copy_part(part, copy);
   ASSERT_TRUE(copied.ok());
   EXPECT_EQ(copied->size, 3U);
   copy.range = {2, 10};
-  EXPECT_EQ(id_of(buckets_->copy_part(part, copy)), "InvalidArgument");
+  EXPECT_EQ(id_of(copy_part(part, copy)), "InvalidArgument");
   ASSERT_TRUE(
       buckets_->complete_upload({.bucket = "bucket", .key = "big", .upload = upload.id, .parts = {{.number = 1, .etag = copied->etag}}})
           .ok());
@@ -318,6 +330,34 @@ TEST_F(BucketsTest, ReadingAWholeObjectSaysWhatS3Would) {
   EXPECT_EQ(refused({.bucket = "nowhere", .key = "k"}, 5), "NoSuchBucket: The specified bucket does not exist");
   EXPECT_EQ(refused({.bucket = "bucket", .key = "none"}, 5), "NoSuchKey: The specified key does not exist.");
   EXPECT_TRUE(refused({.bucket = "bucket", .key = "k", .version = "v1"}, 5).starts_with("NoSuchVersion: "));
+}
+
+TEST_F(BucketsTest, ACopyTakesItsBytesPieceByPieceAndLeavesNothingWhenItIsGivenUp) {
+  constexpr std::size_t kPiece = 1U << 20U;
+  const std::string bytes = std::string(kPiece, 'a') + std::string(kPiece, 'b') + "c";
+  ASSERT_TRUE(put("k", bytes).ok());
+  const CopyRequest request{
+      .from = {.bucket = "bucket", .key = "k"}, .to_bucket = "bucket", .to_key = "l", .checksum = ChecksumKind::kCrc32};
+  {
+    Copying copying = *buckets_->begin_copy(request);
+    int steps = 0;
+    for (; !copying.done(); ++steps) ASSERT_TRUE(copying.step().ok());
+    EXPECT_EQ(steps, 3);
+    EXPECT_EQ(read("l"), "NoSuchKey");
+    const auto made = buckets_->finish_copy(copying);
+    ASSERT_TRUE(made.ok());
+    EXPECT_EQ(made->checksum.value, checksum_of(ChecksumKind::kCrc32, bytes));
+    EXPECT_EQ(read("l"), bytes);
+  }
+  {
+    Copying given_up = *buckets_->begin_copy(request);
+    ASSERT_TRUE(given_up.step().ok());
+    EXPECT_EQ(files(), 3U);
+  }
+  EXPECT_EQ(files(), 2U);
+  const Copying shared = *buckets_->begin_copy({.from = request.from, .to_bucket = "bucket", .to_key = "m"});
+  EXPECT_TRUE(shared.done()) << "without a byte";
+  EXPECT_EQ(files(), 2U);
 }
 
 }  // namespace

@@ -306,18 +306,20 @@ Awaitable<Result<void>> Door::serve_s3(net::Exchange& exchange, Visit& visit) {
   }
   if (request.operation->way == s3::Way::kRefused) co_return s3::not_implemented("the S3 operation " + visit.operation);
 
-  if (request.operation->way == s3::Way::kSimple) {
-    const bool has_document = exchange.head().method == "PUT" || exchange.head().method == "POST";
+  if (request.operation->way == s3::Way::kSimple || request.operation->way == s3::Way::kCopy) {
+    const bool simple = request.operation->way == s3::Way::kSimple;
+    const bool has_document = simple && (exchange.head().method == "PUT" || exchange.head().method == "POST");
     const std::uint64_t limit = has_document ? kS3DocumentMax : kS3NoDocumentMax;
     MAYFLY_CO_ASSIGN(const std::string body, co_await read_body(exchange, visit, limit, visit.operation));
     net::Response response;
-    std::function<Result<void>()> work = [this, &request, &body, &response]() -> Result<void> {
+    std::function<Result<void>()> work = [this, &request, &body, &response, simple]() -> Result<void> {
       MAYFLY_TRY(s3::check_body(*request.operation, request.head->headers, body));
+      if (!simple) return {};
       MAYFLY_ASSIGN(response, request.operation->run({.buckets = *context_.buckets, .request = request, .body = body}));
       return {};
     };
     MAYFLY_CO_TRY(co_await s3::on_pool(*context_.object_pool, std::move(work)));
-    co_return co_await send(exchange, visit, std::move(response));
+    if (simple) co_return co_await send(exchange, visit, std::move(response));
   }
 
   MAYFLY_CO_TRY(hold(visit, s3::kTransferHeldBytes));
@@ -329,6 +331,10 @@ Awaitable<Result<void>> Door::serve_s3(net::Exchange& exchange, Visit& visit) {
                         .secret_key = visit.caller->credential->secret_key};
   if (request.operation->way == s3::Way::kReceive) {
     MAYFLY_CO_ASSIGN(net::Response response, co_await s3::receive(transfer));
+    co_return co_await send(exchange, visit, std::move(response));
+  }
+  if (request.operation->way == s3::Way::kCopy) {
+    MAYFLY_CO_ASSIGN(net::Response response, co_await s3::copy(transfer));
     co_return co_await send(exchange, visit, std::move(response));
   }
   net::Headers headers;

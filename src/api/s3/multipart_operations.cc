@@ -95,10 +95,10 @@ Result<services::PartName> read_part_name(const Request& request) {
   return part;
 }
 
-Result<net::Response> upload_part_copy(const Call& call) {
-  MAYFLY_ASSIGN(const services::PartName name, read_part_name(call.request));
-  MAYFLY_ASSIGN(services::CopyRequest copy, read_copy(call));
-  if (const std::string range = call.request.header("x-amz-copy-source-range"); !range.empty()) {
+Result<services::Copying> begin_part_copy(services::Buckets& buckets, const Request& request) {
+  MAYFLY_ASSIGN(const services::PartName name, read_part_name(request));
+  MAYFLY_ASSIGN(services::CopyRequest copy, read_copy(buckets, request));
+  if (const std::string range = request.header("x-amz-copy-source-range"); !range.empty()) {
     std::uint64_t first = 0;
     std::uint64_t last = 0;
     constexpr std::string_view kUnit = "bytes=";
@@ -115,7 +115,12 @@ Result<net::Response> upload_part_copy(const Call& call) {
           "first and last bytes to copy");
     copy.range = {first, last};
   }
-  MAYFLY_ASSIGN(const services::PartInfo part, call.buckets.copy_part(name, copy));
+  return buckets.begin_part_copy(name, copy);
+}
+
+Result<net::Response> finish_part_copy(services::Buckets& buckets, const Request& request, services::Copying& copying) {
+  MAYFLY_ASSIGN(const services::PartName name, read_part_name(request));
+  MAYFLY_ASSIGN(const services::PartInfo part, buckets.finish_part_copy(name, copying));
   XmlWriter xml("CopyPartResult");
   xml.leaf("LastModified", base::format_iso_ms(part.modified)).leaf("ETag", quoted(part.etag));
   if (part.checksum.kind != ChecksumKind::kNone) xml.leaf(element_of(part.checksum.kind), base::base64_encode(part.checksum.value));

@@ -228,9 +228,8 @@ Result<net::Response> delete_object(const Call& call) {
   return empty_answer(204);
 }
 
-Result<services::CopyRequest> read_copy(const Call& call) {
-  const Request& request = call.request;
-  MAYFLY_TRY(check_wishes(request, call.buckets.account().id));
+Result<services::CopyRequest> read_copy(services::Buckets& buckets, const Request& request) {
+  MAYFLY_TRY(check_wishes(request, buckets.account().id));
   MAYFLY_ASSIGN(CopySource source, read_copy_source(request.header("x-amz-copy-source")));
   return services::CopyRequest{
       .from = {.bucket = std::move(source.bucket), .key = std::move(source.key), .version = std::move(source.version)},
@@ -239,9 +238,8 @@ Result<services::CopyRequest> read_copy(const Call& call) {
       .to_key = request.key};
 }
 
-Result<net::Response> copy_object(const Call& call) {
-  const Request& request = call.request;
-  MAYFLY_ASSIGN(services::CopyRequest copy, read_copy(call));
+Result<services::Copying> begin_object_copy(services::Buckets& buckets, const Request& request) {
+  MAYFLY_ASSIGN(services::CopyRequest copy, read_copy(buckets, request));
   const std::string metadata = request.header("x-amz-metadata-directive");
   if (!metadata.empty() && metadata != "COPY" && metadata != "REPLACE") return invalid_argument("Unknown metadata directive.");
   const std::string tagging = request.header("x-amz-tagging-directive");
@@ -260,7 +258,11 @@ Result<net::Response> copy_object(const Call& call) {
           "SHA256]");
     copy.checksum = *kind;
   }
-  MAYFLY_ASSIGN(const services::ObjectInfo made, call.buckets.copy_object(copy));
+  return buckets.begin_copy(copy);
+}
+
+Result<net::Response> finish_object_copy(services::Buckets& buckets, services::Copying& copying) {
+  MAYFLY_ASSIGN(const services::ObjectInfo made, buckets.finish_copy(copying));
   XmlWriter xml("CopyObjectResult");
   xml.leaf("LastModified", base::format_iso_ms(made.modified)).leaf("ETag", quoted(made.etag));
   if (made.checksum.kind != services::ChecksumKind::kNone) {

@@ -26,14 +26,12 @@ namespace mayfly::api::s3 {
 [[nodiscard]] base::Result<net::Response> delete_objects(const Call& call);
 [[nodiscard]] base::Result<net::Response> head_object(const Call& call);
 [[nodiscard]] base::Result<net::Response> delete_object(const Call& call);
-[[nodiscard]] base::Result<net::Response> copy_object(const Call& call);
 [[nodiscard]] base::Result<net::Response> get_object_acl(const Call& call);
 [[nodiscard]] base::Result<net::Response> get_object_tagging(const Call& call);
 [[nodiscard]] base::Result<net::Response> put_object_tagging(const Call& call);
 [[nodiscard]] base::Result<net::Response> delete_object_tagging(const Call& call);
 
 [[nodiscard]] base::Result<net::Response> create_multipart_upload(const Call& call);
-[[nodiscard]] base::Result<net::Response> upload_part_copy(const Call& call);
 [[nodiscard]] base::Result<net::Response> complete_multipart_upload(const Call& call);
 [[nodiscard]] base::Result<net::Response> abort_multipart_upload(const Call& call);
 [[nodiscard]] base::Result<net::Response> list_parts(const Call& call);
@@ -48,6 +46,11 @@ struct Sending {
 [[nodiscard]] base::Result<Sending> prepare_sending(services::Buckets& buckets, const Request& request);
 [[nodiscard]] base::Result<services::PartName> read_part_name(const Request& request);
 // Source, conditions and target of a copy.
-[[nodiscard]] base::Result<services::CopyRequest> read_copy(const Call& call);
+[[nodiscard]] base::Result<services::CopyRequest> read_copy(services::Buckets& buckets, const Request& request);
+// CopyObject and UploadPartCopy: before and after the bytes are copied.
+[[nodiscard]] base::Result<services::Copying> begin_object_copy(services::Buckets& buckets, const Request& request);
+[[nodiscard]] base::Result<net::Response> finish_object_copy(services::Buckets& buckets, services::Copying& copying);
+[[nodiscard]] base::Result<services::Copying> begin_part_copy(services::Buckets& buckets, const Request& request);
+[[nodiscard]] base::Result<net::Response> finish_part_copy(services::Buckets& buckets, const Request& request, services::Copying& copying);
 
 }  // namespace mayfly::api::s3

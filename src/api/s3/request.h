@@ -27,6 +27,7 @@ enum class Way : std::uint8_t {
   kSimple,   // on the pool, with its body in memory
   kReceive,  // a body of any size comes in
   kSend,     // one goes out
+  kCopy,     // one goes from object to object
 };
 
 struct Operation {

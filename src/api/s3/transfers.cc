@@ -1,6 +1,7 @@
 #include "api/s3/transfers.h"
 
 #include <algorithm>
+#include <boost/asio/this_coro.hpp>
 #include <charconv>
 #include <memory>
 #include <utility>
@@ -114,6 +115,10 @@ Awaitable<Result<void>> take_body(Transfer& transfer, services::IncomingBody& bo
   co_return Result<void>();
 }
 
+Awaitable<void> watch_peer(net::Exchange& exchange, std::shared_ptr<bool> gone) {
+  if (co_await exchange.peer_gone()) *gone = true;
+}
+
 }  // namespace
 
 Awaitable<Result<void>> on_pool(base::WorkerPool& pool, std::function<Result<void>()> work) {
@@ -145,6 +150,42 @@ Awaitable<Result<net::Response>> receive(Transfer transfer) {
   };
   const Result<void> ended = co_await on_pool(transfer.pool, std::move(end));
   if (!taken.ok()) co_return std::move(taken).error();
+  if (!ended.ok()) co_return ended.error();
+  co_return *std::move(answer);
+}
+
+Awaitable<Result<net::Response>> copy(Transfer transfer) {
+  const bool is_part = transfer.request.operation->name == "UploadPartCopy";
+  std::optional<services::Copying> copying;
+  std::function<Result<void>()> begin = [&]() -> Result<void> {
+    auto begun = is_part ? begin_part_copy(transfer.buckets, transfer.request) : begin_object_copy(transfer.buckets, transfer.request);
+    if (!begun.ok()) return std::move(begun).error();
+    copying.emplace(*std::move(begun));
+    return {};
+  };
+  MAYFLY_CO_TRY(co_await on_pool(transfer.pool, std::move(begin)));
+  Result<void> copied;
+  {
+    const auto gone = std::make_shared<bool>(false);
+    const net::Executor executor = co_await boost::asio::this_coro::executor;
+    net::TaskScope watching(executor);
+    if (!copying->done()) watching.spawn(watch_peer(transfer.exchange, gone));
+    while (copied.ok() && !copying->done()) {
+      std::function<Result<void>()> step = [&] { return copying->step(); };
+      copied = co_await on_pool(transfer.pool, std::move(step));
+      if (*gone) copied = Error(ErrorCode::kCancelled, "the peer went away while its copy was made");
+    }
+  }
+  std::optional<Result<net::Response>> answer;
+  std::function<Result<void>()> end = [&]() -> Result<void> {
+    if (copied.ok())
+      answer.emplace(is_part ? finish_part_copy(transfer.buckets, transfer.request, *copying)
+                             : finish_object_copy(transfer.buckets, *copying));
+    copying.reset();  // unlinks what was not stored
+    return {};
+  };
+  const Result<void> ended = co_await on_pool(transfer.pool, std::move(end));
+  if (!copied.ok()) co_return std::move(copied).error();
   if (!ended.ok()) co_return ended.error();
   co_return *std::move(answer);
 }

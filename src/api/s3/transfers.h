@@ -27,6 +27,9 @@ struct Transfer {
 
 // Takes the body in and stores it; the answer to send.
 [[nodiscard]] net::Awaitable<base::Result<net::Response>> receive(Transfer transfer);
+// Copies an object or a part, in pieces of which each takes its turn on the pool, and ends when the peer goes away; the answer to send.
+// The request's body has been read.
+[[nodiscard]] net::Awaitable<base::Result<net::Response>> copy(Transfer transfer);
 // Sends an object or a part of it, with `headers` beside its own; tells the status.
 struct Sent {
   int status = 0;
