@@ -22,6 +22,8 @@ using base::Result;
 
 constexpr std::int32_t kApplicationId = 0x4D464F42;  // "MFOB"
 
+constexpr std::size_t kUploadsPageBytes = 2U << 20U;  // of documents, after which a page ends
+
 // docs/formats/objects.md. Never edit one that was released; add the next.
 constexpr std::array kMigrations = {Migration{1, R"sql(
 CREATE TABLE buckets(
@@ -342,6 +344,7 @@ class SqliteObjects final : public Objects {
   Result<UploadsPage> uploads(const std::string& bucket, const UploadsQuery& query) override {
     const MutexLock lock(mutex_);
     UploadsPage page;
+    std::size_t bytes = 0;
     // Without an id the whole of `after_key` is behind: no id comes after this one.
     const std::string after_id = query.after_id.empty() && !query.after_key.empty() ? "\xFF" : query.after_id;
     Statement& rows = statements_.uploads.bind(1, bucket)
@@ -353,10 +356,12 @@ class SqliteObjects final : public Objects {
     while (true) {
       MAYFLY_ASSIGN(const bool row, rows.step());
       if (!row) break;
+      page.truncated = page.uploads.size() == query.max || bytes >= kUploadsPageBytes;
+      if (page.truncated) break;
       page.uploads.push_back(upload_in(rows));
+      bytes += page.uploads.back().document.size();
     }
-    page.truncated = page.uploads.size() > query.max;
-    if (page.truncated) page.uploads.resize(query.max);
+    rows.reset();
     return page;
   }
 

@@ -65,7 +65,7 @@ struct UploadsQuery {
   std::string prefix = {};
   std::string after_key = {};  // with an empty `after_id`: uploads of later keys; else also later ids of this key
   std::string after_id = {};
-  std::size_t max = 1000;
+  std::size_t max = 1000;  // fewer when their documents are large
 };
 struct UploadsPage {
   std::vector<UploadRow> uploads = {};

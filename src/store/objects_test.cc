@@ -224,6 +224,19 @@ TEST_F(ObjectsTest, UploadsAreListedByKeyAndId) {
   EXPECT_EQ(ids({.after_key = "a", .after_id = "1"}), "234");
   EXPECT_EQ(ids({.after_key = "a"}), "34");
   EXPECT_EQ(ids({.prefix = "pre/"}), "4");
+  EXPECT_EQ(ids({.max = 4}), "1234") << "exactly all is not truncated";
+  EXPECT_EQ(ids({.max = 0}), "+");
+}
+
+TEST_F(ObjectsTest, APageOfUploadsHoldsABoundedSumOfDocuments) {
+  for (const char* id : {"1", "2", "3", "4", "5"})
+    ASSERT_TRUE(objects_->create_upload({.id = id, .bucket = "b", .key = "k", .document = std::string(1U << 20U, 'd')}).ok());
+  UploadsPage page = *objects_->uploads("b", {});
+  ASSERT_EQ(page.uploads.size(), 2U);
+  EXPECT_TRUE(page.truncated);
+  page = *objects_->uploads("b", {.after_key = "k", .after_id = "3"});
+  EXPECT_EQ(page.uploads.size(), 2U);
+  EXPECT_FALSE(page.truncated);
 }
 
 TEST_F(ObjectsTest, LeftoversOfACrashGoAndNamedBytesStay) {
