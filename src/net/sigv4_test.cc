@@ -532,6 +532,23 @@ TEST(PresignedVersion2, UrlsThatBotocoreMakesAreTakenUntilTheyEnd) {
   EXPECT_EQ(verify(put, end), "SignatureDoesNotMatch");
 }
 
+TEST(PresignedVersion2, AParameterIsNotHiddenInTheValueOfAnother) {
+  const auto verify = [&](const std::string& method, const std::string& query, const std::string& signature) {
+    RequestHead head{
+        .method = method, .target = "/bucket/k?AWSAccessKeyId=A&Expires=1767225660&Signature=" + signature + "&" + query, .headers = {}};
+    head.headers.add("Host", "127.0.0.1:9000");
+    const auto verified = verify_claim(*parse_claim(head), head, "aSecretOfFortyCharactersForTheTestsOnly00", base::wall_from_epoch_ms(0));
+    return verified.ok() ? std::string("ok") : verified.error().id();
+  };
+  const char* part = "yJJd09TYcM6OVuqgsrZ90QW6nWg%3D";
+  EXPECT_EQ(verify("PUT", "partNumber=1&uploadId=u", part), "ok");
+  EXPECT_EQ(verify("PUT", "partNumber=1%26uploadId%3Du", part), "SignatureDoesNotMatch") << "would put the whole object";
+  const char* metadata = "H5y4i538s8Znlx4D3m6ghGXCDkw%3D";
+  EXPECT_EQ(verify("PUT", "x-amz-meta-a=1&x-amz-meta-b=2", metadata), "ok");
+  EXPECT_EQ(verify("PUT", "x-amz-meta-a=1%0Ax-amz-meta-b%3A2", metadata), "SignatureDoesNotMatch");
+  EXPECT_EQ(verify("GET", "response-content-disposition=a%26b%26aclx%3Dc", "yP38YLj%2BmaKJZlIj94111byTXxI%3D"), "ok");
+}
+
 TEST(AwsChunked, TheDocumentedExamplesAreUnwrapped) {
   for (const Chunked& chunked : {documented_stream(), documented_trailer()}) {
     const auto body = unwrap(chunked);

@@ -103,11 +103,24 @@ Result<std::string> canonical_amz_headers(const RequestHead& head) {
   }
   MAYFLY_ASSIGN(const auto parameters, parse_query(head.query()));
   for (const auto& [name, value] : parameters) {
-    if (name.starts_with("x-amz-")) fields.emplace(name, value);
+    if (!name.starts_with("x-amz-")) continue;
+    if (!is_field_value(value)) return signature_mismatch("s3");  // a line break would begin another field of the signed text
+    fields.emplace(name, value);
   }
   std::string text;
   for (const auto& [name, value] : fields) text.append(name).append(":").append(value).append("\n");
   return text;
+}
+
+bool is_signed_parameter(std::string_view name) { return std::ranges::find(kSignedParameters, name) != kSignedParameters.end(); }
+
+// Whether `value` reads in the signed text, where it is not encoded, as if further parameters followed it.
+bool holds_parameter(std::string_view value) {
+  for (std::size_t mark = value.find('&'); mark != std::string_view::npos; mark = value.find('&')) {
+    value.remove_prefix(mark + 1);
+    if (is_signed_parameter(value.substr(0, value.find_first_of("=&")))) return true;
+  }
+  return false;
 }
 
 // The path with its bucket, also where the host names it, and the parameters that are signed.
@@ -120,10 +133,11 @@ Result<std::string> canonical_resource(const RequestHead& head) {
     query.remove_prefix(std::min(end + 1, query.size()));
     const std::size_t equals = item.find('=');
     const std::string name(item.substr(0, equals));
-    if (std::ranges::find(kSignedParameters, name) == kSignedParameters.end()) continue;
+    if (!is_signed_parameter(name)) continue;
     std::string written = name;
     if (equals != std::string_view::npos) {
       MAYFLY_ASSIGN(const std::string value, base::percent_decode(item.substr(equals + 1)));
+      if (holds_parameter(value)) return signature_mismatch("s3");
       written.append("=").append(value);
     }
     kept.emplace_back(name, std::move(written));
@@ -167,7 +181,8 @@ Result<void> verify_presigned_v2(const SignatureClaim& claim, const RequestHead&
   MAYFLY_TRY(check_names(head));
   const auto fields = canonical_amz_headers(head);
   const auto resource = canonical_resource(head);
-  if (!fields.ok() || !resource.ok()) return signature_mismatch("s3", "The request's query is not validly percent-encoded.");
+  if (!fields.ok() || !resource.ok())
+    return signature_mismatch("s3", "The request's query is not validly encoded, or can be read in two ways.");
   std::string text = head.method;
   text.append("\n").append(head.headers.get("Content-MD5")).append("\n").append(head.headers.get("Content-Type")).append("\n");
   text.append(std::to_string(base::epoch_ms(claim.time) / 1000)).append("\n").append(*fields).append(*resource);
