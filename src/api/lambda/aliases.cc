@@ -75,9 +75,10 @@ Result<void> check_it_starts(const ControlCall& call, const Target& target, cons
   if (there != nullptr && (there->version == version || there->additional_version == version)) return {};
   const Result<void> started = call.context.try_init(wanted);
   if (started.ok()) return {};
-  return invalid_parameter("Version " + version + " of " + record->latest->arn + " does not initialise (" + started.error().message() +
-                           "), and the function asks by MAYFLY_ALIAS_WAITS_FOR that its aliases wait for that. Nothing was changed; the cause "
-                           "is in the log of the version.");
+  return invalid_parameter(
+      "Version " + version + " of " + record->latest->arn + " does not initialise (" + started.error().message() +
+      "), and the function asks by MAYFLY_ALIAS_WAITS_FOR that its aliases wait for that. Nothing was changed; the cause "
+      "is in the log of the version.");
 }
 
 // The same for every version that a request names.
@@ -175,24 +176,14 @@ Result<net::Response> delete_alias(const ControlCall& call) {
 Result<net::Response> list_aliases(const ControlCall& call) {
   MAYFLY_ASSIGN(const Target target, function_of(call));
   MAYFLY_ASSIGN(const engine::RecordPtr record, existing_function(call, target));
-  MAYFLY_ASSIGN(const std::string after, marker_in(call.input));
+  MAYFLY_ASSIGN(Page page, Page::from(call.input));
   const std::string version = text_in(call.input, "FunctionVersion");
-  const std::size_t max = page_size(call.input);
-  json::array shown;
-  json::object body;
-  std::string last;
   for (const auto& [name, alias] : record->settings->aliases) {
-    if (name <= after && !after.empty()) continue;
+    if (page.was_shown(name)) continue;
     if (!version.empty() && alias.version != version && alias.additional_version != version) continue;
-    if (shown.size() == max) {
-      body["NextMarker"] = make_marker(last);
-      break;
-    }
-    shown.push_back(alias_json(*record, alias));
-    last = name;
+    if (!page.add(name, alias_json(*record, alias))) break;
   }
-  body["Aliases"] = std::move(shown);
-  return control_answer(200, body);
+  return std::move(page).answer("Aliases");
 }
 
 constexpr ControlEntry kOperations[] = {

@@ -204,24 +204,14 @@ Result<net::Response> delete_provisioned(const ControlCall& call) {
 Result<net::Response> list_provisioned(const ControlCall& call) {
   MAYFLY_ASSIGN(const Target target, target_of(call));
   MAYFLY_ASSIGN(const engine::RecordPtr record, existing_function(call, target));
-  MAYFLY_ASSIGN(const std::string after, marker_in(call.input));
-  const std::size_t max = page_size(call.input);
-  json::array shown;
-  json::object body;
-  std::string last;
+  MAYFLY_ASSIGN(Page page, Page::from(call.input));
   for (const auto& [qualifier, config] : record->settings->provisioned) {
-    if (qualifier <= after && !after.empty()) continue;
-    if (shown.size() == max) {
-      body["NextMarker"] = make_marker(last);
-      break;
-    }
+    if (page.was_shown(qualifier)) continue;
     json::object each = provisioned_json(call, *record, qualifier, config);
     each["FunctionArn"] = record->latest->arn + ":" + qualifier;
-    shown.push_back(std::move(each));
-    last = qualifier;
+    if (!page.add(qualifier, std::move(each))) break;
   }
-  body["ProvisionedConcurrencyConfigs"] = std::move(shown);
-  return control_answer(200, body);
+  return std::move(page).answer("ProvisionedConcurrencyConfigs");
 }
 
 constexpr ControlEntry kOperations[] = {{"DeleteFunctionConcurrency", delete_reserved},

@@ -74,4 +74,35 @@ Result<std::string> marker_in(const json::object& input) {
 
 std::string make_marker(std::string_view last_key) { return base::base64_encode(last_key); }
 
+namespace {
+
+constexpr char kKeySign = '@';  // before the key in a page's marker, which is never empty so
+
+}  // namespace
+
+Result<Page> Page::from(const json::object& input) {
+  Page page;
+  page.max_ = page_size(input);
+  MAYFLY_ASSIGN(const std::string marker, marker_in(input));
+  if (marker.empty()) return page;
+  if (marker.front() != kKeySign) return invalid_parameter("The Marker is not one that this operation gave out; start again without it.");
+  page.after_ = marker.substr(1);
+  return page;
+}
+
+bool Page::add(std::string_view key, json::object entry) {
+  more_ = entries_.size() == max_;
+  if (more_) return false;
+  entries_.push_back(std::move(entry));
+  last_ = key;
+  return true;
+}
+
+net::Response Page::answer(std::string_view name) && {
+  json::object body;
+  if (more_) body["NextMarker"] = make_marker(kKeySign + last_);
+  body[json::string_view(name.data(), name.size())] = std::move(entries_);
+  return control_answer(200, body);
+}
+
 }  // namespace mayfly::api::lambda

@@ -1,7 +1,9 @@
 // What every operation of Lambda's control plane is given, and how they are found. Blocking: run on the worker pool.
 #pragma once
 
+#include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -68,5 +70,25 @@ struct ControlEntry {
 // The place a list goes on from: the key of the last entry shown, "" at the start.
 [[nodiscard]] base::Result<std::string> marker_in(const boost::json::object& input);
 [[nodiscard]] std::string make_marker(std::string_view last_key);
+
+// One page of a list whose entries have keys in ascending order, "" among them.
+class Page {
+ public:
+  // From the request's Marker and MaxItems; InvalidParameterValueException for a marker that no page gave out.
+  [[nodiscard]] static base::Result<Page> from(const boost::json::object& input);
+  // Whether the entry of that key was on an earlier page.
+  [[nodiscard]] bool was_shown(std::string_view key) const { return after_ && key <= *after_; }
+  // Adds the next entry. False when the page is full: the rest is for the next one.
+  [[nodiscard]] bool add(std::string_view key, boost::json::object entry);
+  // The page as the member `name` of an answer.
+  [[nodiscard]] net::Response answer(std::string_view name) &&;
+
+ private:
+  std::optional<std::string> after_;
+  std::size_t max_ = 0;
+  std::string last_;
+  bool more_ = false;
+  boost::json::array entries_;
+};
 
 }  // namespace mayfly::api::lambda

@@ -153,23 +153,13 @@ Result<net::Response> list_configs(const ControlCall& call) {
   MAYFLY_ASSIGN(Target target, target_of(call));
   const engine::RecordPtr record = call.context.registry.find(target.name);
   if (record == nullptr) return no_function();
-  MAYFLY_ASSIGN(const std::string after, marker_in(call.input));
-  const std::size_t max = page_size(call.input);
-  json::array shown;
-  json::object body;
-  std::string last;
+  MAYFLY_ASSIGN(Page page, Page::from(call.input));
   for (const auto& [qualifier, config] : record->settings->event_invoke) {
-    if (qualifier <= after && !after.empty()) continue;
-    if (shown.size() == max) {
-      body["NextMarker"] = make_marker(last);
-      break;
-    }
+    if (page.was_shown(qualifier)) continue;
     target.qualifier = qualifier;
-    shown.push_back(config_json(call, target, config));
-    last = qualifier;
+    if (!page.add(qualifier, config_json(call, target, config))) break;
   }
-  body["FunctionEventInvokeConfigs"] = std::move(shown);
-  return control_answer(200, body);
+  return std::move(page).answer("FunctionEventInvokeConfigs");
 }
 
 constexpr ControlEntry kOperations[] = {{"DeleteFunctionEventInvokeConfig", delete_config},

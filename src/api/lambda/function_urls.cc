@@ -119,24 +119,12 @@ Result<net::Response> list_urls(const ControlCall& call) {
   MAYFLY_ASSIGN(const Target target, target_of(call));
   const engine::RecordPtr record = call.context.registry.find(target.name);
   if (record == nullptr) return no_function();
-  MAYFLY_ASSIGN(const std::string after, marker_in(call.input));
-  const std::size_t max = page_size(call.input);
-  json::array shown;
-  json::object body;
-  std::string last;
-  // "" sorts first: the marker says "/" for it, which no alias contains.
-  const auto key_of = [](const std::string& qualifier) { return qualifier.empty() ? std::string("/") : qualifier; };
+  MAYFLY_ASSIGN(Page page, Page::from(call.input));
   for (const auto& [qualifier, url] : record->settings->urls) {
-    if (!after.empty() && (key_of(qualifier) == after || qualifier.empty() || (after != "/" && qualifier <= after))) continue;
-    if (shown.size() == max) {
-      body["NextMarker"] = make_marker(last);
-      break;
-    }
-    shown.push_back(url_json(call, *record, qualifier, url));
-    last = key_of(qualifier);
+    if (page.was_shown(qualifier)) continue;
+    if (!page.add(qualifier, url_json(call, *record, qualifier, url))) break;
   }
-  body["FunctionUrlConfigs"] = std::move(shown);
-  return control_answer(200, body);
+  return std::move(page).answer("FunctionUrlConfigs");
 }
 
 constexpr ControlEntry kOperations[] = {{"CreateFunctionUrlConfig", create_url},

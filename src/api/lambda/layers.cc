@@ -178,27 +178,17 @@ Result<net::Response> list_versions(const ControlCall& call) {
 }
 
 Result<net::Response> list_layers(const ControlCall& call) {
-  MAYFLY_ASSIGN(const std::string after, marker_in(call.input));
-  const std::size_t max = page_size(call.input);
-  json::array shown;
-  json::object body;
-  std::string last;
+  MAYFLY_ASSIGN(Page page, Page::from(call.input));
   for (const std::string& name : call.context.layers.names()) {
-    if (!after.empty() && name <= after) continue;
+    if (page.was_shown(name)) continue;
     const auto versions = call.context.layers.versions(name);
     const auto newest =
         std::find_if(versions.begin(), versions.end(), [&](const LayerVersionPtr& version) { return fits(call, *version); });
     if (newest == versions.end()) continue;
-    if (shown.size() == max) {
-      body["NextMarker"] = make_marker(last);
-      break;
-    }
-    shown.push_back(
-        json::object{{"LayerName", name}, {"LayerArn", (*newest)->layer_arn}, {"LatestMatchingVersion", listed_json(**newest)}});
-    last = name;
+    json::object entry{{"LayerName", name}, {"LayerArn", (*newest)->layer_arn}, {"LatestMatchingVersion", listed_json(**newest)}};
+    if (!page.add(name, std::move(entry))) break;
   }
-  body["Layers"] = std::move(shown);
-  return control_answer(200, body);
+  return std::move(page).answer("Layers");
 }
 
 // --- Permissions ---
