@@ -61,7 +61,7 @@ void check_name(std::string_view bytes) {
   const auto target = api::lambda::resolve_name(std::string(bytes), "", account, "lambda:GetFunction");
   if (target.ok()) must(!target->name.empty() && target->name.find(':') == std::string::npos);
   const auto link = api::lambda::parse_code_path(bytes);
-  if (link) must(api::lambda::code_path(link->function_name, link->code_id) == bytes);
+  if (link) must(api::lambda::code_path(link->owner, link->code_id) == bytes);
 }
 
 }  // namespace
