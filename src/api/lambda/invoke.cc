@@ -5,6 +5,7 @@
 
 #include "api/api.h"
 #include "api/internal/answer.h"
+#include "api/lambda/input.h"
 #include "api/lambda/payload.h"
 #include "api/lambda/resolve.h"
 #include "base/bytes.h"
@@ -23,12 +24,6 @@ using net::Awaitable;
 
 constexpr const char* kEventStream = "application/vnd.amazon.eventstream";
 constexpr const char* kActionName = "lambda:InvokeFunction";
-
-std::string text_in(const json::object& input, json::string_view name) {
-  const json::value* found = input.if_contains(name);
-  if (found == nullptr || !found->is_string()) return {};
-  return std::string(found->get_string().data(), found->get_string().size());
-}
 
 // Between the engine and the coroutine that answers. Both live on the loop's thread; the engine may keep the sink longer.
 class Sink final : public engine::AnswerQueue {
