@@ -52,34 +52,14 @@ Result<void> check_tags(const Tags& tags) {
 Result<void> check_own_variables(const FunctionConfig& config) {
   const std::string network = config.network();
   if (network != "outside" && network != "none") {
-    return invalid_parameter("The environment variable MAYFLY_NETWORK has the value \"" + network + "\"; it can be \"outside\" or \"none\".");
+    return invalid_parameter("The environment variable MAYFLY_NETWORK has the value \"" + network +
+                             "\"; it can be \"outside\" or \"none\".");
   }
   if (!config.environment) return {};
   const auto waits = config.environment->find("MAYFLY_ALIAS_WAITS_FOR");
   if (waits == config.environment->end() || waits->second == "init") return {};
-  return invalid_parameter("The environment variable MAYFLY_ALIAS_WAITS_FOR has the value \"" + waits->second + "\"; it can only be \"init\".");
-}
-
-void apply_change(FunctionConfig& config, const ConfigChange& change) {
-  const auto set = [](auto& member, const auto& value) {
-    if (value) member = *value;
-  };
-  set(config.runtime, change.runtime);
-  set(config.handler, change.handler);
-  set(config.role, change.role);
-  set(config.description, change.description);
-  set(config.log_format, change.log_format);
-  set(config.application_log_level, change.application_log_level);
-  set(config.system_log_level, change.system_log_level);
-  set(config.log_group, change.log_group);
-  set(config.tracing_mode, change.tracing_mode);
-  set(config.snap_start, change.snap_start);
-  set(config.accepted_json, change.accepted_json);
-  set(config.timeout_s, change.timeout_s);
-  set(config.memory_mb, change.memory_mb);
-  set(config.ephemeral_mb, change.ephemeral_mb);
-  set(config.layers, change.layers);
-  if (change.environment) config.environment = change.environment;
+  return invalid_parameter("The environment variable MAYFLY_ALIAS_WAITS_FOR has the value \"" + waits->second +
+                           "\"; it can only be \"init\".");
 }
 
 // The levels exist with the JSON format only, and are INFO there unless set (recorded: format switch).
@@ -192,6 +172,28 @@ void renew_revision(FunctionRecord& record, std::string_view qualifier) {
 }
 
 }  // namespace
+
+void apply_change(FunctionConfig& config, const ConfigChange& change) {
+  const auto set = [](auto& member, const auto& value) {
+    if (value) member = *value;
+  };
+  set(config.runtime, change.runtime);
+  set(config.handler, change.handler);
+  set(config.role, change.role);
+  set(config.description, change.description);
+  set(config.log_format, change.log_format);
+  set(config.application_log_level, change.application_log_level);
+  set(config.system_log_level, change.system_log_level);
+  set(config.log_group, change.log_group);
+  set(config.tracing_mode, change.tracing_mode);
+  set(config.snap_start, change.snap_start);
+  set(config.accepted_json, change.accepted_json);
+  set(config.timeout_s, change.timeout_s);
+  set(config.memory_mb, change.memory_mb);
+  set(config.ephemeral_mb, change.ephemeral_mb);
+  set(config.layers, change.layers);
+  if (change.environment) config.environment = change.environment;
+}
 
 struct FunctionRegistry::Impl {
   Impl(store::Catalogue& a_catalogue, CodeStore& a_code, Account an_account, const base::Clock& a_clock)

@@ -24,6 +24,9 @@ struct ConfigChange {
   std::optional<std::vector<LayerUse>> layers = {};
 };
 
+// Puts what is set in `change` into `config`.
+void apply_change(FunctionConfig& config, const ConfigChange& change);
+
 // A function URL's id and what it leads to.
 struct UrlTarget {
   RecordPtr record;

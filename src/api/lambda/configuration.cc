@@ -247,21 +247,7 @@ Result<engine::FunctionConfig> configuration_from(const json::object& input) {
   }
   // The rest is what an update can set as well.
   MAYFLY_ASSIGN(const engine::ConfigChange change, change_from(input, config));
-  const auto set = [](auto& member, const auto& value) {
-    if (value) member = *value;
-  };
-  set(config.description, change.description);
-  set(config.timeout_s, change.timeout_s);
-  set(config.memory_mb, change.memory_mb);
-  set(config.ephemeral_mb, change.ephemeral_mb);
-  set(config.log_format, change.log_format);
-  set(config.application_log_level, change.application_log_level);
-  set(config.system_log_level, change.system_log_level);
-  set(config.log_group, change.log_group);
-  set(config.tracing_mode, change.tracing_mode);
-  set(config.snap_start, change.snap_start);
-  set(config.accepted_json, change.accepted_json);
-  if (change.environment) config.environment = change.environment;
+  engine::apply_change(config, change);
   return config;
 }
 
