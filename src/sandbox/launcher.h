@@ -79,12 +79,16 @@ struct SandboxSpec {
 // The addresses below are the same in every sandbox: 169.254.100.1 on its loopback.
 struct Sandbox {
   SandboxId id = 0;
-  base::UniqueFd runtime_api;              // listening TCP socket, 169.254.100.1:9001
-  base::UniqueFd data_api;                 // listening TCP socket, 169.254.100.1:9002
-  base::UniqueFd dns_udp;                  // bound UDP socket, 169.254.100.1:53; invalid when the network is kNone
-  base::UniqueFd dns_tcp;                  // listening TCP socket, 169.254.100.1:53; invalid when the network is kNone
-  base::UniqueFd output;                   // read end of a pipe: stdout and stderr of everything inside
-  base::UniqueFd framed_log;               // read end of the pipe behind _LAMBDA_TELEMETRY_LOG_FD (the launcher sets that variable)
+  base::UniqueFd runtime_api;  // listening TCP socket, 169.254.100.1:9001
+  base::UniqueFd data_api;     // listening TCP socket, 169.254.100.1:9002
+  base::UniqueFd dns_udp;      // bound UDP socket, 169.254.100.1:53; invalid when the network is kNone
+  base::UniqueFd dns_tcp;      // listening TCP socket, 169.254.100.1:53; invalid when the network is kNone
+  base::UniqueFd output;       // read end of a pipe: stdout and stderr of everything inside
+  base::UniqueFd framed_log;   // read end of the pipe behind _LAMBDA_TELEMETRY_LOG_FD (the launcher sets that variable)
+  // What the main process and the server say to each other, as _MAYFLY_CONTROL_FDS names it there ("4,5"; the launcher sets that variable).
+  // Pipes, not a socket: half the cost for a short message, and nobody inside can send descriptors along.
+  base::UniqueFd control_in;               // read end: what the main process writes
+  base::UniqueFd control_out;              // write end: what the main process reads
   base::UniqueFd companion_output;         // read end of a pipe: stdout and stderr of the companions; invalid without any
   base::UniqueFd gate;                     // what the main process waits at; invalid without companions
   std::vector<base::UniqueFd> connectors;  // TCP sockets of its network, not connected: the way to listeners inside

@@ -366,11 +366,32 @@ TEST_F(LauncherTest, MeasuresAnonymousMemoryAndNotTheFileCache) {
   bench.launcher().kill(spec.id);
 }
 
-TEST_F(LauncherTest, LeavesOnlyTheFourDescriptorsThatAreMeant) {
+TEST_F(LauncherTest, LeavesOnlyTheDescriptorsThatAreMeant) {
   const auto ending =
       bench.run(python("import os\nfor fd in range(1024):\n  try: os.fstat(fd); print(fd, "
                        "os.readlink(f'/proc/self/fd/{fd}').split(':')[0])\n  except OSError: pass"));
-  EXPECT_EQ(ending.output, "0 /dev/null\n1 pipe\n2 pipe\n3 pipe\n");
+  EXPECT_EQ(ending.output, "0 /dev/null\n1 pipe\n2 pipe\n3 pipe\n4 pipe\n5 pipe\n");
+}
+
+TEST_F(LauncherTest, TheMainProcessAndTheServerTalkThroughTheControlPipes) {
+  auto started =
+      bench.start(bench.spec(bench.add_code("echo $_MAYFLY_CONTROL_FDS; read word <&4; echo you said $word >&5; read x <&4; echo end")));
+  ASSERT_TRUE(started.ok());
+  ASSERT_EQ(write(started->control_out.get(), "hello\n", 6), 6);
+  EXPECT_EQ(test::read_output(started->control_in.get(), "\n"), "you said hello\n");
+  EXPECT_EQ(fcntl(started->control_out.get(), F_GETFL) & O_NONBLOCK, O_NONBLOCK);
+  started->control_out.reset();
+  EXPECT_EQ(test::read_output(started->output.get()), "4,5\nend\n") << "the program sees the end of its pipe";
+}
+
+TEST_F(LauncherTest, CompanionsHaveNoPartInTheControlPipes) {
+  auto spec = bench.spec(bench.add_code("sleep 60"));
+  spec.layer_ids = {
+      bench.add_tree({{"one", "#!/bin/sh\necho [$_MAYFLY_CONTROL_FDS] $(readlink /proc/self/fd/4) $(readlink /proc/self/fd/5)\n"}})};
+  spec.companions = {"/opt/one"};
+  auto started = bench.start(spec);
+  ASSERT_TRUE(started.ok()) << started.error().to_string();
+  EXPECT_EQ(test::read_output(started->companion_output.get(), "\n"), "[] /dev/null /dev/null\n");
 }
 
 TEST_F(LauncherTest, TheFramedLogIsAPipeOfItsOwn) {

@@ -156,7 +156,7 @@ static int do_write_anywhere(int count, char** paths) {
   return write_outcome;
 }
 
-// fds: descriptors beyond 0 to 3.
+// fds: descriptors beyond 0 to 5.
 static int do_fds(int count, char** args) {
   (void)count, (void)args;
   int outcome = kContained;
@@ -167,12 +167,12 @@ static int do_fds(int count, char** args) {
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     if (readlink(link, target, sizeof target - 1) < 0) strcpy(target, "?");
     printf("fd %d -> %s\n", fd, target);
-    if (fd > 3) outcome = reached("a descriptor that was not given");
-    if (fd <= 3 && strncmp(target, "pipe:", 5) != 0 && strcmp(target, "/dev/null") != 0)
+    if (fd > 5) outcome = reached("a descriptor that was not given");
+    if (fd <= 5 && strncmp(target, "pipe:", 5) != 0 && strcmp(target, "/dev/null") != 0)
       outcome = reached("a descriptor that is neither pipe nor /dev/null");
     if (isatty(fd)) outcome = reached("a terminal");
   }
-  if (outcome == kContained) contained("only 0 to 3");
+  if (outcome == kContained) contained("only 0 to 5");
   return outcome;
 }
 

@@ -50,10 +50,12 @@ constexpr const char* kStepNames[] = {
 };
 static_assert(sizeof kStepNames / sizeof kStepNames[0] == static_cast<std::size_t>(Step::kCount));
 
-constexpr int kFirstFree = 64;  // descriptors are first moved out of the way of 0 to 4
+constexpr int kFirstFree = 64;  // descriptors are first moved out of the way of 0 to 7
 constexpr int kFramedLog = 3;   // as _LAMBDA_TELEMETRY_LOG_FD says
-constexpr int kReport = 4;
-constexpr int kGate = 5;
+constexpr int kControlIn = 4;   // as _MAYFLY_CONTROL_FDS says
+constexpr int kControlOut = 5;
+constexpr int kReport = 6;
+constexpr int kGate = 7;
 constexpr int kCapabilityMost = 63;
 
 [[noreturn]] void fail(int report, Step step, int error, int argument) {
@@ -159,17 +161,20 @@ void offer_to_oom_killer() {
   close(file);
 }
 
-// The framed log is the main process's alone.
+// The framed log and the control pipes are the main process's alone.
 int arrange_descriptors(const ChildPlan& plan, std::uint32_t companion) {
   const bool main = companion == 0;
   const int null = fcntl(plan.null, F_DUPFD_CLOEXEC, kFirstFree);
   const int output = fcntl(main ? plan.output : plan.companion_output, F_DUPFD_CLOEXEC, kFirstFree);
   const int framed = fcntl(main ? plan.framed_log : plan.null, F_DUPFD_CLOEXEC, kFirstFree);
+  const int control_in = fcntl(main ? plan.control_in : plan.null, F_DUPFD_CLOEXEC, kFirstFree);
+  const int control_out = fcntl(main ? plan.control_out : plan.null, F_DUPFD_CLOEXEC, kFirstFree);
   const int report = fcntl(plan.report, F_DUPFD_CLOEXEC, kFirstFree);
   const int gate = fcntl(main && plan.gate >= 0 ? plan.gate : plan.null, F_DUPFD_CLOEXEC, kFirstFree);
-  if (null < 0 || output < 0 || framed < 0 || report < 0 || gate < 0) return -1;
+  if (null < 0 || output < 0 || framed < 0 || control_in < 0 || control_out < 0 || report < 0 || gate < 0) return -1;
   if (dup3(report, kReport, O_CLOEXEC) < 0 || dup3(gate, kGate, O_CLOEXEC) < 0) return -1;
   if (dup2(null, 0) < 0 || dup2(output, 1) < 0 || dup2(output, 2) < 0 || dup2(framed, kFramedLog) < 0) return -1;
+  if (dup2(control_in, kControlIn) < 0 || dup2(control_out, kControlOut) < 0) return -1;
   return 0;
 }
 

@@ -82,6 +82,7 @@ struct ChildPlan {
   std::array<int, 8> attach{};  // cgroup.procs files
   std::size_t attach_count = 0;
   int null = -1, output = -1, framed_log = -1, report = -1, status = -1;
+  int control_in = -1, control_out = -1;     // the main process's ends
   std::array<const char*, 10> companions{};  // programs
   std::size_t companion_count = 0;
   char* const* companion_environment = nullptr;

@@ -210,23 +210,24 @@ namespace {
 
 // The descriptors of a sandbox in the order they travel.
 template <typename Holder, typename Fd>
-std::array<Fd*, 14> descriptors_of(Holder& sandbox) {
-  return {&sandbox.runtime_api, &sandbox.data_api,      &sandbox.dns_udp,  &sandbox.dns_tcp,         &sandbox.output,
-          &sandbox.framed_log,  &sandbox.freeze_file,   &sandbox.cpu_stat, &sandbox.cpu_quota_file,  &sandbox.memory_stat,
-          &sandbox.main_status, &sandbox.memory_events, &sandbox.gate,     &sandbox.companion_output};
+std::array<Fd*, 16> descriptors_of(Holder& sandbox) {
+  return {&sandbox.runtime_api,    &sandbox.data_api,         &sandbox.dns_udp,     &sandbox.dns_tcp,
+          &sandbox.output,         &sandbox.framed_log,       &sandbox.freeze_file, &sandbox.cpu_stat,
+          &sandbox.cpu_quota_file, &sandbox.memory_stat,      &sandbox.main_status, &sandbox.memory_events,
+          &sandbox.gate,           &sandbox.companion_output, &sandbox.control_in,  &sandbox.control_out};
 }
 
 }  // namespace
 
 void write_sandbox(Writer& out, const Sandbox& sandbox, std::vector<int>& descriptors) {
-  std::uint16_t present = 0;
-  std::uint16_t bit = 1;
+  std::uint32_t present = 0;
+  std::uint32_t bit = 1;
   for (const UniqueFd* fd : descriptors_of<const Sandbox, const UniqueFd>(sandbox)) {
     if (fd->valid()) {
       present |= bit;
       descriptors.push_back(fd->get());
     }
-    bit = static_cast<std::uint16_t>(bit << 1U);
+    bit <<= 1U;
   }
   for (const UniqueFd& connector : sandbox.connectors) descriptors.push_back(connector.get());
   out.number(sandbox.id).number(present).number(static_cast<std::uint8_t>(sandbox.cgroup_v2_freezer));
@@ -238,16 +239,16 @@ void write_sandbox(Writer& out, const Sandbox& sandbox, std::vector<int>& descri
 Sandbox read_sandbox(Reader& in, std::vector<UniqueFd>& descriptors) {
   Sandbox sandbox;
   sandbox.id = in.number<SandboxId>();
-  const auto present = in.number<std::uint16_t>();
+  const auto present = in.number<std::uint32_t>();
   sandbox.cgroup_v2_freezer = in.flag();
   sandbox.cgroup_v2_memory = in.flag();
   sandbox.cgroup_v2_cpu = in.flag();
   sandbox.cpu_milli = in.number<std::uint32_t>();
   std::size_t next = 0;
-  std::uint16_t bit = 1;
+  std::uint32_t bit = 1;
   for (UniqueFd* fd : descriptors_of<Sandbox, UniqueFd>(sandbox)) {
     if ((present & bit) != 0 && next < descriptors.size()) *fd = std::move(descriptors[next++]);
-    bit = static_cast<std::uint16_t>(bit << 1U);
+    bit <<= 1U;
   }
   while (next < descriptors.size()) sandbox.connectors.push_back(std::move(descriptors[next++]));
   return sandbox;

@@ -510,6 +510,11 @@ Result<void> Service::mount_all(const SandboxSpec& spec, Live& live) {
 Result<void> Service::launch(const SandboxSpec& spec, Live& live, const UniqueFd& root, const UniqueFd& netns) {
   MAYFLY_ASSIGN(Pipe output, make_pipe());
   MAYFLY_ASSIGN(Pipe framed, make_pipe());
+  MAYFLY_ASSIGN(Pipe to_server, make_pipe());
+  MAYFLY_ASSIGN(Pipe to_main, make_pipe());
+  // Each end waits as its holder does: the server in its event loop, a bootstrap in its read.
+  if (fcntl(to_main.read.get(), F_SETFL, 0) != 0 || fcntl(to_main.write.get(), F_SETFL, O_NONBLOCK) != 0)
+    return errno_error("set up the control pipes", errno);
   MAYFLY_ASSIGN(Pipe report, make_pipe());
   (void)fcntl(output.write.get(), F_SETPIPE_SZ, kOutputPipeBytes);
   // /dev/stdout and /dev/stderr open the pipe anew, as the function's user.
@@ -522,9 +527,12 @@ Result<void> Service::launch(const SandboxSpec& spec, Live& live, const UniqueFd
   const UniqueFd init_status(status[1]);
   std::vector<std::string> environment = spec.environment;
   environment.emplace_back("_LAMBDA_TELEMETRY_LOG_FD=3");
+  environment.emplace_back("_MAYFLY_CONTROL_FDS=4,5");
+  std::vector<std::string> companions_lack = spec.companions_lack;
+  companions_lack.emplace_back("_MAYFLY_CONTROL_FDS");
   const auto arguments = pointers_to(spec.arguments);
   const auto variables = pointers_to(environment);
-  const auto companion_variables = pointers_to(environment, spec.companions_lack);
+  const auto companion_variables = pointers_to(environment, companions_lack);
 
   ChildPlan plan;
   plan.root_mount = root.get();
@@ -540,6 +548,8 @@ Result<void> Service::launch(const SandboxSpec& spec, Live& live, const UniqueFd
   plan.null = null_.get();
   plan.output = output.write.get();
   plan.framed_log = framed.write.get();
+  plan.control_in = to_main.read.get();
+  plan.control_out = to_server.write.get();
   plan.report = report.write.get();
   plan.status = init_status.get();
   plan.arguments = arguments.data();
@@ -564,6 +574,8 @@ Result<void> Service::launch(const SandboxSpec& spec, Live& live, const UniqueFd
   live.report = std::move(report.read);
   live.handed_out.output = std::move(output.read);
   live.handed_out.framed_log = std::move(framed.read);
+  live.handed_out.control_in = std::move(to_server.read);
+  live.handed_out.control_out = std::move(to_main.write);
   live.handed_out.companion_output = std::move(companions.output.read);
   watch(live.report.get(), Source::kReport, live.id);
   if (!live.companions.empty()) watch(live.status.get(), Source::kStatus, live.id);
