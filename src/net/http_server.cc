@@ -97,6 +97,8 @@ struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
   // Accepts what is waiting. False when the process is out of descriptors or memory: pause before the next try.
   bool accept_some();
   void admit(base::UniqueFd fd, const sockaddr_storage& address);
+  // Ends the connection that has waited longest for its next request. False when all of them are being served.
+  bool make_room();
   bool shed();
   void schedule_sweep();
   void sweep();
@@ -117,7 +119,7 @@ struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
 HttpServer::HttpServer(Executor executor, base::UniqueFd listener, ServerLimits limits, Handler handler)
     : impl_(std::make_shared<Impl>(executor, std::move(listener), limits, std::move(handler))) {
   impl_->core->on_connection_end = [impl = impl_.get()] {
-    if (impl->core->connections.empty()) impl->all_ended.set();
+    if (impl->core->connections() == 0) impl->all_ended.set();
   };
 }
 
@@ -125,7 +127,7 @@ HttpServer::~HttpServer() { impl_->close_all(); }
 
 void HttpServer::start() { impl_->scope->spawn(impl_->accept_loop()); }
 
-std::size_t HttpServer::connections() const { return impl_->core->connections.size(); }
+std::size_t HttpServer::connections() const { return impl_->core->connections(); }
 
 std::uint16_t HttpServer::port() const {
   sockaddr_storage address{};
@@ -142,8 +144,8 @@ Awaitable<bool> HttpServer::drain(base::Deadline deadline) {
   impl->core->draining = true;
   error_code ignored;
   impl->listener.close(ignored);
-  for (Connection* connection : impl->core->connections) connection->close_if_idle();
-  while (!impl->core->connections.empty()) {
+  for (Connection* connection : impl->core->waiting) connection->close_if_idle();
+  while (impl->core->connections() > 0) {
     impl->all_ended.reset();
     if (!co_await impl->all_ended.wait(deadline)) {
       impl->close_all();
@@ -160,8 +162,10 @@ void HttpServer::Impl::close_all() {
   sweeper.cancel();
   scope.reset();                                 // from here on no handler runs
   std::vector<std::shared_ptr<Connection>> all;  // closing one may end others
-  for (Connection* connection : core->connections) {
-    if (auto kept = connection->weak_from_this().lock()) all.push_back(std::move(kept));
+  for (const auto* list : {&core->waiting, &core->serving}) {
+    for (Connection* connection : *list) {
+      if (auto kept = connection->weak_from_this().lock()) all.push_back(std::move(kept));
+    }
   }
   for (const auto& connection : all) connection->close_now();
 }
@@ -186,21 +190,23 @@ bool HttpServer::Impl::accept_some() {
       continue;
     }
     switch (errno) {
-      case EAGAIN: return true;
+      case EAGAIN:
+        return true;
       case EMFILE:
       case ENFILE:
       case ENOBUFS:
       case ENOMEM:
         if (!shed()) return false;
         break;
-      default: break;  // EINTR, ECONNABORTED and the network errors accept(2) names: the next one may be fine
+      default:
+        break;  // EINTR, ECONNABORTED and the network errors accept(2) names: the next one may be fine
     }
   }
   return true;
 }
 
 void HttpServer::Impl::admit(base::UniqueFd fd, const sockaddr_storage& address) {
-  if (core->connections.size() >= core->limits.connections_max) {
+  if (core->connections() >= core->limits.connections_max && !make_room()) {
     turn_away(std::move(fd));
     return;
   }
@@ -209,12 +215,18 @@ void HttpServer::Impl::admit(base::UniqueFd fd, const sockaddr_storage& address)
   schedule_sweep();
 }
 
+bool HttpServer::Impl::make_room() {
+  if (core->waiting.empty()) return false;
+  core->waiting.front()->give_way();
+  return true;
+}
+
 bool HttpServer::Impl::shed() {
   const base::TimePoint now = base::system_clock().now();
   if (now - last_shed_report > std::chrono::seconds(1)) {
     last_shed_report = now;
     base::log_warning("out of file descriptors: new connections are turned away until some are free",
-                      {{"connections", std::to_string(core->connections.size())}, {"what", std::strerror(errno)}});
+                      {{"connections", std::to_string(core->connections())}, {"what", std::strerror(errno)}});
   }
   const bool had_reserve = reserve.valid();
   reserve.reset();
@@ -240,8 +252,10 @@ void HttpServer::Impl::schedule_sweep() {
 
 void HttpServer::Impl::sweep() {
   const base::TimePoint now = base::system_clock().now();
-  for (Connection* connection : core->connections) connection->sweep(now);
-  if (!core->connections.empty()) schedule_sweep();
+  for (const auto* list : {&core->waiting, &core->serving}) {
+    for (Connection* connection : *list) connection->sweep(now);
+  }
+  if (core->connections() > 0) schedule_sweep();
 }
 
 base::Result<base::UniqueFd> listen_tcp(const std::string& address) {

@@ -24,7 +24,8 @@ struct ServerLimits {
   base::Duration write_timeout = std::chrono::seconds(30);   // one write without progress
   std::uint64_t body_rate_min = 1024;                        // bytes per second on average while the server waits for a body; 0: no check
   base::Duration body_grace = std::chrono::seconds(10);      // waiting allowed before the rate counts
-  std::size_t connections_max = 10'000;                      // beyond it new connections are answered 503 and closed
+  // Beyond it the connection that has waited longest for a whole request ends; where all are being served the new one is answered 503.
+  std::size_t connections_max = 10'000;
 };
 
 // One request and its answer, handed to the Handler. Lives on the server's loop until the handler returns. If it returns

@@ -673,22 +673,63 @@ TEST(HttpServer, destroyed_in_the_middle_of_everything_runs_no_handler_afterward
   for (auto& client : clients) (void)client->read_to_end();
 }
 
-TEST(HttpServer, turns_connections_beyond_the_cap_away) {
+// Answers when the test says so.
+struct HeldHandler {
+  std::atomic<bool> go = false;
+  std::atomic<int> inside = 0;
+  Awaitable<void> operator()(Exchange& exchange) {
+    ++inside;
+    while (!go) co_await sleep_until(base::system_clock().now() + 2ms);
+    co_await echo(exchange);
+  }
+};
+
+TEST(HttpServer, turns_connections_beyond_the_cap_away_when_all_others_are_served) {
   ServerLimits limits;
   limits.connections_max = 2;
-  TestServer server(echo, limits);
+  HeldHandler held;
+  TestServer server([&held](Exchange& exchange) { return held(exchange); }, limits);
   RawClient one(server.port());
   RawClient two(server.port());
   one.send(get_with(""));
   two.send(get_with(""));
-  EXPECT_EQ(status_of(one.read_past("[]")), 200);
-  EXPECT_EQ(status_of(two.read_past("[]")), 200);
+  for (int i = 0; i < 2000 && held.inside < 2; ++i) std::this_thread::sleep_for(1ms);
+  ASSERT_EQ(held.inside, 2);
   RawClient three(server.port());
   const std::string answer = three.read_to_end();
   EXPECT_EQ(status_of(answer), 503);
   EXPECT_TRUE(answer.ends_with("\r\n\r\n{\"message\":\"too many connections, try again\"}"));
   EXPECT_NE(answer.find("Content-Length: 45\r\n"), std::string::npos);
   EXPECT_EQ(answer.size() - answer.find("\r\n\r\n") - 4, 45U);
+  held.go = true;
+  EXPECT_EQ(status_of(one.read_past("[]")), 200);
+  EXPECT_EQ(status_of(two.read_past("[]")), 200);
+}
+
+TEST(HttpServer, ends_the_longest_waiting_connection_for_a_new_one_at_the_cap) {
+  ServerLimits limits;
+  limits.connections_max = 3;
+  TestServer server(echo, limits);
+  RawClient idle(server.port());
+  idle.send(get_with(""));
+  EXPECT_EQ(status_of(idle.read_past("[]")), 200);
+  RawClient slow(server.port());  // its header never ends
+  slow.send("GET / HTTP/1.1\r\nHost:");
+  RawClient busy(server.port());
+  busy.send(get_with(""));
+  EXPECT_EQ(status_of(busy.read_past("[]")), 200);
+  ASSERT_EQ(server.connections(), 3U);
+
+  RawClient four(server.port());
+  four.send(get_with(""));
+  EXPECT_EQ(status_of(four.read_past("[]")), 200);
+  EXPECT_EQ(idle.read_to_end(), "");  // the first to go: it has waited longest
+  RawClient five(server.port());
+  five.send(get_with(""));
+  EXPECT_EQ(status_of(five.read_past("[]")), 200);
+  EXPECT_EQ(status_of(slow.read_to_end()), 503);
+  busy.send(get_with(""));
+  EXPECT_EQ(status_of(busy.read_past("[]")), 200);
 }
 
 TEST(HttpServer, survives_running_out_of_descriptors_and_recovers) {

@@ -18,6 +18,7 @@
 #include "api/api.h"
 #include "backend/local.h"
 #include "backend/local/dns_forwarder.h"
+#include "base/descriptor_limit.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "engine/registry.h"
@@ -29,8 +30,8 @@
 #include "sandbox/launcher.h"
 #include "server/config.h"
 #include "server/data_directory.h"
-#include "services/roles.h"
 #include "services/buckets.h"
+#include "services/roles.h"
 #include "store/blobs.h"
 #include "store/catalogue.h"
 #include "store/log_segments.h"
@@ -91,6 +92,7 @@ Result<Foundations> lay_foundations(const Config& config) {
   launcher_config.cpu_quota = config.cpu_quota;
   MAYFLY_ASSIGN(std::unique_ptr<sandbox::Launcher> launcher, sandbox::Launcher::fork_off(launcher_config));
 
+  base::raise_descriptor_limit();  // while it may: each environment takes some twenty, each connection one
   MAYFLY_ASSIGN(std::string reachable, sandbox::drop_privileges(identity.uid, identity.gid, data.path()));
   data.moved_to(std::move(reachable));
   data.remove_server_json();  // of a server that was killed

@@ -9,6 +9,7 @@
 #include <charconv>
 #include <cstring>
 
+#include "base/defer.h"
 #include "base/json.h"
 #include "base/log.h"
 
@@ -45,12 +46,18 @@ void append_field(std::string& out, std::string_view name, std::string_view valu
 // Fields that only the connection itself may send.
 bool is_own_field(std::string_view name) {
   switch (name.size()) {
-    case 4: return equal_ignoring_case(name, "date");
-    case 7: return equal_ignoring_case(name, "upgrade");
-    case 10: return equal_ignoring_case(name, "connection") || equal_ignoring_case(name, "keep-alive");
-    case 14: return equal_ignoring_case(name, "content-length");
-    case 17: return equal_ignoring_case(name, "transfer-encoding");
-    default: return false;
+    case 4:
+      return equal_ignoring_case(name, "date");
+    case 7:
+      return equal_ignoring_case(name, "upgrade");
+    case 10:
+      return equal_ignoring_case(name, "connection") || equal_ignoring_case(name, "keep-alive");
+    case 14:
+      return equal_ignoring_case(name, "content-length");
+    case 17:
+      return equal_ignoring_case(name, "transfer-encoding");
+    default:
+      return false;
   }
 }
 
@@ -109,11 +116,12 @@ Connection::Connection(std::shared_ptr<ServerCore> core, asio::io_context& conte
   } else {
     (void)fd.release();
   }
-  place_ = core_->connections.insert(core_->connections.end(), this);
+  list_ = &core_->serving;
+  place_ = list_->insert(list_->end(), this);
 }
 
 Connection::~Connection() {
-  core_->connections.erase(place_);
+  list_->erase(place_);
   if (!core_->closed && core_->on_connection_end) core_->on_connection_end();
 }
 
@@ -147,6 +155,13 @@ base::Deadline Connection::sweep(base::TimePoint now) {
 void Connection::close_if_idle() {
   if (!idle_) return;
   closing_ = true;
+  error_code ignored;
+  socket_.cancel(ignored);
+}
+
+void Connection::give_way() {
+  closing_ = true;
+  move_to(core_->serving);  // it ends a moment later and is not to be chosen again
   error_code ignored;
   socket_.cancel(ignored);
 }
@@ -219,6 +234,9 @@ Awaitable<void> Connection::fill(base::Deadline deadline) {
 }
 
 Awaitable<bool> Connection::read_head() {
+  const base::Defer served([this] {
+    if (list_ == &core_->waiting) move_to(core_->serving);
+  });
   const HeadLimits limits{core_->limits.header_bytes_max, core_->limits.header_fields_max, core_->limits.target_bytes_max};
   scanner_.reset();
   base::Deadline deadline = base::kNoDeadline;
@@ -241,8 +259,9 @@ Awaitable<bool> Connection::read_head() {
       co_return false;
     }
     if (read_end_ != ReadEnd::kOpen) co_return false;
+    if (input_.empty() && core_->draining) co_return false;
+    if (list_ != &core_->waiting) move_to(core_->waiting);
     if (input_.empty()) {
-      if (core_->draining) co_return false;
       idle_ = true;
       co_await fill(now() + core_->limits.idle_timeout);
       idle_ = false;
@@ -250,6 +269,10 @@ Awaitable<bool> Connection::read_head() {
     } else {
       if (deadline == base::kNoDeadline) deadline = now() + core_->limits.header_timeout;
       co_await fill(deadline);
+      if (closing_) {
+        co_await refuse({503, "too many connections, and this one's request header was not complete; try again"});
+        co_return false;
+      }
       if (read_expired_) {
         co_await refuse({408, "the request header did not arrive in time"});
         co_return false;

@@ -14,6 +14,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "base/fd.h"
 #include "net/http_server.h"
@@ -27,7 +28,10 @@ class Connection;
 struct ServerCore {
   ServerLimits limits;
   Handler handler;
-  std::list<Connection*> connections;
+  // Every connection is in one of these. `waiting`: those whose next request has not arrived whole, the longest wait first; under
+  // pressure they make room. `serving`: all others.
+  std::list<Connection*> waiting, serving;
+  [[nodiscard]] std::size_t connections() const { return waiting.size() + serving.size(); }
   std::function<void()> on_connection_end;
   bool draining = false;
   bool closed = false;
@@ -71,6 +75,8 @@ class Connection final : public Exchange, public std::enable_shared_from_this<Co
   base::Deadline sweep(base::TimePoint now);
   // Ends the connection if no request has begun.
   void close_if_idle();
+  // Ends a connection of `waiting` to make room for another.
+  void give_way();
   // Closes at once; what is suspended in a read or write is destroyed.
   void close_now();
 
@@ -110,6 +116,7 @@ class Connection final : public Exchange, public std::enable_shared_from_this<Co
   // Resumes with more bytes in input_, or read_end_ / read_expired_ changed. Gives up at `deadline`. Only while neither has.
   [[nodiscard]] Awaitable<void> fill(base::Deadline deadline);
   [[nodiscard]] Awaitable<bool> read_head();
+  void move_to(std::list<Connection*>& list) { list.splice(list.end(), *std::exchange(list_, &list), place_); }
   [[nodiscard]] Refusal take_head(std::size_t size);
   [[nodiscard]] base::Result<void> read_problem() const;
   [[nodiscard]] base::Deadline body_deadline(base::TimePoint now) const;
@@ -140,6 +147,7 @@ class Connection final : public Exchange, public std::enable_shared_from_this<Co
   [[nodiscard]] bool peer_may_be_sending() const;
 
   const std::shared_ptr<ServerCore> core_;
+  std::list<Connection*>* list_;
   std::list<Connection*>::iterator place_;
   Socket socket_;
   std::string peer_;
@@ -151,7 +159,7 @@ class Connection final : public Exchange, public std::enable_shared_from_this<Co
   Resume writer_;
   bool reading_ = false;
   bool idle_ = false;     // waiting for the first byte of a request
-  bool closing_ = false;  // told to end while idle
+  bool closing_ = false;  // told to end before its next request
   bool read_expired_ = false;
   bool write_expired_ = false;
   ReadEnd read_end_ = ReadEnd::kOpen;

@@ -8,7 +8,6 @@
 #include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -30,6 +29,7 @@
 #include <unordered_set>
 
 #include "base/assert.h"
+#include "base/descriptor_limit.h"
 #include "base/log.h"
 #include "sandbox/internal/archives.h"
 #include "sandbox/internal/cgroups.h"
@@ -887,13 +887,6 @@ UniqueFd keep_socket_only(UniqueFd socket) {
   return UniqueFd(kSocket);
 }
 
-void raise_file_limit() {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  (void)setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 }  // namespace
 
 void run_service(const LauncherConfig& config, UniqueFd socket) {
@@ -901,7 +894,7 @@ void run_service(const LauncherConfig& config, UniqueFd socket) {
   arrange_signals();
   set_process_title();
   UniqueFd kept = keep_socket_only(std::move(socket));
-  raise_file_limit();
+  base::raise_descriptor_limit();
   umask(0022);
   (void)chdir("/");
   const int peer = kept.get();
