@@ -106,7 +106,9 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
 
   // ---- the engine's port
   void start(engine::StartOrder order) override;
-  void send(EnvironmentId id, engine::InvocationPtr invocation, base::Deadline run_deadline, bool first) override;
+  [[nodiscard]] std::uint32_t runs_at_once(const engine::FunctionVersion& version) const override;
+  void send(engine::RunOrder order) override;
+  void give_up(EnvironmentId id, engine::RunId run) override;
   void freeze(EnvironmentId id) override;
   void stop(EnvironmentId id, StopReason reason) override;
   void on_invocation(const engine::InvocationRecord& record) override;
@@ -115,8 +117,8 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   void environment_initialised(EnvironmentId id, Duration start_time, Duration init) override;
   void environment_init_failing(EnvironmentId id) override;
   void environment_failed(EnvironmentId id, const runtime::FunctionFault& fault) override;
-  void environment_answered(EnvironmentId id, Outcome outcome) override;
-  void environment_ready(EnvironmentId id) override;
+  void environment_answered(EnvironmentId id, engine::RunId run, Outcome outcome) override;
+  void environment_ready(EnvironmentId id, engine::RunId run) override;
 
   // ---- what the launcher tells
   void watch_launcher();
@@ -180,7 +182,7 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   const std::shared_ptr<DnsBudget> dns_budget = std::make_shared<DnsBudget>();
   std::unordered_map<EnvironmentId, std::unique_ptr<Environment>> environments;
   std::map<std::string, std::map<std::string, engine::VersionPtr>> provisioned;  // by function and version: those with any
-  std::unordered_map<EnvironmentId, std::unique_ptr<Environment>> departing;  // gone for the dispatcher; their extensions still work
+  std::unordered_map<EnvironmentId, std::unique_ptr<Environment>> departing;     // gone for the dispatcher; their extensions still work
   engine::Dispatcher dispatcher;
   std::shared_ptr<bool> alive = std::make_shared<bool>(true);
 };
@@ -350,8 +352,15 @@ void LocalBackend::Impl::fail_start(EnvironmentId id, const Error& error) {
   gone(id, {});
 }
 
-void LocalBackend::Impl::send(EnvironmentId id, engine::InvocationPtr invocation, base::Deadline run_deadline, bool first) {
-  if (Environment* environment = find(id)) environment->send(std::move(invocation), run_deadline, first);
+// An environment here has one invocation at a time, whatever the function asks for.
+std::uint32_t LocalBackend::Impl::runs_at_once(const engine::FunctionVersion& /*version*/) const { return 1; }
+
+void LocalBackend::Impl::send(engine::RunOrder order) {
+  if (Environment* environment = find(order.environment)) environment->send(std::move(order));
+}
+
+void LocalBackend::Impl::give_up(EnvironmentId /*id*/, engine::RunId /*run*/) {
+  MAYFLY_ASSERT(false, "a run is given up only beside others");
 }
 
 void LocalBackend::Impl::freeze(EnvironmentId id) {
@@ -379,10 +388,10 @@ bool LocalBackend::Impl::end_processes(EnvironmentId id, StopReason reason, cons
   }
   Environment& environment = *departing.emplace(id, std::move(it->second)).first->second;
   environments.erase(it);
-  Outcome outcome = if_busy();
+  engine::EndedRun ended{.run = environment.run(), .outcome = if_busy()};
   environment.begin_shutdown(reason, now() + time);
-  later(Duration::zero(), [this, id, outcome = std::move(outcome)] {
-    dispatcher.on_gone(id, outcome, now());
+  later(Duration::zero(), [this, id, ended = std::move(ended)] {
+    dispatcher.on_gone(id, {ended}, now());
     rearm();
     something_ended.set();
   });
@@ -447,13 +456,13 @@ void LocalBackend::Impl::fail_running(EnvironmentId id, const runtime::FunctionF
   if (!end_processes(id, StopReason::kCrashed, [&outcome] { return outcome; })) gone(id, std::move(outcome));
 }
 
-void LocalBackend::Impl::environment_answered(EnvironmentId id, Outcome outcome) {
-  dispatcher.on_answered(id, std::move(outcome), now());
+void LocalBackend::Impl::environment_answered(EnvironmentId id, engine::RunId run, Outcome outcome) {
+  dispatcher.on_answered(id, run, std::move(outcome), now());
   rearm();
 }
 
-void LocalBackend::Impl::environment_ready(EnvironmentId id) {
-  dispatcher.on_ready(id, now());
+void LocalBackend::Impl::environment_ready(EnvironmentId id, engine::RunId run) {
+  dispatcher.on_ready(id, run, now());
   rearm();
 }
 
@@ -563,7 +572,9 @@ void LocalBackend::Impl::gone(EnvironmentId id, Outcome outcome) {
   const std::unique_ptr<Environment> ended = std::move(it->second);
   environments.erase(it);
   revoke(*ended);
-  dispatcher.on_gone(id, std::move(outcome), now());
+  std::vector<engine::EndedRun> runs;
+  runs.push_back({.run = ended->run(), .outcome = std::move(outcome)});
+  dispatcher.on_gone(id, std::move(runs), now());
   rearm();
   something_ended.set();
 }
@@ -722,7 +733,8 @@ Result<void> LocalBackend::try_init(const engine::VersionPtr& version, Duration 
   apply_limits(name, find);
   if (status.allocated > 0) return {};
   if (!status.failed_reason.empty()) return Error(ErrorCode::kFunctionFailed, status.failed_reason);
-  return Error(ErrorCode::kDeadlineExceeded, "no environment of it was ready within " + std::to_string(base::to_ms(patience) / 1000.0) + " s");
+  return Error(ErrorCode::kDeadlineExceeded,
+               "no environment of it was ready within " + std::to_string(base::to_ms(patience) / 1000.0) + " s");
 }
 
 engine::Dispatcher::Counts LocalBackend::counts() const { return impl_->dispatcher.counts(); }

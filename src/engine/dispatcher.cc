@@ -25,12 +25,11 @@ using base::TimePoint;
 enum class State : std::uint8_t {
   kStarting,  // being made or initialising
   kIdle,      // the runtime waits for an invocation
-  kBusy,      // an invocation runs
-  kAnswered,  // its answer is out, the runtime has not come back yet
+  kBusy,      // invocations run, or are answered and the runtime has not come back yet
   kStopping,  // told to end, or ended badly; on_gone is awaited
 };
 
-bool is_active(State state) { return state == State::kStarting || state == State::kBusy || state == State::kAnswered; }
+bool is_active(State state) { return state == State::kStarting || state == State::kBusy; }
 
 constexpr std::string_view kAccountLimit = "ConcurrentInvocationLimitExceeded";
 constexpr std::string_view kReservedLimit = "ReservedFunctionConcurrentInvocationLimitExceeded";
@@ -43,17 +42,21 @@ struct Waiting {
   TimePoint timer = base::kNoDeadline;
 };
 
+struct Environment;
+
 struct Pool {
   std::string key;
   std::uint64_t number = 0;
   VersionPtr version;
   FunctionUse* function = nullptr;
-  std::list<Waiting> queue;          // oldest first
-  std::vector<EnvironmentId> idle;   // on demand; the last one was used last
-  std::vector<EnvironmentId> ready;  // provisioned and idle, likewise
-  std::uint32_t starting = 0;        // own inits on demand under way: each will take one waiting invocation
-  std::uint32_t expected = 0;        // answered and due back within the grace
-  std::uint32_t environments = 0;    // of every state
+  std::uint32_t slots = 1;                        // invocations that one environment takes at once
+  std::list<Waiting> queue;                       // oldest first
+  std::vector<Environment*> idle;                 // on demand; the last one was used last
+  std::vector<Environment*> ready;                // provisioned and idle, likewise
+  std::vector<std::vector<Environment*>> partly;  // busy ones that take more, by how many they have; empty where slots is 1
+  std::uint32_t starting = 0;                     // own inits on demand under way: each will take waiting invocations, one a slot
+  std::uint32_t expected = 0;                     // slots whose invocation is answered and which are due back within the grace
+  std::uint32_t environments = 0;                 // of every state
   bool outdated = false;
 
   std::uint32_t target = 0;                // provisioned environments wanted
@@ -68,28 +71,46 @@ struct Pool {
   [[nodiscard]] bool lacks() const { return provisioned < target; }
 };
 
+// An invocation in an environment, from its hand-over until the runtime asks for the next one in its place.
+struct Run {
+  RunId id = 0;
+  InvocationPtr invocation;  // null once its outcome is known
+  TimePoint since;           // when the invocation came to the dispatcher
+  TimePoint handed;          // when its run began
+  TimePoint deadline = base::kNoDeadline;
+  TimePoint due = base::kNoDeadline;  // when the dispatcher looks at it again
+  bool cold = false;                  // the first of its environment
+  bool bills_init = false;            // and the environment's own init is on its bill
+  bool expected = false;              // answered and due back within the grace
+  bool timed_out = false;             // and not answered yet
+
+  [[nodiscard]] bool answered() const { return invocation == nullptr; }
+};
+
 struct Environment {
   EnvironmentId id = 0;
   Pool* pool = nullptr;
   State state = State::kStarting;
   InitPhase phase = InitPhase::kOwn;
-  InvocationPtr invocation;  // running, or bound to this init, or timed out and not answered yet
-  TimePoint since;           // of the invocation: when it came to the dispatcher
-  TimePoint handed;          // when its run began
-  TimePoint run_deadline = base::kNoDeadline;
+  std::vector<Run> runs;  // in no order; also the one that waits for an init in its own time
+  RunId next_run = 1;
+  std::size_t place = kNowhere;  // in its pool's `partly`
   Duration start{0}, init{0};
   bool provisioned = false;
-  bool retiring = false;    // was provisioned, ends with what runs
-  bool started = false;     // the sandbox runs
-  bool proven = false;      // an invocation was handed over before
-  bool served = false;      // the same, or its init is nobody's: it was provisioned
-  bool cold = false;        // the running invocation is the first
-  bool bills_init = false;  // and its own init is on its bill
-  bool expected = false;
+  bool retiring = false;  // was provisioned, ends with what runs
+  bool closed = false;    // takes nothing more: a run in it timed out or did not come back; ends for `close_reason` when the others have
+  StopReason close_reason = StopReason::kTimeout;
+  bool started = false;  // the sandbox runs
+  bool proven = false;   // an invocation was handed over before
+  bool served = false;   // the same, or its init is nobody's: it was provisioned
   bool frozen = false;
-  bool timed_out = false;
   TimePoint idle_since;
   TimePoint timer = base::kNoDeadline;
+
+  static constexpr std::size_t kNowhere = SIZE_MAX;
+  [[nodiscard]] bool somebody_waits() const {
+    return std::ranges::any_of(runs, [](const Run& run) { return !run.answered(); });
+  }
 };
 
 std::string pool_key(const FunctionVersion& version) {
@@ -235,18 +256,18 @@ struct Dispatcher::Impl {
     finish(std::move(invocation), std::move(outcome));
   }
 
-  // Ends the invocation of `environment` with what the backend tells, adding what only the dispatcher knows.
-  void finish_run(Environment& environment, Outcome outcome, TimePoint now) {
-    const Duration waited = environment.handed - environment.since;
+  // Ends the invocation of `run` with what the backend tells, adding what only the dispatcher knows.
+  void finish_run(const Environment& environment, Run& run, Outcome outcome, TimePoint now) {
+    const Duration waited = run.handed - run.since;
     Timings& timings = outcome.timings;
-    if (timings.run == Duration::zero()) timings.run = std::max(now - environment.handed, Duration::zero());
-    timings.start = environment.bills_init ? std::min(environment.start, waited) : Duration::zero();
-    timings.init = environment.bills_init ? environment.init : Duration::zero();
+    if (timings.run == Duration::zero()) timings.run = std::max(now - run.handed, Duration::zero());
+    timings.start = run.bills_init ? std::min(environment.start, waited) : Duration::zero();
+    timings.init = run.bills_init ? environment.init : Duration::zero();
     timings.queued = std::max(waited - timings.start - timings.init, Duration::zero());
     if (outcome.billed == Duration::zero()) outcome.billed = billed_duration(timings.run, timings.init);
-    outcome.cold_start = environment.cold;
-    finish(std::move(environment.invocation), std::move(outcome));
-    environment.invocation = nullptr;
+    outcome.cold_start = run.cold;
+    finish(std::move(run.invocation), std::move(outcome));
+    run.invocation = nullptr;
   }
 
   // ---- pools and states -----------------------------------------------------------------------------------------------
@@ -259,6 +280,8 @@ struct Dispatcher::Impl {
       pool->key = std::move(key);
       pool->number = next_pool++;
       pool->version = version;
+      pool->slots = std::max(backend.runs_at_once(*version), 1U);
+      if (pool->slots > 1) pool->partly.resize(pool->slots);
       pool->function = &functions[version->function_name];
       ++pool->function->pools;
     }
@@ -280,15 +303,14 @@ struct Dispatcher::Impl {
     Pool& pool = *environment.pool;
     FunctionUse& function = *pool.function;
     const State state = environment.state;
-    const auto count = [how](std::uint32_t& counter, bool counts) {
-      if (counts) counter = how == Tally::kAdd ? counter + 1 : counter - 1;
+    const auto count = [how](std::uint32_t& counter, bool counts, std::uint32_t by = 1) {
+      if (counts) counter = how == Tally::kAdd ? counter + by : counter - by;
     };
     const bool own_init = state == State::kStarting && environment.phase == InitPhase::kOwn;
     const bool lives = state != State::kStopping;
     count(live, lives);
     count(spare, state == State::kIdle && !environment.provisioned);
-    count(function.starting, own_init);
-    count(function.answered, state == State::kAnswered);
+    count(function.starting, own_init, pool.slots);
     count(pool.starting, own_init && !environment.provisioned);
     count(pool.provisioned_starting, own_init && environment.provisioned);
     change_held(pool, [&] {
@@ -315,20 +337,72 @@ struct Dispatcher::Impl {
 
   // The one place where an environment changes state: it keeps every count.
   void enter(Environment& environment, State next) {
-    Pool& pool = *environment.pool;
     MAYFLY_ASSERT(environment.state != State::kStopping || next == State::kStopping, "a stopping environment stays so");
-    if (environment.expected) {
-      environment.expected = false;
-      --pool.expected;
+    if (environment.state == State::kIdle && next != State::kIdle) {
+      std::vector<Environment*>& free = free_of(environment);
+      if (free.back() == &environment) {
+        free.pop_back();
+      } else {
+        std::erase(free, &environment);
+      }
     }
-    if (environment.state == State::kIdle && next != State::kIdle) std::erase(free_of(environment), environment.id);
+    if (next == State::kStopping) {
+      for (Run& run : environment.runs) no_longer_expected(environment, run);
+    }
     tally(environment, Tally::kTakeAway);
     environment.state = next;
     tally(environment, Tally::kAdd);
+    place(environment);
   }
 
-  static std::vector<EnvironmentId>& free_of(Environment& environment) {
+  static std::vector<Environment*>& free_of(Environment& environment) {
     return environment.provisioned ? environment.pool->ready : environment.pool->idle;
+  }
+
+  // Keeps `environment` where usable() looks for busy ones with slots to spare.
+  static void place(Environment& environment) {
+    Pool& pool = *environment.pool;
+    if (pool.slots == 1) return;
+    if (environment.place != Environment::kNowhere) {
+      std::vector<Environment*>& level = pool.partly[environment.place / kPlaces];
+      const std::size_t at = environment.place % kPlaces;
+      level[at] = level.back();
+      level[at]->place = environment.place;
+      level.pop_back();
+      environment.place = Environment::kNowhere;
+    }
+    const std::size_t runs = environment.runs.size();
+    if (environment.state != State::kBusy || environment.closed || runs == 0 || runs >= pool.slots) return;
+    environment.place = runs * kPlaces + pool.partly[runs].size();
+    pool.partly[runs].push_back(&environment);
+  }
+  static constexpr std::size_t kPlaces = std::size_t{1} << 32U;  // a place is a level and a position in it
+
+  static void expect(Environment& environment, Run& run) {
+    run.expected = true;
+    ++environment.pool->expected;
+    ++environment.pool->function->answered;
+  }
+  static void no_longer_expected(Environment& environment, Run& run) {
+    if (!run.expected) return;
+    run.expected = false;
+    --environment.pool->expected;
+    --environment.pool->function->answered;
+  }
+
+  static Run* find_run(Environment& environment, RunId id) {
+    const auto found = std::ranges::find(environment.runs, id, &Run::id);
+    return found == environment.runs.end() ? nullptr : &*found;
+  }
+  static void remove_run(Environment& environment, Run& run) {
+    no_longer_expected(environment, run);
+    if (&run != &environment.runs.back()) run = std::move(environment.runs.back());
+    environment.runs.pop_back();
+  }
+  void set_run_timer(Environment& environment) {
+    TimePoint first = base::kNoDeadline;
+    for (const Run& run : environment.runs) first = std::min(first, run.due);
+    set_timer(environment, first);
   }
 
   void stop(Environment& environment, StopReason reason) {
@@ -359,11 +433,28 @@ struct Dispatcher::Impl {
 
   bool room_for_one() const { return live < options.environments_max || spare > 0; }
 
-  // The idle environment of `pool` that an invocation gets now; null when there is none or the limits do not allow its use.
+  // The environment of `pool` that an invocation gets now; null when there is none or the limits do not allow its use.
   Environment* usable(Pool& pool) {
-    if (!pool.ready.empty() && Capacity::may_use_provisioned(*pool.function)) return &environments.at(pool.ready.back());
-    if (!pool.idle.empty() && capacity.may_run(*pool.function)) return &environments.at(pool.idle.back());
+    if (Environment* busy = fullest(pool)) return busy;
+    if (!pool.ready.empty() && Capacity::may_use_provisioned(*pool.function)) return pool.ready.back();
+    if (!pool.idle.empty() && capacity.may_run(*pool.function)) return pool.idle.back();
     return nullptr;
+  }
+
+  // Of the busy environments that take one more the one with most to do, so that others become idle.
+  Environment* fullest(const Pool& pool) const {
+    for (std::size_t runs = pool.partly.size(); runs-- > 1;) {
+      if (pool.partly[runs].empty()) continue;
+      Environment* busy = pool.partly[runs].back();
+      return may_go_on(*busy) ? busy : nullptr;
+    }
+    return nullptr;
+  }
+
+  // Whether an environment that is active may take a further invocation: not where the limits were lowered below what runs.
+  bool may_go_on(const Environment& environment) const {
+    const FunctionUse& function = *environment.pool->function;
+    return environment.provisioned ? Capacity::may_go_on_provisioned(function) : capacity.may_go_on(function);
   }
 
   // Whether one more environment may become active for `pool`: one of its idle ones, or a new one.
@@ -392,7 +483,7 @@ struct Dispatcher::Impl {
         {.id = environment.id, .version = pool.version, .phase = InitPhase::kOwn, .waiting = nullptr, .initialization = initialization});
   }
 
-  static std::size_t covered(const Pool& pool) { return std::size_t{pool.starting} + pool.expected; }
+  static std::size_t covered(const Pool& pool) { return std::size_t{pool.starting} * pool.slots + pool.expected; }
 
   // One step towards serving the oldest waiting invocation of `pool`; may_serve() holds. An idle environment is there beside
   // a queue only when the concurrency limit kept it from being used.
@@ -459,7 +550,7 @@ struct Dispatcher::Impl {
   // Ends provisioned environments beyond the target: idle ones, then those that start; what runs finishes first.
   void shed(Pool& pool) {
     const StopReason reason = draining ? StopReason::kShutdown : StopReason::kReplaced;
-    while (pool.provisioned > pool.target && !pool.ready.empty()) stop(environments.at(pool.ready.front()), reason);
+    while (pool.provisioned > pool.target && !pool.ready.empty()) stop(*pool.ready.front(), reason);
     for (const bool running : {false, true}) {
       for (auto& [id, environment] : environments) {
         if (pool.provisioned <= pool.target) return;
@@ -560,43 +651,83 @@ struct Dispatcher::Impl {
 
   // ---- running --------------------------------------------------------------------------------------------------------
 
-  void hand_over(Environment& environment, InvocationPtr invocation, TimePoint since, TimePoint now) {
-    enter(environment, State::kBusy);
-    environment.cold = !environment.served;
-    environment.bills_init = environment.cold;
+  Run& add_run(Environment& environment, InvocationPtr invocation, TimePoint since, TimePoint now) {
+    Run& run = environment.runs.emplace_back();
+    run.id = environment.next_run++;
+    run.since = since;
+    run.handed = now;
+    run.deadline = run.due = std::min(now + timeout_of(*invocation), invocation->call_deadline);
+    run.invocation = std::move(invocation);
+    run.cold = !environment.served || environment.phase == InitPhase::kInInvocation;
     environment.served = environment.proven = true;
-    environment.frozen = false;
-    environment.since = since;
-    environment.handed = now;
-    environment.run_deadline = std::min(now + timeout_of(*invocation), invocation->call_deadline);
-    environment.invocation = invocation;
-    if (environment.provisioned) environment.pool->failures = 0;
-    set_timer(environment, environment.run_deadline);
-    backend.send(environment.id, std::move(invocation), environment.run_deadline, environment.cold);
+    return run;
   }
 
-  // The runtime of `environment` asks for work. It gets none where the limits were lowered below what runs.
+  void hand_over(Environment& environment, InvocationPtr invocation, TimePoint since, TimePoint now) {
+    const bool cold = !environment.served;
+    Run& run = add_run(environment, std::move(invocation), since, now);
+    run.cold = run.bills_init = cold;
+    environment.frozen = false;
+    if (environment.provisioned) environment.pool->failures = 0;
+    if (environment.state == State::kBusy) {
+      place(environment);
+    } else {
+      enter(environment, State::kBusy);
+    }
+    set_run_timer(environment);
+    backend.send({.environment = environment.id, .run = run.id, .invocation = run.invocation, .run_deadline = run.deadline, .first = cold});
+  }
+
+  // The runtime of `environment` asks for work, in as many slots as are free. It gets none where the limits were lowered below what
+  // runs.
   void available(Environment& environment, TimePoint now) {
     Pool& pool = *environment.pool;
-    const FunctionUse& function = *pool.function;
-    if (environment.provisioned ? Capacity::may_go_on_provisioned(function) : capacity.may_go_on(function)) {
-      if (std::optional<Waiting> next = take_next(pool, now)) {
-        hand_over(environment, std::move(next->invocation), next->since, now);
-        return pump(pool, now);
-      }
+    bool took = false;
+    while (!environment.closed && environment.runs.size() < pool.slots && !pool.queue.empty() && may_go_on(environment)) {
+      std::optional<Waiting> next = take_next(pool, now);
+      if (!next) break;
+      hand_over(environment, std::move(next->invocation), next->since, now);
+      took = true;
     }
-    if (draining || pool.outdated || environment.retiring) {
-      stop(environment, draining ? StopReason::kShutdown : StopReason::kReplaced);
+    if (took) return pump(pool, now);
+    if (environment.runs.empty()) {
+      become_idle(environment, now);
     } else {
-      enter(environment, State::kIdle);
-      free_of(environment).push_back(environment.id);
-      environment.idle_since = now;
-      environment.frozen = false;
-      const Duration rest = environment.provisioned ? options.freeze_after : std::min(options.freeze_after, options.idle_timeout);
-      set_timer(environment, now + rest);
+      place(environment);
+      set_run_timer(environment);
     }
     pump(pool, now);
     feed(now);
+  }
+
+  void become_idle(Environment& environment, TimePoint now) {
+    if (environment.closed) return stop(environment, environment.close_reason);
+    if (draining || environment.pool->outdated || environment.retiring)
+      return stop(environment, draining ? StopReason::kShutdown : StopReason::kReplaced);
+    enter(environment, State::kIdle);
+    free_of(environment).push_back(&environment);
+    environment.idle_since = now;
+    environment.frozen = false;
+    const Duration rest = environment.provisioned ? options.freeze_after : std::min(options.freeze_after, options.idle_timeout);
+    set_timer(environment, now + rest);
+  }
+
+  // Nothing new comes into `environment`; it ends for `reason` once nobody waits for an answer of it any more.
+  void close(Environment& environment, StopReason reason) {
+    if (!environment.closed) environment.close_reason = reason;
+    environment.closed = true;
+    place(environment);
+    set_run_timer(environment);
+  }
+
+  // After an answer: a closed environment ends when nobody waits for a further one.
+  bool ended_closed(Environment& environment, TimePoint now) {
+    if (environment.state != State::kBusy || !environment.closed || environment.somebody_waits()) return false;
+    Pool& pool = *environment.pool;
+    stop(environment, environment.close_reason);
+    pump(pool, now);
+    feed(now);
+    return true;
   }
 
   // A first init ended badly: it is done again at the expense of the oldest waiting invocation, if any waits.
@@ -605,18 +736,14 @@ struct Dispatcher::Impl {
     std::optional<Waiting> next = take_next(pool, now);
     if (!next) return;
     Environment& environment = make_environment(pool, InitPhase::kInInvocation, Initialization::kOnDemand);
-    environment.cold = true;
-    environment.served = environment.proven = true;
-    environment.since = next->since;
-    environment.handed = now;
-    environment.run_deadline = std::min(now + timeout_of(*next->invocation), next->invocation->call_deadline);
-    environment.invocation = std::move(next->invocation);
-    set_timer(environment, environment.run_deadline);
+    const Run& run = add_run(environment, std::move(next->invocation), next->since, now);
+    set_run_timer(environment);
     backend.start({.id = environment.id,
                    .version = pool.version,
                    .phase = InitPhase::kInInvocation,
-                   .waiting = environment.invocation,
-                   .run_deadline = environment.run_deadline});
+                   .waiting = run.invocation,
+                   .run = run.id,
+                   .run_deadline = run.deadline});
   }
 
   // `environment` failed before it could take work and is kStopping now.
@@ -625,19 +752,20 @@ struct Dispatcher::Impl {
     const bool bound = environment.phase == InitPhase::kInInvocation;
     if (environment.provisioned) {
       provision_failed(pool, provision_failure(failure), now);
-    } else if (bound && environment.invocation) {
-      Outcome outcome;
+    } else if (bound && environment.somebody_waits()) {
+      Run& run = environment.runs.front();
       if (failure.platform_fault) {
-        refuse(std::move(environment.invocation), refusal(as_service_error(failure.error)), now - environment.since);
-        environment.invocation = nullptr;
+        refuse(std::move(run.invocation), refusal(as_service_error(failure.error)), now - run.since);
+        run.invocation = nullptr;
       } else {
+        Outcome outcome;
         outcome.kind = OutcomeKind::kFunctionError;
         outcome.error_type = std::move(failure.error_type);
         outcome.payload = std::move(failure.payload);
         outcome.log_tail = std::move(failure.log_tail);
         outcome.log_stream = std::move(failure.log_stream);
         outcome.memory_peak = failure.memory_peak;
-        finish_run(environment, std::move(outcome), now);
+        finish_run(environment, run, std::move(outcome), now);
       }
     } else if (failure.platform_fault) {
       if (std::optional<Waiting> next = take_next(pool, now)) {
@@ -650,24 +778,60 @@ struct Dispatcher::Impl {
     feed(now);
   }
 
-  void run_out_of_time(Environment& environment, TimePoint now) {
-    environment.timed_out = true;
+  // The time of `run` is over. Alone it ends its environment; beside others it is given up, and the environment ends after them.
+  void run_out_of_time(Environment& environment, Run& run, TimePoint now) {
+    run.timed_out = true;
+    run.due = now + options.stop_grace;
     ++totals.timeouts;
-    enter(environment, State::kStopping);
-    set_timer(environment, now + options.stop_grace);
-    backend.stop(environment.id, StopReason::kTimeout);
-    pump(*environment.pool, now);
-    feed(now);
+    const bool alone = std::ranges::none_of(environment.runs, [](const Run& each) { return !each.answered() && !each.timed_out; });
+    if (alone) {
+      enter(environment, State::kStopping);
+      set_run_timer(environment);
+      backend.stop(environment.id, StopReason::kTimeout);
+    } else {
+      close(environment, StopReason::kTimeout);
+      backend.give_up(environment.id, run.id);
+    }
   }
 
-  void finish_timed_out(Environment& environment, Outcome told, TimePoint now) {
-    const Duration allowed = environment.run_deadline - environment.handed;
+  void finish_timed_out(Environment& environment, Run& run, Outcome told, TimePoint now) {
+    const Duration allowed = run.deadline - run.handed;
     told.kind = OutcomeKind::kFunctionError;
     told.error.reset();
     told.error_type = "Sandbox.Timedout";
-    told.payload = timeout_document(environment.invocation->request_id, allowed);
+    told.payload = timeout_document(run.invocation->request_id, allowed);
     if (told.timings.run == Duration::zero()) told.timings.run = allowed;
-    finish_run(environment, std::move(told), now);
+    finish_run(environment, run, std::move(told), now);
+    run.due = base::kNoDeadline;
+  }
+
+  // What of `environment` is due: runs without an answer are out of time, answered ones did not come back, and callers of timed-out
+  // ones have waited long enough for the backend's last words.
+  void look_at_runs(Environment& environment, TimePoint now) {
+    Pool& pool = *environment.pool;
+    for (Run& run : environment.runs) {
+      if (run.due > now) continue;
+      if (run.timed_out && !run.answered()) {
+        finish_timed_out(environment, run, {}, now);
+      } else if (environment.state == State::kStopping) {
+        run.due = base::kNoDeadline;
+      } else if (!run.answered()) {
+        run_out_of_time(environment, run, now);
+      } else if (run.deadline > now) {  // later than hoped: it is no longer counted on
+        no_longer_expected(environment, run);
+        run.due = run.deadline;
+      } else {
+        no_longer_expected(environment, run);
+        run.due = base::kNoDeadline;
+        close(environment, StopReason::kMisbehaved);
+      }
+    }
+    set_run_timer(environment);
+    if (environment.state == State::kStopping) {
+      pump(pool, now);
+      return feed(now);
+    }
+    if (!ended_closed(environment, now)) pump(pool, now);
   }
 
   void start_took_too_long(Environment& environment, TimePoint now) {
@@ -689,19 +853,11 @@ struct Dispatcher::Impl {
   void on_environment_timer(Environment& environment, TimePoint now) {
     switch (environment.state) {
       case State::kStarting:
-        return environment.phase == InitPhase::kOwn ? start_took_too_long(environment, now) : run_out_of_time(environment, now);
+        if (environment.phase == InitPhase::kOwn) return start_took_too_long(environment, now);
+        return look_at_runs(environment, now);
       case State::kBusy:
-        return run_out_of_time(environment, now);
-      case State::kAnswered:
-        if (environment.run_deadline > now) {  // later than hoped: it is no longer counted on
-          environment.expected = false;
-          --environment.pool->expected;
-          set_timer(environment, environment.run_deadline);
-          return pump(*environment.pool, now);
-        }
-        stop(environment, StopReason::kMisbehaved);
-        pump(*environment.pool, now);
-        return feed(now);
+      case State::kStopping:
+        return look_at_runs(environment, now);
       case State::kIdle:
         if (!environment.frozen && (environment.provisioned || environment.idle_since + options.idle_timeout > now)) {
           environment.frozen = true;
@@ -709,10 +865,6 @@ struct Dispatcher::Impl {
           return backend.freeze(environment.id);
         }
         return stop(environment, StopReason::kIdle);
-      case State::kStopping:
-        set_timer(environment, base::kNoDeadline);
-        if (environment.invocation) finish_timed_out(environment, {}, now);
-        return;
     }
   }
 
@@ -780,7 +932,9 @@ void Dispatcher::on_initialised(EnvironmentId id, Duration start, Duration init,
     impl_->feed(now);  // where one tried alone the others may follow
   } else {
     impl_->enter(*environment, State::kBusy);
-    impl_->backend.send(id, environment->invocation, environment->run_deadline, false);
+    const Run& run = environment->runs.front();
+    impl_->backend.send({.environment = id, .run = run.id, .invocation = run.invocation, .run_deadline = run.deadline});
+    if (environment->pool->slots > 1) impl_->available(*environment, now);
   }
   impl_->flush();
 }
@@ -794,25 +948,34 @@ void Dispatcher::on_init_failed(EnvironmentId id, InitFailure failure, TimePoint
   impl_->flush();
 }
 
-void Dispatcher::on_answered(EnvironmentId id, Outcome outcome, TimePoint now) {
+void Dispatcher::on_answered(EnvironmentId id, RunId run_id, Outcome outcome, TimePoint now) {
   Environment* environment = impl_->find(id);
-  if (environment == nullptr || environment->state != State::kBusy) return;
-  impl_->finish_run(*environment, std::move(outcome), now);
-  impl_->enter(*environment, State::kAnswered);
-  environment->expected = true;
-  ++environment->pool->expected;
-  impl_->set_timer(*environment, std::min(environment->run_deadline, now + impl_->options.ready_grace));
+  if (environment == nullptr || (environment->state != State::kBusy && environment->state != State::kStopping)) return;
+  Run* run = Impl::find_run(*environment, run_id);
+  if (run == nullptr || run->answered() || (environment->state == State::kStopping && !run->timed_out)) return;
+  if (run->timed_out) {
+    impl_->finish_timed_out(*environment, *run, std::move(outcome), now);
+    impl_->set_run_timer(*environment);
+  } else {
+    impl_->finish_run(*environment, *run, std::move(outcome), now);
+    if (!environment->closed) Impl::expect(*environment, *run);
+    run->due = std::min(run->deadline, now + impl_->options.ready_grace);
+    impl_->set_run_timer(*environment);
+  }
+  impl_->ended_closed(*environment, now);
   impl_->flush();
 }
 
-void Dispatcher::on_ready(EnvironmentId id, TimePoint now) {
+void Dispatcher::on_ready(EnvironmentId id, RunId run_id, TimePoint now) {
   Environment* environment = impl_->find(id);
-  if (environment == nullptr || environment->state != State::kAnswered) return;
+  Run* run = environment == nullptr || environment->state != State::kBusy ? nullptr : Impl::find_run(*environment, run_id);
+  if (run == nullptr || !run->answered()) return;
+  Impl::remove_run(*environment, *run);
   impl_->available(*environment, now);
   impl_->flush();
 }
 
-void Dispatcher::on_gone(EnvironmentId id, Outcome if_busy, TimePoint now) {
+void Dispatcher::on_gone(EnvironmentId id, std::vector<EndedRun> ended, TimePoint now) {
   Environment* found = impl_->find(id);
   if (found == nullptr) return;
   Environment& environment = *found;
@@ -822,16 +985,28 @@ void Dispatcher::on_gone(EnvironmentId id, Outcome if_busy, TimePoint now) {
   impl_->set_timer(environment, base::kNoDeadline);
   if (was == State::kStarting) {  // the backend owes on_init_failed first; take it as one
     InitFailure failure;
-    failure.error_type = std::move(if_busy.error_type);
-    failure.payload = std::move(if_busy.payload);
-    failure.log_tail = std::move(if_busy.log_tail);
-    failure.log_stream = std::move(if_busy.log_stream);
-    failure.memory_peak = if_busy.memory_peak;
+    if (!ended.empty()) {
+      Outcome& told = ended.front().outcome;
+      failure.error_type = std::move(told.error_type);
+      failure.payload = std::move(told.payload);
+      failure.log_tail = std::move(told.log_tail);
+      failure.log_stream = std::move(told.log_stream);
+      failure.memory_peak = told.memory_peak;
+    }
     impl_->init_failed(environment, std::move(failure), now);
-  } else if (environment.invocation && environment.timed_out) {
-    impl_->finish_timed_out(environment, std::move(if_busy), now);
-  } else if (environment.invocation) {
-    impl_->finish_run(environment, std::move(if_busy), now);
+  }
+  for (Run& run : environment.runs) {
+    if (run.answered()) continue;
+    const auto told = std::ranges::find(ended, run.id, &EndedRun::run);
+    Outcome outcome =
+        told != ended.end()
+            ? std::move(told->outcome)
+            : refusal(Error(ErrorCode::kInternal, "The environment ended and nothing is known of what ran in it.", "ServiceException"));
+    if (run.timed_out) {
+      impl_->finish_timed_out(environment, run, std::move(outcome), now);
+    } else {
+      impl_->finish_run(environment, run, std::move(outcome), now);
+    }
   }
   if (was != State::kStopping) {
     if (was != State::kStarting && environment.provisioned && !environment.proven)
@@ -850,7 +1025,7 @@ void Dispatcher::drop_outdated(const std::string& function_name, const std::func
     if (pool->version->function_name != function_name || current(*pool->version)) continue;
     pool->outdated = true;
     impl_->set_target(*pool, 0);
-    while (!pool->idle.empty()) impl_->stop(impl_->environments.at(pool->idle.back()), StopReason::kReplaced);
+    while (!pool->idle.empty()) impl_->stop(*pool->idle.back(), StopReason::kReplaced);
     outdated.push_back(pool.get());
   }
   for (Pool* pool : outdated) impl_->forget_if_empty(*pool);
@@ -934,7 +1109,7 @@ void Dispatcher::drain(TimePoint now) {
     impl_->forget_if_empty(pool);
   }
   for (auto& [key, pool] : impl_->pools) {
-    while (!pool->idle.empty()) impl_->stop(impl_->environments.at(pool->idle.back()), StopReason::kShutdown);
+    while (!pool->idle.empty()) impl_->stop(*pool->idle.back(), StopReason::kShutdown);
   }
   impl_->feed(now);
   impl_->flush();
@@ -947,7 +1122,7 @@ Dispatcher::Counts Dispatcher::counts() const {
   for (const auto& [id, environment] : impl_->environments) {
     counts.starting += environment.state == State::kStarting ? 1U : 0U;
     counts.idle += environment.state == State::kIdle ? 1U : 0U;
-    counts.busy += environment.state == State::kBusy || environment.state == State::kAnswered ? 1U : 0U;
+    counts.busy += environment.state == State::kBusy ? 1U : 0U;
     counts.provisioned += environment.provisioned && environment.state != State::kStopping ? 1U : 0U;
   }
   counts.queued = static_cast<std::uint32_t>(impl_->waiting.size());

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/time.h"
 #include "engine/invocation.h"
@@ -16,6 +17,8 @@
 namespace mayfly::engine {
 
 using EnvironmentId = std::uint64_t;
+// One hand-over of an invocation to an environment; unique in the environment's life, never 0.
+using RunId = std::uint64_t;
 
 // Which clock an init runs against (contract.md, Lifecycle).
 enum class InitPhase : std::uint8_t {
@@ -47,8 +50,24 @@ struct StartOrder {
   // kInInvocation only: the invocation whose Timeout pays for this init, for log lines and error texts; send() hands it over
   // once the runtime is ready. Its run began with this order and ends at `run_deadline`.
   InvocationPtr waiting;
+  RunId run = 0;  // of that invocation
   base::Deadline run_deadline = base::kNoDeadline;
   Initialization initialization = Initialization::kOnDemand;
+};
+
+// An invocation for an environment that is ready for it.
+struct RunOrder {
+  EnvironmentId environment = 0;
+  RunId run = 0;
+  InvocationPtr invocation;
+  base::Deadline run_deadline = base::kNoDeadline;
+  bool first = false;  // nothing ran in this environment before, so its report names the init
+};
+
+// What became of a run that its environment's end cut short.
+struct EndedRun {
+  RunId run = 0;
+  Outcome outcome;
 };
 
 // Implemented by backend/local (and by a fake in tests). Calls never block and never call back into the Dispatcher before
@@ -58,12 +77,20 @@ class EnvironmentBackend {
   virtual ~EnvironmentBackend() = default;
   // Makes an environment and initialises it.
   virtual void start(StartOrder order) = 0;
-  // Hands `invocation` to the runtime (its next() answers), which has until `run_deadline`. Thaws first when frozen. `first`:
-  // nothing ran in this environment before, so its report names the init.
-  virtual void send(EnvironmentId id, InvocationPtr invocation, base::Deadline run_deadline, bool first) = 0;
+  // How many invocations an environment of `version` takes at once, at least 1: what the function asks for
+  // (FunctionConfig::runs_per_environment) where its runtime and the contract with it can do that, else 1. The same for the whole
+  // life of a version's generation.
+  [[nodiscard]] virtual std::uint32_t runs_at_once(const FunctionVersion& version) const = 0;
+  // Hands an invocation to the runtime (its next() answers). Thaws first when frozen. Never more than runs_at_once() at a time,
+  // counting those that are answered and not ready yet.
+  virtual void send(RunOrder order) = 0;
+  // The time of `run` is over while others go on beside it: writes its time-out log line, ignores what the runtime still says of
+  // it and reports on_answered with log tail and memory, soon; no stream piece reaches its sink after this call. The environment
+  // gets nothing new any more, and on_ready is not expected for this run.
+  virtual void give_up(EnvironmentId id, RunId run) = 0;
   virtual void freeze(EnvironmentId id) = 0;
   // Ends the environment; on_gone follows, and no stream piece reaches a sink after this call. For kTimeout the backend
-  // writes the time-out log line before anything else ends, and on_gone's `if_busy` carries log tail and memory.
+  // writes the time-out log lines of what still runs before anything else ends, and on_gone carries log tail and memory.
   virtual void stop(EnvironmentId id, StopReason reason) = 0;
 };
 
@@ -116,12 +143,13 @@ class Dispatcher final {
   void on_initialised(EnvironmentId id, base::Duration start, base::Duration init,
                       base::TimePoint now);                                         // the runtime asks for its first invocation
   void on_init_failed(EnvironmentId id, InitFailure failure, base::TimePoint now);  // on_gone follows
-  // The answer is complete; the runtime may still work. The backend fills everything but queued, start and init times and
-  // `cold_start`; `timings.run` and `billed` are kept when set, so that they equal the REPORT line.
-  void on_answered(EnvironmentId id, Outcome outcome, base::TimePoint now);
-  void on_ready(EnvironmentId id, base::TimePoint now);  // the runtime asks for the next invocation
-  void on_gone(EnvironmentId id, Outcome if_busy,
-               base::TimePoint now);  // process ended or killed; `if_busy` is what a running invocation gets
+  // The answer of `run` is complete; the runtime may still work on it. The backend fills everything but queued, start and init
+  // times and `cold_start`; `timings.run` and `billed` are kept when set, so that they equal the REPORT line.
+  void on_answered(EnvironmentId id, RunId run, Outcome outcome, base::TimePoint now);
+  void on_ready(EnvironmentId id, RunId run, base::TimePoint now);  // the runtime asks for the next invocation in place of `run`
+  // The processes have ended or were killed. `ended` is what runs without an answer get; the waiting invocation of an
+  // in-invocation init that failed unannounced is one.
+  void on_gone(EnvironmentId id, std::vector<EndedRun> ended, base::TimePoint now);
 
   // Environments of other generations (or of a deleted function) end when idle; busy ones finish first.
   // `current` decides whether an environment of that version may still be used.

@@ -37,18 +37,29 @@ struct Sink final : ResponseSink {
 struct Backend final : EnvironmentBackend {
   struct Sent {
     EnvironmentId id;
+    RunId run;
     InvocationPtr invocation;
     base::Deadline deadline;
     bool first;
   };
   void start(StartOrder order) override { started.push_back(std::move(order)); }
-  void send(EnvironmentId id, InvocationPtr invocation, base::Deadline deadline, bool first) override {
-    sent.push_back({id, std::move(invocation), deadline, first});
+  std::uint32_t runs_at_once(const FunctionVersion& version) const override { return version.config.runs_per_environment().value_or(1); }
+  void send(RunOrder order) override {
+    sent.push_back({order.environment, order.run, std::move(order.invocation), order.run_deadline, order.first});
   }
+  void give_up(EnvironmentId id, RunId run) override { given_up.emplace_back(id, run); }
   void freeze(EnvironmentId id) override { frozen.push_back(id); }
   void stop(EnvironmentId id, StopReason reason) override { stopped.emplace_back(id, reason); }
   std::vector<StartOrder> started;
   std::vector<Sent> sent;
+  // What runs in `id`, or ran last; before a hand-over what waits for its init.
+  [[nodiscard]] RunId last_run(EnvironmentId id) const {
+    const auto last = std::find_if(sent.rbegin(), sent.rend(), [id](const Sent& each) { return each.id == id; });
+    if (last != sent.rend()) return last->run;
+    const auto order = std::find_if(started.begin(), started.end(), [id](const StartOrder& each) { return each.id == id; });
+    return order == started.end() ? 0 : order->run;
+  }
+  std::vector<std::pair<EnvironmentId, RunId>> given_up;
   std::vector<EnvironmentId> frozen;
   std::vector<std::pair<EnvironmentId, StopReason>> stopped;
 };
@@ -81,12 +92,14 @@ class DispatcherTest : public ::testing::Test {
   void answer(EnvironmentId id, const std::string& payload = "1") {
     Outcome outcome;
     outcome.payload = payload;
-    dispatcher->on_answered(id, outcome, now);
+    dispatcher->on_answered(id, backend.last_run(id), outcome, now);
   }
   void answer_and_ready(EnvironmentId id) {
     answer(id);
-    dispatcher->on_ready(id, now);
+    ready(id);
   }
+  void ready(EnvironmentId id) { dispatcher->on_ready(id, backend.last_run(id), now); }
+  void gone(EnvironmentId id, Outcome outcome = {}) { dispatcher->on_gone(id, {{backend.last_run(id), std::move(outcome)}}, now); }
   void advance(Duration by) {
     const TimePoint until = now + by;
     while (dispatcher->next_timer() <= until) {
@@ -183,7 +196,7 @@ TEST_F(DispatcherTest, ACallRightAfterAnAnswerWaitsForTheRuntimeInsteadOfStartin
   invoke(version);
   EXPECT_EQ(backend.started.size(), 1U);
   now += 1ms;
-  dispatcher->on_ready(1, now);
+  ready(1);
   EXPECT_EQ(backend.sent.size(), 2U);
 }
 
@@ -283,7 +296,7 @@ TEST_F(DispatcherTest, ATimeoutStopsTheEnvironmentAndTheCallerGetsAWSsDocument) 
   Outcome told;
   told.log_tail = "tail";
   told.memory_peak = 7;
-  dispatcher->on_gone(1, told, now);
+  gone(1, told);
   ASSERT_EQ(sink->outcomes.size(), 1U);
   EXPECT_EQ(sink->outcomes[0].error_type, "Sandbox.Timedout");
   EXPECT_EQ(sink->outcomes[0].payload,
@@ -299,7 +312,7 @@ TEST_F(DispatcherTest, ATimedOutCallerIsAnsweredEvenWhenTheSandboxDoesNotDie) {
   initialised(1);
   advance(6s);
   ASSERT_EQ(sink->outcomes.size(), 1U);
-  dispatcher->on_gone(1, {}, now);
+  gone(1);
   EXPECT_EQ(sink->outcomes.size(), 1U);
 }
 
@@ -308,7 +321,7 @@ TEST_F(DispatcherTest, TheRunEndsAtTheCallDeadlineWhenThatIsSooner) {
   initialised(1, 0ms, 500ms);
   EXPECT_EQ(backend.sent[0].deadline, TimePoint(1h) + 2s);
   advance(1500ms);
-  dispatcher->on_gone(1, {}, now);
+  gone(1);
   EXPECT_NE(sink->outcomes.at(0).payload.find("timed out after 1.50 seconds"), std::string::npos);
 }
 
@@ -333,13 +346,13 @@ TEST_F(DispatcherTest, AFailedFirstInitIsRedoneInsideTheInvocationAndMaySucceed)
 TEST_F(DispatcherTest, ASecondFailedInitIsTheInvocationsError) {
   auto sink = invoke(make_version("f"));
   dispatcher->on_init_failed(1, failure("Runtime.ImportModuleError"), now);
-  dispatcher->on_gone(1, {}, now);
+  gone(1);
   dispatcher->on_init_failed(2, failure("Runtime.ImportModuleError"), now + 10ms);
   ASSERT_EQ(sink->outcomes.size(), 1U);
   EXPECT_EQ(sink->outcomes[0].kind, OutcomeKind::kFunctionError);
   EXPECT_EQ(sink->outcomes[0].error_type, "Runtime.ImportModuleError");
   EXPECT_EQ(sink->outcomes[0].payload, R"({"errorType":"Runtime.ImportModuleError"})");
-  dispatcher->on_gone(2, {}, now);
+  gone(2);
   EXPECT_TRUE(dispatcher->finished());
 }
 
@@ -352,7 +365,7 @@ TEST_F(DispatcherTest, AnInitOfTenSecondsIsCutAndRedoneUnderTheFunctionsTimeout)
   ASSERT_EQ(backend.started.size(), 2U);
   advance(3s);
   EXPECT_EQ(backend.stopped.back(), std::pair(EnvironmentId{2}, StopReason::kTimeout));
-  dispatcher->on_gone(2, {}, now);
+  gone(2);
   EXPECT_EQ(sink->outcomes.at(0).error_type, "Sandbox.Timedout");
 }
 
@@ -376,7 +389,8 @@ TEST_F(DispatcherTest, ACrashDuringARunIsReportedAndTheNextCallStartsAfresh) {
   Outcome crash;
   crash.kind = OutcomeKind::kFunctionError;
   crash.error_type = "Runtime.ExitError";
-  dispatcher->on_gone(1, crash, now + 1ms);
+  now += 1ms;
+  gone(1, crash);
   EXPECT_EQ(sink->outcomes.at(0).error_type, "Runtime.ExitError");
   auto next = invoke(version);
   EXPECT_EQ(backend.started.size(), 2U);
@@ -389,7 +403,7 @@ TEST_F(DispatcherTest, ACrashAfterTheAnswerConcernsNobody) {
   auto sink = invoke(make_version("f"));
   initialised(1);
   answer(1);
-  dispatcher->on_gone(1, {}, now);
+  gone(1);
   EXPECT_EQ(sink->outcomes.size(), 1U);
   EXPECT_TRUE(dispatcher->finished());
 }
@@ -461,7 +475,7 @@ TEST_F(DispatcherTest, DrainingRefusesNewCallsAndFinishesWhatRunsAndWaits) {
   EXPECT_EQ(waiting->outcomes.size(), 1U);
   EXPECT_EQ(backend.stopped.at(0).second, StopReason::kShutdown);
   EXPECT_FALSE(dispatcher->finished());
-  dispatcher->on_gone(1, {}, now);
+  gone(1);
   EXPECT_TRUE(dispatcher->finished());
 }
 
@@ -472,7 +486,7 @@ TEST_F(DispatcherTest, ASinkMayInvokeFromItsOutcome) {
   sink->then = [&] { next = invoke(version); };
   initialised(1);
   answer(1);
-  dispatcher->on_ready(1, now);
+  ready(1);
   ASSERT_TRUE(next);
   EXPECT_EQ(backend.sent.size(), 2U);
   EXPECT_EQ(backend.sent.back().invocation->request_id, "r2");
@@ -505,10 +519,10 @@ TEST_F(DispatcherTest, VersionsThatRunOrWaitAreKnownUntilNothingOfThemIsLeft) {
   invoke(make_version("f"));
   invoke(make_version("g"));
   EXPECT_EQ(names(), "fg");
-  dispatcher->on_gone(1, {}, now);
+  gone(1);
   advance(40s);
   EXPECT_NE(names().find('g'), std::string::npos) << "its environment hangs on";
-  for (EnvironmentId id = 1; id < 10; ++id) dispatcher->on_gone(id, {}, now);
+  for (EnvironmentId id = 1; id < 10; ++id) gone(id);
   EXPECT_EQ(names(), "");
 }
 
@@ -590,7 +604,7 @@ TEST_F(DispatcherTest, OnlyOneCallWaitsForAReservedEnvironmentAboutToBeFree) {
   EXPECT_THROTTLED(invoke(make_version("f")), kReserved);
   advance(50ms);
   EXPECT_TRUE(next->outcomes.empty()) << "a slow runtime is waited for within the budget";
-  dispatcher->on_ready(1, now);
+  ready(1);
   EXPECT_EQ(backend.sent.size(), 2U);
   answer(1);
   auto late = invoke(make_version("f", 1));
@@ -618,7 +632,7 @@ TEST_F(DispatcherTest, AnotherVersionGetsThePlaceOfAnAnsweredOne) {
   answer(1);
   auto other = invoke(numbered("f", "1"));
   EXPECT_TRUE(other->outcomes.empty());
-  dispatcher->on_ready(1, now);
+  ready(1);
   ASSERT_EQ(backend.started.size(), 2U);
   EXPECT_EQ(backend.started[1].version->version, "1");
 }
@@ -818,7 +832,7 @@ TEST_F(DispatcherTest, AProvisionedEnvironmentThatDiesIsMadeAgain) {
   dispatcher->set_provisioned_concurrency(version, 1, now);
   initialised(1);
   auto sink = invoke(version);
-  dispatcher->on_gone(1, {}, now);
+  gone(1);
   EXPECT_EQ(sink->outcomes.size(), 1U);
   ASSERT_EQ(backend.started.size(), 2U) << "at once: it was of use";
   initialised(2);
@@ -835,7 +849,7 @@ TEST_F(DispatcherTest, AProvisionedInitThatFailsIsTriedAgainEverMoreRarelyAndOne
   const auto fail_all = [&](EnvironmentId from) {
     for (EnvironmentId id = from; id <= backend.started.size(); ++id) {
       dispatcher->on_init_failed(id, failure("Runtime.ExitError"), now);
-      dispatcher->on_gone(id, {}, now);
+      gone(id);
     }
   };
   fail_all(1);
@@ -870,7 +884,7 @@ TEST_F(DispatcherTest, AProvisionedEnvironmentThatEndsUnusedDoesNotSpin) {
   dispatcher->set_provisioned_concurrency(numbered("f", "1"), 1, now);
   for (EnvironmentId id = 1; id <= 3; ++id) {
     initialised(id);
-    dispatcher->on_gone(id, {}, now);
+    gone(id);
     EXPECT_EQ(backend.started.size(), id);
     EXPECT_NE(dispatcher->provisioned_status("f", "1").failed_reason, "");
     advance(4s);
@@ -917,7 +931,7 @@ TEST_F(DispatcherTest, FewerProvisionedEnvironmentsEndIdleOnesFirstAndRunsFinish
   answer_and_ready(busy);
   EXPECT_EQ(running->outcomes.size(), 1U);
   EXPECT_EQ(backend.stopped.back(), std::pair(busy, StopReason::kReplaced));
-  for (EnvironmentId id = 1; id <= 3; ++id) dispatcher->on_gone(id, {}, now);
+  for (EnvironmentId id = 1; id <= 3; ++id) gone(id);
   EXPECT_TRUE(dispatcher->finished());
   EXPECT_EQ(backend.started.size(), 3U);
 }
@@ -967,8 +981,8 @@ TEST_F(DispatcherTest, DrainingEndsProvisionedEnvironmentsAndMakesNoMore) {
   dispatcher->drain(now);
   EXPECT_EQ(backend.stopped.size(), 2U);
   EXPECT_EQ(backend.stopped.at(0), std::pair(EnvironmentId{1}, StopReason::kShutdown));
-  dispatcher->on_gone(1, {}, now);
-  dispatcher->on_gone(2, {}, now);
+  gone(1);
+  gone(2);
   dispatcher->set_provisioned_concurrency(numbered("f", "2"), 1, now);
   EXPECT_TRUE(dispatcher->finished());
   EXPECT_EQ(dispatcher->next_timer(), base::kNoDeadline);
@@ -990,6 +1004,108 @@ TEST(BilledDuration, RoundsUpToWholeMillisecondsAndIsNeverZero) {
   EXPECT_EQ(billed_duration(0ns, 0ns), 1ms);
   EXPECT_EQ(billed_duration(1000001ns, 0ns), 2ms);
   EXPECT_EQ(billed_duration(2ms, 3ms), 5ms);
+}
+
+// ---- several invocations in one environment
+
+VersionPtr make_shared_version(const std::string& slots) {
+  auto version = std::make_shared<FunctionVersion>(*make_version("f", 1, 3));
+  version->config.environment = std::map<std::string, std::string>{{"AWS_LAMBDA_MAX_CONCURRENCY", slots}};
+  return version;
+}
+
+TEST_F(DispatcherTest, AnEnvironmentTakesAsManyInvocationsAsTheFunctionAllows) {
+  const VersionPtr version = make_shared_version("3");
+  for (int i = 0; i < 3; ++i) invoke(version);
+  EXPECT_EQ(backend.started.size(), 1U) << "what starts has room for all of them";
+  initialised(1);
+  ASSERT_EQ(backend.sent.size(), 3U);
+  EXPECT_TRUE(backend.sent[0].first);
+  EXPECT_FALSE(backend.sent[1].first);
+  EXPECT_EQ(dispatcher->concurrency_of("f"), 1U);
+  invoke(version);
+  EXPECT_EQ(backend.started.size(), 2U);
+  dispatcher->on_answered(1, backend.sent[1].run, {}, now);
+  dispatcher->on_ready(1, backend.sent[1].run, now);
+  EXPECT_EQ(backend.sent.back().id, 1U) << "a slot that frees up takes what waits";
+}
+
+TEST_F(DispatcherTest, TheFullestEnvironmentIsTakenFirstSoThatOthersBecomeIdle) {
+  const VersionPtr version = make_shared_version("3");
+  for (int i = 0; i < 6; ++i) invoke(version);
+  initialised(1);
+  initialised(2);
+  ASSERT_EQ(backend.sent.size(), 6U);
+  const auto end = [&](std::size_t sent) {
+    dispatcher->on_answered(backend.sent[sent].id, backend.sent[sent].run, {}, now);
+    dispatcher->on_ready(backend.sent[sent].id, backend.sent[sent].run, now);
+  };
+  end(0);  // two left in 1
+  end(3);
+  end(4);  // one left in 2
+  invoke(version);
+  EXPECT_EQ(backend.sent.back().id, 1U);
+  end(5);
+  EXPECT_EQ(dispatcher->counts().idle, 1U);
+  advance(10ms);
+  EXPECT_EQ(backend.frozen, std::vector<EnvironmentId>{2}) << "frozen only with nothing left in it";
+}
+
+TEST_F(DispatcherTest, ATimedOutInvocationIsAnsweredAloneAndItsEnvironmentEndsAfterTheOthers) {
+  const VersionPtr version = make_shared_version("3");
+  auto first = invoke(version);
+  initialised(1);
+  advance(1s);
+  auto second = invoke(version);
+  ASSERT_EQ(backend.sent.size(), 2U);
+  advance(2s);
+  ASSERT_EQ(backend.given_up, (std::vector<std::pair<EnvironmentId, RunId>>{{1, backend.sent[0].run}}));
+  EXPECT_TRUE(backend.stopped.empty());
+  Outcome told;
+  told.log_tail = "Task timed out";
+  dispatcher->on_answered(1, backend.sent[0].run, told, now);
+  ASSERT_EQ(first->outcomes.size(), 1U);
+  EXPECT_EQ(first->outcomes[0].error_type, "Sandbox.Timedout");
+  EXPECT_EQ(first->outcomes[0].log_tail, "Task timed out");
+  invoke(version);
+  EXPECT_EQ(backend.started.size(), 2U) << "nothing new goes there";
+  dispatcher->on_answered(1, backend.sent[1].run, {}, now);
+  EXPECT_EQ(second->outcomes.at(0).kind, OutcomeKind::kSuccess);
+  EXPECT_EQ(backend.stopped, (std::vector<std::pair<EnvironmentId, StopReason>>{{1, StopReason::kTimeout}}));
+}
+
+TEST_F(DispatcherTest, TheLastOfSeveralTimedOutInvocationsEndsTheEnvironment) {
+  const VersionPtr version = make_shared_version("2");
+  auto first = invoke(version);
+  auto second = invoke(version);
+  initialised(1);
+  advance(3s);
+  EXPECT_EQ(backend.given_up.size(), 1U);
+  EXPECT_EQ(backend.stopped, (std::vector<std::pair<EnvironmentId, StopReason>>{{1, StopReason::kTimeout}}));
+  advance(2s);  // the backend says nothing
+  ASSERT_EQ(first->outcomes.size(), 1U);
+  ASSERT_EQ(second->outcomes.size(), 1U);
+  EXPECT_EQ(second->outcomes[0].error_type, "Sandbox.Timedout");
+  dispatcher->on_gone(1, {}, now);
+  dispatcher->drain(now);
+  EXPECT_TRUE(dispatcher->finished());
+}
+
+TEST_F(DispatcherTest, AnEnvironmentThatDiesTellsEachOfItsInvocationsItsOwnOutcome) {
+  const VersionPtr version = make_shared_version("2");
+  auto first = invoke(version);
+  auto second = invoke(version);
+  initialised(1);
+  std::vector<EndedRun> ended(2);
+  for (std::size_t i = 0; i < 2; ++i) {
+    ended[i].run = backend.sent[i].run;
+    ended[i].outcome.kind = OutcomeKind::kFunctionError;
+    ended[i].outcome.error_type = "Runtime.ExitError";
+    ended[i].outcome.payload = std::to_string(i);
+  }
+  dispatcher->on_gone(1, ended, now);
+  EXPECT_EQ(first->outcomes.at(0).payload, "0");
+  EXPECT_EQ(second->outcomes.at(0).payload, "1");
 }
 
 }  // namespace

@@ -88,6 +88,14 @@ std::string variable_of(const FunctionConfig& config, const char* name, std::str
 }  // namespace
 
 std::string FunctionConfig::network() const { return variable_of(*this, "MAYFLY_NETWORK", "outside"); }
+std::optional<std::uint32_t> FunctionConfig::runs_per_environment() const {
+  const std::string value = variable_of(*this, "AWS_LAMBDA_MAX_CONCURRENCY", "1");
+  std::uint32_t number = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+  if (error != std::errc() || end != value.data() + value.size() || number < 1 || number > Limits::kRunsPerEnvironmentMax)
+    return std::nullopt;
+  return number;
+}
 bool FunctionConfig::alias_waits_for_init() const { return variable_of(*this, "MAYFLY_ALIAS_WAITS_FOR", "") == "init"; }
 
 std::string_view state_name(FunctionState state) {

@@ -25,6 +25,7 @@ struct Limits {
   static constexpr std::uint64_t kStreamBytesMax = 200ULL << 20U;
   static constexpr std::uint64_t kEnvironmentBytesMax = 4096;  // of the variables as JSON
   static constexpr std::uint64_t kClientContextBytesMax = 3583;
+  static constexpr std::uint32_t kRunsPerEnvironmentMax = 1600;  // PerExecutionEnvironmentMaxConcurrency of managed instances
   static constexpr base::Duration kInitTimeout = std::chrono::seconds(10);
 };
 
@@ -64,6 +65,9 @@ struct FunctionConfig {
 
   // "outside" or "none": whether the function may reach outside networks, by MAYFLY_NETWORK in its environment (docs/adr/0004).
   [[nodiscard]] std::string network() const;
+  // How many invocations the function takes at once in one environment, by AWS_LAMBDA_MAX_CONCURRENCY in its environment as AWS names
+  // it; 1 unless set. Nothing when the value is not a number from 1 to kRunsPerEnvironmentMax.
+  [[nodiscard]] std::optional<std::uint32_t> runs_per_environment() const;
   // Whether an alias is moved to a version of this only after an environment of it has initialised, by MAYFLY_ALIAS_WAITS_FOR=init.
   [[nodiscard]] bool alias_waits_for_init() const;
   bool operator==(const FunctionConfig&) const = default;

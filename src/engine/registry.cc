@@ -56,6 +56,11 @@ Result<void> check_own_variables(const FunctionConfig& config) {
                              "\"; it can be \"outside\" or \"none\".");
   }
   if (!config.environment) return {};
+  if (!config.runs_per_environment()) {
+    return invalid_parameter("The environment variable AWS_LAMBDA_MAX_CONCURRENCY has the value \"" +
+                             config.environment->at("AWS_LAMBDA_MAX_CONCURRENCY") + "\"; it can be a number from 1 to " +
+                             std::to_string(Limits::kRunsPerEnvironmentMax) + ".");
+  }
   const auto waits = config.environment->find("MAYFLY_ALIAS_WAITS_FOR");
   if (waits == config.environment->end() || waits->second == "init") return {};
   return invalid_parameter("The environment variable MAYFLY_ALIAS_WAITS_FOR has the value \"" + waits->second +

@@ -438,6 +438,22 @@ TEST_F(RegistryTest, TheNetworkIsAVariableOfTheFunctionAndOnlyTwoValuesPass) {
   EXPECT_EQ(registry_->create("g", made, "zip", {}, false).error().id(), "InvalidParameterValueException");
 }
 
+TEST_F(RegistryTest, HowManyInvocationsAnEnvironmentTakesIsAVariableWithinAwssBounds) {
+  FunctionConfig made = config();
+  EXPECT_EQ(made.runs_per_environment(), 1U);
+  for (const char* value : {"0", "1601", "-1", "8x", "", "99999999999999999999"}) {
+    made.environment = std::map<std::string, std::string>{{"AWS_LAMBDA_MAX_CONCURRENCY", value}};
+    const auto refused = registry_->create("f", made, "zip", {}, false);
+    ASSERT_FALSE(refused.ok()) << value;
+    EXPECT_EQ(refused.error().id(), "InvalidParameterValueException");
+    EXPECT_EQ(refused.error().message(), "The environment variable AWS_LAMBDA_MAX_CONCURRENCY has the value \"" + std::string(value) +
+                                             "\"; it can be a number from 1 to 1600.");
+  }
+  made.environment = std::map<std::string, std::string>{{"AWS_LAMBDA_MAX_CONCURRENCY", "1600"}};
+  ASSERT_TRUE(registry_->create("f", made, "zip", {}, false).ok());
+  EXPECT_EQ(latest()->config.runs_per_environment(), 1600U);
+}
+
 TEST_F(RegistryTest, LogLevelsComeAndGoWithTheJsonFormat) {
   create();
   ASSERT_TRUE(settled().update_configuration("f", {.log_format = "JSON"}, "").ok());

@@ -3,6 +3,7 @@
 // failure prints its seed; MAYFLY_SIM_SEED=n replays it and MAYFLY_SIM_SEEDS=n sets how many run.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <map>
@@ -41,6 +42,7 @@ class World final : public EnvironmentBackend, public InvocationObserver {
     options_.queue_budget = pick(5) == 0 ? Duration(0) : Duration(1ms * (1 + pick(4000)));
     fault_percent_ = pick(3) * 15;
     careful_ = pick(4) != 0;
+    for (std::uint32_t& slots : slots_) slots = pick(2) == 0 ? 1 : static_cast<std::uint32_t>(1 + pick(4));
     options_.provision_starts_max = static_cast<std::uint32_t>(1 + pick(4));
     dispatcher_ = std::make_unique<Dispatcher>(options_, *this, *this);
   }
@@ -65,6 +67,7 @@ class World final : public EnvironmentBackend, public InvocationObserver {
     Env& env = environments_[order.id];
     env.version = order.version;
     env.bound = order.waiting;
+    env.bound_run = order.run;
     env.provisioned = order.initialization == Initialization::kProvisioned;
     if (env.provisioned) EXPECT_FALSE(drained_);
     check_bounds(env);
@@ -82,36 +85,55 @@ class World final : public EnvironmentBackend, public InvocationObserver {
     });
   }
 
-  void send(EnvironmentId id, InvocationPtr invocation, base::Deadline deadline, bool) override {
+  std::uint32_t runs_at_once(const FunctionVersion& version) const override { return slots_.at(number_of(version)); }
+
+  void send(RunOrder order) override {
+    const EnvironmentId id = order.environment;
+    const RunId run = order.run;
+    const InvocationPtr& invocation = order.invocation;
     Env& env = environments_.at(id);
     EXPECT_FALSE(env.stopped);
     EXPECT_TRUE(env.initialised);
-    EXPECT_FALSE(env.running) << "two invocations at once";
+    EXPECT_FALSE(env.gave_up) << "a run follows one that timed out";
+    EXPECT_LT(env.runs.size(), slots_.at(number_of(*env.version))) << "more invocations at once than there are slots";
     EXPECT_EQ(env.version->generation, invocation->version->generation) << "used across generations";
     EXPECT_EQ(env.version->function_name, invocation->version->function_name);
-    EXPECT_LE(deadline, invocation->call_deadline);
-    EXPECT_GT(deadline, now_);
+    EXPECT_LE(order.run_deadline, invocation->call_deadline);
+    EXPECT_GT(order.run_deadline, now_);
     EXPECT_EQ(ended_.at(invocation->request_id), 0) << "ran after its outcome";
     EXPECT_TRUE(ran_.insert(invocation->request_id).second) << "ran twice";
     if (env.bound) {
       EXPECT_EQ(env.bound, invocation);
+      EXPECT_EQ(env.bound_run, run);
     } else {
       check_order(*invocation);
       check_bounds(env);
     }
     env.bound = nullptr;
-    env.running = true;
+    EXPECT_TRUE(env.runs.emplace(run, false).second) << "a run's number was used before";
     env.frozen = false;
-    const std::uint64_t turn = ++env.turn;
     const std::size_t dice = pick(100);
-    if (dice < fault_percent_ / 2) return after(some_time(), [this, id, turn] { crash(id, turn); });
+    if (dice < fault_percent_ / 2) return after(some_time(), [this, id, run] { crash(id, run); });
     if (dice < fault_percent_ / 2 + 4) return;  // hangs: the run deadline must end it
-    after(some_time(), [this, id, turn] { answer(id, turn); });
+    after(some_time(), [this, id, run] { answer(id, run); });
+  }
+
+  void give_up(EnvironmentId id, RunId run) override {
+    Env& env = environments_.at(id);
+    EXPECT_FALSE(env.stopped);
+    EXPECT_TRUE(env.runs.contains(run));
+    EXPECT_GT(env.runs.size(), 1U);
+    env.gave_up = true;
+    env.given_up.insert(run);
+    if (pick(5) == 0) return;  // says no more of it
+    after(some_time(), [this, id, run] {
+      if (alive(id)) dispatcher_->on_answered(id, run, {}, now_);
+    });
   }
 
   void freeze(EnvironmentId id) override {
     Env& env = environments_.at(id);
-    EXPECT_FALSE(env.running);
+    EXPECT_TRUE(env.runs.empty());
     EXPECT_FALSE(env.frozen);
     env.frozen = true;
   }
@@ -142,8 +164,10 @@ class World final : public EnvironmentBackend, public InvocationObserver {
     VersionPtr version;
     InvocationPtr bound;
     bool provisioned = false;
-    bool initialised = false, running = false, frozen = false, stopped = false, answered = false;
-    std::uint64_t turn = 0;
+    RunId bound_run = 0;
+    bool initialised = false, frozen = false, stopped = false, gave_up = false;
+    std::map<RunId, bool> runs;  // whether it is answered
+    std::set<RunId> given_up;
   };
   struct Event {
     TimePoint at;
@@ -196,7 +220,7 @@ class World final : public EnvironmentBackend, public InvocationObserver {
     EXPECT_LE(counts.busy + counts.starting + counts.idle, options_.environments_max);
     std::size_t running = 0, live = 0;
     for (const auto& [id, env] : environments_) {
-      running += env.running && !env.stopped ? 1U : 0U;
+      running += !env.runs.empty() && !env.stopped ? 1U : 0U;
       live += env.stopped ? 0U : 1U;
     }
     EXPECT_LE(running, counts.busy);
@@ -253,7 +277,7 @@ class World final : public EnvironmentBackend, public InvocationObserver {
 
   // An environment that just became active for an invocation, or is being made.
   void check_bounds(const Env& env) {
-    const std::size_t function = static_cast<std::size_t>(env.version->function_name[1] - '0');
+    const std::size_t function = number_of(*env.version);
     const Limits& own = limits_[function];
     if (own.reserved) {
       EXPECT_LE(running_of(function), *own.reserved) << "over the reservation";
@@ -278,12 +302,11 @@ class World final : public EnvironmentBackend, public InvocationObserver {
     std::array<std::size_t, kFunctions> coming{}, waiting{};
     for (std::size_t i = 0; i < kFunctions; ++i) waiting[i] = arrived_of_[i] - ended_of_[i];
     for (const auto& [id, env] : environments_) {
-      const std::size_t function = static_cast<std::size_t>(env.version->function_name[1] - '0');
-      if (env.bound || (env.running && !env.answered)) {
-        waiting[function] -= std::min<std::size_t>(1, waiting[function]);
-      } else if (!env.stopped && (!env.initialised || env.answered)) {
-        ++coming[function];
-      }
+      const std::size_t function = number_of(*env.version);
+      const auto answered = static_cast<std::size_t>(std::ranges::count_if(env.runs, [](const auto& run) { return run.second; }));
+      const std::size_t running = env.bound ? 1 : env.runs.size() - answered;
+      waiting[function] -= std::min(running, waiting[function]);
+      if (!env.stopped && !env.bound) coming[function] += env.initialised ? answered : slots_[function];
     }
     std::uint32_t used = 0, committed = 0;
     for (std::size_t i = 0; i < kFunctions; ++i) {
@@ -321,6 +344,7 @@ class World final : public EnvironmentBackend, public InvocationObserver {
     last = number;
   }
 
+  static std::size_t number_of(const FunctionVersion& version) { return static_cast<std::size_t>(version.function_name[1] - '0'); }
   VersionPtr version(std::size_t function) {
     auto made = std::make_shared<FunctionVersion>();
     made->function_name = "f" + std::to_string(function);
@@ -375,29 +399,33 @@ class World final : public EnvironmentBackend, public InvocationObserver {
     dispatcher_->on_init_failed(id, failure, now_);
   }
 
-  void crash(EnvironmentId id, std::uint64_t turn) {
-    if (!alive(id) || environments_[id].turn != turn) return;
+  void crash(EnvironmentId id, RunId run) {
+    if (!alive(id) || !environments_[id].runs.contains(run)) return;
     environments_[id].stopped = true;
     gone(id);
   }
 
   void gone(EnvironmentId id) {
+    std::vector<EndedRun> ended;
+    for (const auto& [run, answered] : environments_[id].runs) {
+      EndedRun& each = ended.emplace_back();
+      each.run = run;
+      each.outcome.kind = OutcomeKind::kFunctionError;
+      each.outcome.error_type = "Runtime.ExitError";
+    }
     environments_.erase(id);
-    Outcome outcome;
-    outcome.kind = OutcomeKind::kFunctionError;
-    outcome.error_type = "Runtime.ExitError";
-    dispatcher_->on_gone(id, outcome, now_);
+    dispatcher_->on_gone(id, std::move(ended), now_);
   }
 
-  void answer(EnvironmentId id, std::uint64_t turn) {
-    if (!alive(id) || environments_[id].turn != turn) return;
-    environments_[id].answered = true;
-    dispatcher_->on_answered(id, {}, now_);
+  void answer(EnvironmentId id, RunId run) {
+    if (!alive(id) || environments_[id].given_up.contains(run)) return;
+    environments_[id].runs.at(run) = true;
+    dispatcher_->on_answered(id, run, {}, now_);
     if (pick(100) < fault_percent_) return;  // never asks again
-    after(pick(2) == 0 ? Duration(0) : some_time(), [this, id, turn] {
-      if (!alive(id) || environments_[id].turn != turn) return;
-      environments_[id].running = environments_[id].answered = false;
-      dispatcher_->on_ready(id, now_);
+    after(pick(2) == 0 ? Duration(0) : some_time(), [this, id, run] {
+      if (!alive(id)) return;
+      environments_[id].runs.erase(run);
+      dispatcher_->on_ready(id, run, now_);
     });
   }
 
@@ -415,6 +443,7 @@ class World final : public EnvironmentBackend, public InvocationObserver {
   std::map<std::string, std::size_t> function_of_;
   std::array<std::size_t, kFunctions> arrived_of_{}, ended_of_{};
   std::array<Limits, kFunctions> limits_{};
+  std::array<std::uint32_t, kFunctions> slots_{};
   bool careful_ = true, arriving_ = false;
   std::size_t observed_ = 0;
   bool drained_ = false;

@@ -54,7 +54,7 @@ std::string account_of(const std::string& arn) {  // arn:aws:lambda:REGION:ACCOU
 
 Environment::Environment(EnvironmentOwner& owner, const base::Clock& clock, engine::StartOrder order,
                          std::shared_ptr<runtime::EnvironmentLog> log)
-    : owner_(owner), clock_(clock), order_(std::move(order)), log_(std::move(log)), ordered_(clock.now()) {
+    : owner_(owner), clock_(clock), order_(std::move(order)), log_(std::move(log)), ordered_(clock.now()), run_(order_.run) {
   if (order_.phase != InitPhase::kInInvocation) return;
   run_began_ = ordered_;
   run_deadline_ = order_.run_deadline;
@@ -159,7 +159,7 @@ void Environment::on_extensions_moved() {
   if (!initialised_) return finish_init();
   if (invocation_ || ready_) return;
   ready_ = true;
-  owner_.environment_ready(order_.id);
+  owner_.environment_ready(order_.id, run_);
 }
 
 void Environment::finish_init() {
@@ -203,27 +203,28 @@ void Environment::on_answer(runtime::Answer answer) {
   if (found_here) log_->process_ended(invocation_->request_id, answer.cause, outcome.error_type);
   if (outcome.error_type == "Runtime.TruncatedResponse") truncated_ = invocation_->request_id;
   report(outcome, run, found_here ? "error" : "success", &answer);
-  owner_.environment_answered(order_.id, std::move(outcome));
+  owner_.environment_answered(order_.id, run_, std::move(outcome));
 }
 
 // ---- what the owner wants
 
-void Environment::send(engine::InvocationPtr invocation, base::Deadline run_deadline, bool first) {
+void Environment::send(engine::RunOrder order) {
   freezing_ = false;
   thaw();
   runtime_waits_ = ready_ = false;
-  invocation_ = std::move(invocation);
-  first_ = first;
+  invocation_ = std::move(order.invocation);
+  run_ = order.run;
+  first_ = order.first;
   truncated_.clear();
   const bool redone = order_.phase == InitPhase::kInInvocation && invocation_ == order_.waiting;
   if (!redone) {
     run_began_ = clock_.now();
-    run_deadline_ = run_deadline;
-    if (!first) log_->begin_tail();
+    run_deadline_ = order.run_deadline;
+    if (!order.first) log_->begin_tail();
     log_->start(invocation_->request_id, invocation_->trace_id);
   }
-  extensions_->invoke(*invocation_, run_deadline);
-  api_->hand_over(invocation_, run_deadline);
+  extensions_->invoke(*invocation_, order.run_deadline);
+  api_->hand_over(invocation_, order.run_deadline);
 }
 
 void Environment::thaw() {

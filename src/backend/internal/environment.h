@@ -32,8 +32,8 @@ class EnvironmentOwner {
   virtual void environment_initialised(engine::EnvironmentId id, base::Duration start, base::Duration init) = 0;
   virtual void environment_init_failing(engine::EnvironmentId id) = 0;  // its runtime said so and is about to end
   virtual void environment_failed(engine::EnvironmentId id, const runtime::FunctionFault& fault) = 0;  // an extension did, so all must end
-  virtual void environment_answered(engine::EnvironmentId id, engine::Outcome outcome) = 0;
-  virtual void environment_ready(engine::EnvironmentId id) = 0;
+  virtual void environment_answered(engine::EnvironmentId id, engine::RunId run, engine::Outcome outcome) = 0;
+  virtual void environment_ready(engine::EnvironmentId id, engine::RunId run) = 0;  // after what was answered as `run`
 };
 
 class Environment final : public runtime::RuntimeEvents, public runtime::ExtensionEvents {
@@ -49,6 +49,8 @@ class Environment final : public runtime::RuntimeEvents, public runtime::Extensi
   [[nodiscard]] bool initialised() const { return initialised_; }
   [[nodiscard]] bool busy() const { return invocation_ != nullptr; }
   [[nodiscard]] bool stopping() const { return stopping_; }
+  // The invocation handed over last, or the one that waits for this init; 0 when there was none.
+  [[nodiscard]] engine::RunId run() const { return run_; }
 
   // Of the invocation that runs, or whose Timeout pays for the init; else empty.
   [[nodiscard]] std::string request_id() const;
@@ -59,7 +61,7 @@ class Environment final : public runtime::RuntimeEvents, public runtime::Extensi
 
   // The sandbox runs: serves its listeners from now on.
   void adopt(sandbox::Sandbox sandbox, Listeners listeners);
-  void send(engine::InvocationPtr invocation, base::Deadline run_deadline, bool first);
+  void send(engine::RunOrder order);
   void freeze();
   // Writes what must be written before the processes end and cuts the runtime off. The owner kills.
   void prepare_stop(engine::StopReason reason);
@@ -134,7 +136,8 @@ class Environment final : public runtime::RuntimeEvents, public runtime::Extensi
   base::Deadline shutdown_deadline_ = base::kNoDeadline;
 
   engine::InvocationPtr invocation_;  // running
-  bool first_ = false;                // and the first, after an own init
+  engine::RunId run_;
+  bool first_ = false;  // and the first, after an own init
   base::TimePoint run_began_{};
   base::Deadline run_deadline_ = base::kNoDeadline;
   std::optional<runtime::FunctionFault> init_fault_;  // as posted

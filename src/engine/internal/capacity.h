@@ -12,8 +12,8 @@ namespace mayfly::engine {
 
 struct FunctionUse {
   std::uint32_t active = 0;       // starting and busy environments of either kind
-  std::uint32_t starting = 0;     // own inits of either kind: each frees its place soon
-  std::uint32_t answered = 0;     // and so does each of these
+  std::uint32_t starting = 0;     // slots of own inits of either kind: each is free soon
+  std::uint32_t answered = 0;     // and so is each of these: slots whose invocation is answered
   std::uint32_t on_demand = 0;    // active ones that are not provisioned
   std::uint32_t provisioned = 0;  // provisioned ones that live, the idle ones too
   std::uint32_t held = 0;         // provisioned ones that live or are promised
