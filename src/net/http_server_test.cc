@@ -231,6 +231,18 @@ TEST(HttpServer, answers_a_thousand_pipelined_requests_in_order) {
   }
 }
 
+TEST(HttpServer, takes_no_byte_of_the_next_request_for_a_body_that_arrives_with_it) {
+  TestServer server(echo);
+  RawClient client(server.port());
+  for (std::size_t size = 1; size < 70; ++size) {
+    const std::string body(size, 'b');
+    client.send("POST /first HTTP/1.1\r\nHost: h\r\nContent-Length: " + std::to_string(size) + "\r\nExpect: 100-continue\r\n\r\n");
+    ASSERT_NE(client.read_past("\r\n\r\n").find("100 Continue"), std::string::npos);  // the handler waits for the body
+    client.send(body + "GET /second HTTP/1.1\r\nHost: h\r\n\r\n");
+    ASSERT_NE(client.read_past("GET /second []").find("POST /first [" + body + "]"), std::string::npos) << size;
+  }
+}
+
 TEST(HttpServer, reads_trailers_and_drops_those_that_could_change_framing_or_identity) {
   TestServer server(echo);
   RawClient client(server.port());
