@@ -41,6 +41,9 @@ TEST(Bytes, Base64RoundTripsEveryLengthAndRefusesWhatIsNotBase64) {
 
 TEST(Bytes, DigestsMatchPublishedVectors) {
   EXPECT_EQ(hex_encode(sha256("abc")), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");  // FIPS 180-4
+  for (std::size_t bytes = 0; bytes < 40; ++bytes) EXPECT_EQ(random_hex(bytes).size(), 2 * bytes);
+  EXPECT_EQ(hex_encode(hmac_sha256(std::string(131, '\xaa'), "Test Using Larger Than Block-Size Key - Hash Key First")),
+            "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");  // RFC 4231, case 6
   EXPECT_EQ(hex_encode(hmac_sha256("Jefe", "what do ya want for nothing?")),
             "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");  // RFC 4231 case 2
 }
@@ -62,7 +65,8 @@ TEST(Bytes, UuidsAreVersionFourAndDiffer) {
 
 TEST(Json, RefusesDuplicateKeysDepthTrailingBytesAndSize) {
   EXPECT_TRUE(parse_json(R"({"a":[1,{"b":null}]} )").ok());
-  for (const char* bad : {R"({"a":1,"a":2})", R"({"a":{"b":1,"b":1}})", "{} x", "{", "", "[1,]", "{\"a\":NaN}", "// c\n1", "\xEF\xBB\xBF{}"}) {
+  for (const char* bad :
+       {R"({"a":1,"a":2})", R"({"a":{"b":1,"b":1}})", "{} x", "{", "", "[1,]", "{\"a\":NaN}", "// c\n1", "\xEF\xBB\xBF{}"}) {
     EXPECT_FALSE(parse_json(bad).ok()) << bad;
   }
   const std::string deep(100'000, '[');
@@ -75,9 +79,12 @@ TEST(Json, RefusesDuplicateKeysDepthTrailingBytesAndSize) {
 
 TEST(Json, WhatIsNoUtf8IsReplacedByteForByteAndTheRestStays) {
   EXPECT_EQ(valid_utf8("plain gr\xC3\xBCn \xF0\x9F\x98\x80"), "plain gr\xC3\xBCn \xF0\x9F\x98\x80");
-  EXPECT_EQ(valid_utf8("a\xFF" "b"), "a\xEF\xBF\xBD" "b");
+  EXPECT_EQ(valid_utf8("a\xFF"
+                       "b"),
+            "a\xEF\xBF\xBD"
+            "b");
   EXPECT_EQ(valid_utf8("\xED\xA0\x80"), "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD");  // a surrogate
-  EXPECT_EQ(valid_utf8("\xC0\xAF!"), "\xEF\xBF\xBD\xEF\xBF\xBD!");                       // overlong
+  EXPECT_EQ(valid_utf8("\xC0\xAF!"), "\xEF\xBF\xBD\xEF\xBF\xBD!");                // overlong
   EXPECT_EQ(valid_utf8("cut \xE2\x82"), "cut \xEF\xBF\xBD\xEF\xBF\xBD");
 }
 

@@ -28,6 +28,9 @@ using base::Result;
 using Steady = std::chrono::steady_clock;
 
 constexpr auto kSyncEvery = std::chrono::seconds(1);
+// After a batch the writer lets the next one gather, unless somebody waits for it or this much is queued: appending wakes nobody then.
+constexpr auto kGather = std::chrono::milliseconds(8);
+constexpr std::uint64_t kGatherBytesMax = 1U << 20U;
 constexpr auto kEnforceEvery = std::chrono::seconds(60);
 constexpr std::uint64_t kSegmentBytesMax = 8U << 20U;
 constexpr std::int64_t kHourMs = 3'600'000;
@@ -74,16 +77,20 @@ enum class Loss { kQueueFull, kDisk };
 class SegmentedLogs final : public LogSegments {
  public:
   SegmentedLogs(std::string directory, LogLimits limits, const base::Clock& clock)
-      : directory_(std::move(directory)), limits_(limits), segment_limits_(segment_limits(limits)), clock_(clock) {}
+      : directory_(std::move(directory)),
+        limits_(limits),
+        segment_limits_(segment_limits(limits)),
+        gather_bytes_max_(std::min(kGatherBytesMax, limits.queue_bytes_max / 8)),
+        clock_(clock) {}
 
   ~SegmentedLogs() override {
-    if (!writer_.joinable()) return;
+    if (!thread_.joinable()) return;
     {
       const MutexLock lock(mutex_);
       ending_ = true;
     }
     wake_.notify_all();
-    writer_.join();
+    thread_.join();
   }
 
   // Learns the names of groups, nothing else, and starts the writer.
@@ -103,8 +110,8 @@ class SegmentedLogs final : public LogSegments {
       }
     }
     closedir(stream);
-    writer_ = std::thread([this] { run(); });
-    pthread_setname_np(writer_.native_handle(), "logs");
+    thread_ = std::thread([this] { run(); });
+    pthread_setname_np(thread_.native_handle(), "logs");
     return {};
   }
 
@@ -129,15 +136,15 @@ class SegmentedLogs final : public LogSegments {
                         .bytes = bytes,
                         .event = {.stream = stream, .timestamp_ms = timestamp_ms, .ingested_ms = now_ms, .message = std::move(message)},
                         .result = nullptr});
-      if (!writer_waits_) return;
+      if (writer_ == Writer::kWorks || (writer_ == Writer::kGathers && queued_bytes_ < gather_bytes_max_)) return;
+      writer_ = Writer::kWorks;  // as good as: the next append need not wake it again
     }
     wake_.notify_all();
   }
 
   void flush() override {
     MutexLock lock(mutex_);
-    const std::uint64_t ticket = enqueued_;
-    while (done_ < ticket) done_changed_.wait(lock.native());
+    wait_until_done(lock, enqueued_);
   }
 
   Result<std::vector<LogEvent>> read(const LogQuery& query) override {
@@ -176,8 +183,7 @@ class SegmentedLogs final : public LogSegments {
     std::erase(unsurveyed_, found->second.group);
     groups_.erase(found);
     std::erase_if(losses_, [&](const auto& loss) { return loss.first.first == group; });
-    wake_.notify_all();
-    while (done_ < ticket) done_changed_.wait(lock.native());
+    wait_until_done(lock, ticket);
     return result;
   }
 
@@ -215,6 +221,14 @@ class SegmentedLogs final : public LogSegments {
     const MutexLock lock(mutex_);
     const auto found = groups_.find(group);
     return found == groups_.end() ? nullptr : found->second.group;
+  }
+
+  void wait_until_done(MutexLock& lock, std::uint64_t ticket) MAYFLY_REQUIRES(mutex_) {
+    if (done_ >= ticket) return;
+    ++hurried_;
+    wake_.notify_all();
+    while (done_ < ticket) done_changed_.wait(lock.native());
+    --hurried_;
   }
 
   Entry& entry_of(const std::string& group) MAYFLY_REQUIRES(mutex_) {
@@ -259,19 +273,28 @@ class SegmentedLogs final : public LogSegments {
   // Waits until there is something to do: items, groups not looked at yet, a sync that is due, the end.
   Batch take_batch(Steady::time_point next_sync) {
     MutexLock lock(mutex_);
+    gather(lock);
     const bool must_tick = !dirty_.empty() || !losses_.empty();
     const auto until = must_tick ? next_sync : Steady::now() + kEnforceEvery;
-    writer_waits_ = true;
+    writer_ = Writer::kWaits;
     while (queue_.empty() && !ending_ && unsurveyed_.empty() && Steady::now() < until) {
       if (wake_.wait_until(lock.native(), until) == std::cv_status::timeout) break;
       if (!losses_.empty() && !must_tick) break;
     }
-    writer_waits_ = false;
+    writer_ = Writer::kWorks;
     Batch batch;
     batch.items.swap(queue_);
     batch.losses.swap(losses_);
     batch.ending = ending_;
     return batch;
+  }
+
+  void gather(MutexLock& lock) MAYFLY_REQUIRES(mutex_) {
+    const auto until = Steady::now() + kGather;
+    writer_ = Writer::kGathers;
+    while (hurried_ == 0 && !ending_ && unsurveyed_.empty() && queued_bytes_ < gather_bytes_max_) {
+      if (wake_.wait_until(lock.native(), until) == std::cv_status::timeout) break;
+    }
   }
 
   // Items of one group are written together; a deletion keeps its place among them.
@@ -447,6 +470,7 @@ class SegmentedLogs final : public LogSegments {
   const std::string directory_;
   const LogLimits limits_;
   const SegmentLimits segment_limits_;
+  const std::uint64_t gather_bytes_max_;
   const base::Clock& clock_;
 
   base::Mutex mutex_;
@@ -458,7 +482,13 @@ class SegmentedLogs final : public LogSegments {
   std::map<LossKey, LossCount> losses_ MAYFLY_GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<LogGroup>> unsurveyed_ MAYFLY_GUARDED_BY(mutex_);
   bool ending_ MAYFLY_GUARDED_BY(mutex_) = false;
-  bool writer_waits_ MAYFLY_GUARDED_BY(mutex_) = false;
+  enum class Writer : std::uint8_t {
+    kWorks,    // and looks at the queue again before it waits
+    kGathers,  // waits a moment for more
+    kWaits,    // for want of work
+  };
+  Writer writer_ MAYFLY_GUARDED_BY(mutex_) = Writer::kWorks;
+  std::uint32_t hurried_ MAYFLY_GUARDED_BY(mutex_) = 0;  // callers that wait for what is queued
   std::atomic<std::uint64_t> dropped_ = 0;
 
   // The writer thread's own.
@@ -466,7 +496,7 @@ class SegmentedLogs final : public LogSegments {
   std::vector<std::shared_ptr<LogGroup>> open_;   // with an open file
   bool disk_failing_ = false;
   bool survey_ended_ = false;
-  std::thread writer_;
+  std::thread thread_;
 };
 
 }  // namespace

@@ -23,6 +23,10 @@ net::ServerLimits data_limits() {
   return limits;
 }
 
+// A run is measured when this much running has not been looked at. The first touch of memory costs the kernel at least 1 us for
+// 4 KiB, or 100 us for a huge page of 2 MiB: on one core at most some 40 MiB can be taken unseen, and what the main process took
+// shows at the next look, in its high-water mark. Looking costs as much as everything else about a warm invocation.
+constexpr Duration kUnmeasuredRunMax = std::chrono::milliseconds(2);
 // An environment that is about to be frozen waits this long for its telemetry to be taken.
 constexpr Duration kTelemetryPatience = std::chrono::milliseconds(200);
 constexpr Duration kInternalShutdown = std::chrono::milliseconds(500);  // AWS's times
@@ -248,6 +252,7 @@ void Environment::freeze() {
 void Environment::freeze_now() {
   freezing_ = false;
   if (stopping_) return;
+  (void)measure_memory();
   if (const auto done = sandbox_->freeze(); !done.ok()) {
     base::log_warning("an idle environment cannot be frozen", {{"what", done.error().message()}});
     return;
@@ -258,8 +263,15 @@ void Environment::freeze_now() {
 
 // The most so far: after the processes have ended nothing can be measured any more.
 std::uint64_t Environment::measure_memory() {
+  unmeasured_run_ = Duration::zero();
   if (sandbox_) memory_seen_ = std::max(memory_seen_, sandbox_->memory_peak());
   return memory_seen_;
+}
+
+// The same after an invocation, whose figure may be that of an earlier look when little has run since.
+std::uint64_t Environment::measure_memory_after(Duration run, Look look) {
+  unmeasured_run_ += run;
+  return look == Look::kAlways || unmeasured_run_ >= kUnmeasuredRunMax ? measure_memory() : memory_seen_;
 }
 
 void Environment::report(Outcome& outcome, Duration run, const std::string& status, const runtime::Answer* answer) {
@@ -267,7 +279,9 @@ void Environment::report(Outcome& outcome, Duration run, const std::string& stat
   figures.run = run;
   if (first_) figures.init = init_;
   figures.billed = engine::billed_duration(run, figures.init.value_or(Duration::zero()));
-  figures.memory_peak = measure_memory();
+  const auto& of = invocation_ ? invocation_ : order_.waiting;
+  const bool somebody_reads_it = of && of->tail_log;
+  figures.memory_peak = measure_memory_after(run, first_ || somebody_reads_it || status != "success" ? Look::kAlways : Look::kWhenDue);
   figures.status = status;
   figures.error_type = outcome.error_type;
   if (answer != nullptr && answer->began) figures.latency = *answer->began - run_began_;
@@ -280,8 +294,7 @@ void Environment::report(Outcome& outcome, Duration run, const std::string& stat
   outcome.memory_peak = figures.memory_peak;
   outcome.stand_in = stand_in_;
   outcome.log_stream = log_->stream();
-  const auto& of = invocation_ ? invocation_ : order_.waiting;
-  if (of && of->tail_log) outcome.log_tail = log_->tail();
+  if (somebody_reads_it) outcome.log_tail = log_->tail();
   invocation_ = nullptr;
   first_ = false;
 }

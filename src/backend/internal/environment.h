@@ -112,6 +112,8 @@ class Environment final : public runtime::RuntimeEvents, public runtime::Extensi
   void thaw();
   void drain_output();
   std::uint64_t measure_memory();
+  enum class Look : std::uint8_t { kWhenDue, kAlways };
+  std::uint64_t measure_memory_after(base::Duration run, Look look);
   // END and REPORT; fills the outcome's figures.
   void report(engine::Outcome& outcome, base::Duration run, const std::string& status, const runtime::Answer* answer = nullptr);
   [[nodiscard]] engine::InitFailure init_failure(const runtime::FunctionFault& fault);
@@ -124,8 +126,9 @@ class Environment final : public runtime::RuntimeEvents, public runtime::Extensi
   const base::TimePoint ordered_;
   base::TimePoint made_{};
   base::Duration init_{0};
-  std::uint64_t memory_seen_ = 0;  // bytes
-  std::string truncated_;          // request id, when the last answer broke off: the process may have ended
+  std::uint64_t memory_seen_ = 0;     // bytes
+  base::Duration unmeasured_run_{0};  // since the last look at it
+  std::string truncated_;             // request id, when the last answer broke off: the process may have ended
   bool initialised_ = false, stopping_ = false, frozen_ = false;
   bool runtime_waits_ = false;  // it has asked for an invocation
   bool ready_ = false;          // and so have all extensions, and the owner knows

@@ -1,6 +1,8 @@
 #include "net/internal/sigv4_canonical.h"
 
 #include <algorithm>
+#include <array>
+#include <functional>
 #include <utility>
 
 namespace mayfly::net::internal {
@@ -124,11 +126,32 @@ std::string string_to_sign(std::string_view amz_date, const DatedScope& scope, s
   return result;
 }
 
-base::Sha256Digest signing_key(std::string_view secret_key, const DatedScope& scope) {
+namespace {
+
+base::Sha256Digest derive_signing_key(std::string_view secret_key, const DatedScope& scope) {
   const auto date_key = base::hmac_sha256("AWS4" + std::string(secret_key), scope.date);
   const auto region_key = base::hmac_sha256(base::as_text(date_key), scope.region);
   const auto service_key = base::hmac_sha256(base::as_text(region_key), scope.service);
   return base::hmac_sha256(base::as_text(service_key), kScopeEnd);
+}
+
+struct DerivedKey {
+  std::string secret_key;
+  DatedScope scope;
+  base::Sha256Digest key{};
+};
+
+}  // namespace
+
+// A key holds for a day and takes four of the five hashes of a verification: each thread remembers those it used last.
+base::Sha256Digest signing_key(std::string_view secret_key, const DatedScope& scope) {
+  constexpr std::size_t kRemembered = 64;
+  thread_local std::array<DerivedKey, kRemembered> remembered;
+  const std::size_t place = (std::hash<std::string_view>()(secret_key) + std::hash<std::string_view>()(scope.service)) % kRemembered;
+  DerivedKey& found = remembered[place];
+  if (found.secret_key != secret_key || found.scope != scope || secret_key.empty())
+    found = {.secret_key = std::string(secret_key), .scope = scope, .key = derive_signing_key(secret_key, scope)};
+  return found.key;
 }
 
 std::string sign_text(const base::Sha256Digest& key, std::string_view text) {

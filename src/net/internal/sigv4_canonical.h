@@ -47,11 +47,12 @@ struct DatedScope {
   std::string date;  // yyyymmdd
   std::string region;
   std::string service;
+  bool operator==(const DatedScope&) const = default;
   [[nodiscard]] std::string text() const { return date + "/" + region + "/" + service + "/" + std::string(kScopeEnd); }
 };
 [[nodiscard]] std::string string_to_sign(std::string_view amz_date, const DatedScope& scope, std::string_view canonical_request);
 
-// The key of one day, region and service.
+// The key of one day, region and service. Remembered by the calling thread.
 [[nodiscard]] base::Sha256Digest signing_key(std::string_view secret_key, const DatedScope& scope);
 [[nodiscard]] std::string sign_text(const base::Sha256Digest& key, std::string_view text);
 [[nodiscard]] std::string hex_sha256(std::string_view bytes);

@@ -183,8 +183,10 @@ void open_base(Hierarchy& hierarchy, const std::string& name) {
       continue;
     }
     hierarchy.base = base;
-    if (hierarchy.v2) find_controllers_v2(hierarchy, parent, name + "-server");
-    else find_controllers_v1(hierarchy);
+    if (hierarchy.v2)
+      find_controllers_v2(hierarchy, parent, name + "-server");
+    else
+      find_controllers_v1(hierarchy);
     hierarchy.directory = UniqueFd(open(base.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     return;
   }
@@ -220,7 +222,7 @@ std::vector<std::string> groups_in(const std::string& base) {
 }  // namespace
 
 std::uint64_t control_value(int fd, const char* key) {
-  std::array<char, 8192> buffer{};
+  std::array<char, 8192> buffer;  // not cleared: twice the price of the rest
   const ssize_t got = fd < 0 ? -1 : pread(fd, buffer.data(), buffer.size() - 1, 0);
   if (got <= 0) return 0;
   std::string_view text(buffer.data(), static_cast<std::size_t>(got));
