@@ -271,9 +271,8 @@ struct Cgroups::Impl {
     return &one == memory || &one == cpu || &one == pids || &one == freezer || &one == usage;
   }
 
-  Result<void> make_in(Hierarchy& one, const std::string& group, const CgroupLimits& limits, Cgroup& made, Sandbox& sandbox);
-  Result<void> limit_memory(const Hierarchy& one, int directory, const CgroupLimits& limits, Cgroup& made, Sandbox& sandbox);
-  Result<void> limit_cpu(const Hierarchy& one, int directory, const CgroupLimits& limits, Sandbox& sandbox);
+  Result<void> make_in(Hierarchy& one, const std::string& group, Cgroup& made, Sandbox& sandbox);
+  static Result<void> prepare_memory(const Hierarchy& one, int directory, Cgroup& made, Sandbox& sandbox);
 };
 
 namespace {
@@ -299,44 +298,39 @@ void watch_oom_v1(int directory, Cgroup& made) {
 
 }  // namespace
 
-Result<void> Cgroups::Impl::limit_memory(const Hierarchy& one, int directory, const CgroupLimits& limits, Cgroup& made, Sandbox& sandbox) {
-  const std::string bytes = std::to_string(limits.memory_bytes);
-  MAYFLY_TRY(set(directory, one.v2 ? "memory.max" : "memory.limit_in_bytes", bytes));
+Result<void> Cgroups::Impl::prepare_memory(const Hierarchy& one, int directory, Cgroup& made, Sandbox& sandbox) {
   if (one.v2) {
     (void)write_control(directory, "memory.swap.max", "0");  // absent on a kernel without swap accounting
     (void)write_control(directory, "memory.oom.group", "1");
   } else {
-    (void)write_control(directory, "memory.memsw.limit_in_bytes", bytes);
     (void)write_control(directory, "memory.swappiness", "0");
   }
   MAYFLY_ASSIGN(made.memory_events, open_control(directory, one.v2 ? "memory.events" : "memory.oom_control", O_RDONLY));
   MAYFLY_ASSIGN(made.memory_stat, open_control(directory, "memory.stat", O_RDONLY));
-  MAYFLY_ASSIGN(sandbox.memory_events, made.memory_events.duplicate());
-  MAYFLY_ASSIGN(sandbox.memory_stat, made.memory_stat.duplicate());
   if (!one.v2) watch_oom_v1(directory, made);
   sandbox.cgroup_v2_memory = one.v2;
   return {};
 }
 
-Result<void> Cgroups::Impl::limit_cpu(const Hierarchy& one, int directory, const CgroupLimits& limits, Sandbox& sandbox) {
-  const std::uint32_t weight = one.v2 ? std::clamp(limits.cpu_milli / 10, 1U, 10'000U) : std::max(2U, limits.cpu_milli * 1024 / 1000);
-  MAYFLY_TRY(set(directory, one.v2 ? "cpu.weight" : "cpu.shares", std::to_string(weight)));
-  if (!one.v2) (void)write_control(directory, "cpu.cfs_period_us", std::to_string(kPeriodUs));
-  // Absent where the kernel was built without bandwidth control: then there is the weight only.
-  UniqueFd quota(openat(directory, one.v2 ? "cpu.max" : "cpu.cfs_quota_us", O_WRONLY | O_CLOEXEC));
-  sandbox.cpu_quota_file = std::move(quota);
-  sandbox.cgroup_v2_cpu = one.v2;
-  return {};
-}
-
-Result<void> Cgroups::Impl::make_in(Hierarchy& one, const std::string& group, const CgroupLimits& limits, Cgroup& made, Sandbox& sandbox) {
+Result<void> Cgroups::Impl::make_in(Hierarchy& one, const std::string& group, Cgroup& made, Sandbox& sandbox) {
   if (mkdirat(one.directory.get(), group.c_str(), 0755) != 0 && errno != EEXIST)
     return errno_error("make control group " + one.base + "/" + group, errno);
   UniqueFd directory(openat(one.directory.get(), group.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!directory) return errno_error("open control group " + one.base + "/" + group, errno);
-  if (&one == memory) MAYFLY_TRY(limit_memory(one, directory.get(), limits, made, sandbox));
-  if (&one == cpu) MAYFLY_TRY(limit_cpu(one, directory.get(), limits, sandbox));
-  if (&one == pids) MAYFLY_TRY(set(directory.get(), "pids.max", std::to_string(limits.processes_max + 1)));  // and the sandbox's init
+  if (&one == memory) {
+    MAYFLY_TRY(prepare_memory(one, directory.get(), made, sandbox));
+    MAYFLY_ASSIGN(made.memory, directory.duplicate());
+  }
+  if (&one == cpu) {
+    if (!one.v2) (void)write_control(directory.get(), "cpu.cfs_period_us", std::to_string(kPeriodUs));
+    // Absent where the kernel was built without bandwidth control: then there is the weight only.
+    sandbox.cpu_quota_file = UniqueFd(openat(directory.get(), one.v2 ? "cpu.max" : "cpu.cfs_quota_us", O_WRONLY | O_CLOEXEC));
+    sandbox.cgroup_v2_cpu = one.v2;
+    MAYFLY_ASSIGN(made.cpu, directory.duplicate());
+  }
+  if (&one == pids) {
+    MAYFLY_ASSIGN(made.pids, directory.duplicate());
+  }
   if (&one == freezer) {
     MAYFLY_ASSIGN(sandbox.freeze_file, open_control(directory.get(), one.v2 ? "cgroup.freeze" : "freezer.state", O_WRONLY));
     sandbox.cgroup_v2_freezer = one.v2;
@@ -370,23 +364,39 @@ Result<std::unique_ptr<Cgroups>> Cgroups::create(const std::string& instance) {
   return std::unique_ptr<Cgroups>(new Cgroups(std::move(impl)));
 }
 
-Result<Cgroup> Cgroups::make(SandboxId id, const CgroupLimits& limits, Sandbox& sandbox) {
+Result<Cgroup> Cgroups::make(std::uint64_t number, Sandbox& sandbox) {
   Cgroup made;
   for (auto& one : impl_->all) {
     if (!impl_->used(one)) continue;
-    if (auto done = impl_->make_in(one, std::to_string(id), limits, made, sandbox); !done.ok()) {
-      (void)remove(id);
+    if (auto done = impl_->make_in(one, std::to_string(number), made, sandbox); !done.ok()) {
+      (void)remove(number);
       return std::move(done).error();
     }
   }
   return made;
 }
 
-bool Cgroups::remove(SandboxId id) {
+Result<void> Cgroups::limit(Cgroup& group, const CgroupLimits& limits) const {
+  if (group.memory) {
+    const std::string bytes = std::to_string(limits.memory_bytes);
+    MAYFLY_TRY(set(group.memory.get(), impl_->memory->v2 ? "memory.max" : "memory.limit_in_bytes", bytes));
+    if (!impl_->memory->v2) (void)write_control(group.memory.get(), "memory.memsw.limit_in_bytes", bytes);
+  }
+  if (group.cpu) {
+    const bool v2 = impl_->cpu->v2;
+    const std::uint32_t weight = v2 ? std::clamp(limits.cpu_milli / 10, 1U, 10'000U) : std::max(2U, limits.cpu_milli * 1024 / 1000);
+    MAYFLY_TRY(set(group.cpu.get(), v2 ? "cpu.weight" : "cpu.shares", std::to_string(weight)));
+  }
+  if (group.pids) MAYFLY_TRY(set(group.pids.get(), "pids.max", std::to_string(limits.processes_max + 1)));  // and the sandbox's init
+  for (UniqueFd* directory : {&group.memory, &group.cpu, &group.pids}) directory->reset();
+  return {};
+}
+
+bool Cgroups::remove(std::uint64_t number) {
   bool gone = true;
   for (const auto& one : impl_->all) {
     if (!impl_->used(one)) continue;
-    if (unlinkat(one.directory.get(), std::to_string(id).c_str(), AT_REMOVEDIR) != 0 && errno != ENOENT) gone = false;
+    if (unlinkat(one.directory.get(), std::to_string(number).c_str(), AT_REMOVEDIR) != 0 && errno != ENOENT) gone = false;
   }
   return gone;
 }

@@ -1,6 +1,6 @@
 // Control groups behind one interface: for each controller the v2 hierarchy where it has it, v1 where not. On a hybrid host
 // (v1 controllers beside a v2 tree without any) a sandbox gets groups in both: limits from v1; freezing, killing and CPU time from v2.
-// On the host: directories mayfly-<instance>/<sandbox id>. Used by the launcher only.
+// On the host: directories mayfly-<instance>/<number of the sandbox>. Used by the launcher only.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +28,7 @@ struct Cgroup {
   base::UniqueFd oom_event;            // readable when a v1 group runs out of memory (v2 kills the whole group itself)
   base::UniqueFd memory_events;        // memory.events or memory.oom_control
   base::UniqueFd memory_stat;
+  base::UniqueFd memory, cpu, pids;    // directories that limit() writes to
 };
 
 class Cgroups {
@@ -39,10 +40,12 @@ class Cgroups {
   Cgroups(const Cgroups&) = delete;
   Cgroups& operator=(const Cgroups&) = delete;
 
-  // Groups for sandbox `id` with its limits; no CPU quota yet. The control files for the server go into `sandbox`.
-  [[nodiscard]] base::Result<Cgroup> make(SandboxId id, const CgroupLimits& limits, Sandbox& sandbox);
+  // Groups for the sandbox called `number`, without limits so far. The control files for the server go into `sandbox`.
+  [[nodiscard]] base::Result<Cgroup> make(std::uint64_t number, Sandbox& sandbox);
+  // Limits what a group of make() holds, once; no CPU quota yet.
+  [[nodiscard]] base::Result<void> limit(Cgroup& group, const CgroupLimits& limits) const;
   // Deletes the groups; false while the kernel still holds one (try again a little later).
-  [[nodiscard]] bool remove(SandboxId id);
+  [[nodiscard]] bool remove(std::uint64_t number);
   // Kills what lives in any group of the instance and deletes all of them: leftovers of a former run. At most 2 s.
   void remove_leftovers();
   // Deletes the instance's own groups at the end.

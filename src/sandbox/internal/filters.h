@@ -14,7 +14,7 @@ using Filter = std::vector<sock_filter>;
 // What functions may call: the container world's default list for processes without capabilities, less what a function has no
 // use for. Each group gives its reason in the source.
 [[nodiscard]] base::Result<Filter> function_filter();
-// What the first process of a sandbox needs once the main process runs: wait, report, end.
+// What the first process of a sandbox needs once it has made the main process: hear what to expect, wait, report, end.
 [[nodiscard]] base::Result<Filter> init_filter();
 // What the process that unpacks archives needs: files beneath its root and memory.
 [[nodiscard]] base::Result<Filter> unpack_filter();

@@ -115,9 +115,10 @@ Result<bool> send_packet(int socket, std::string_view bytes, std::span<const int
 }
 
 Result<std::optional<Packet>> receive_packet(int socket, int flags) {
+  // One buffer for all packets: a new one of this size each time would cost more than the system call.
+  static thread_local std::array<char, kMessageMax> buffer;
   Packet packet;
-  packet.bytes.resize(kMessageMax);
-  iovec part{.iov_base = packet.bytes.data(), .iov_len = packet.bytes.size()};
+  iovec part{.iov_base = buffer.data(), .iov_len = buffer.size()};
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kDescriptorsMax)> control{};
   msghdr message{};
   message.msg_iov = &part;
@@ -140,7 +141,8 @@ Result<std::optional<Packet>> receive_packet(int socket, int flags) {
   }
   if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0)
     return Error(ErrorCode::kInternal, "a message of the sandbox launcher was cut off");
-  packet.bytes.resize(static_cast<std::size_t>(got));
+  packet.bytes.assign(buffer.data(), static_cast<std::size_t>(got));
+  explicit_bzero(buffer.data(), static_cast<std::size_t>(got));
   return std::optional<Packet>(std::move(packet));
 }
 

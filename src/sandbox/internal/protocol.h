@@ -18,7 +18,7 @@
 namespace mayfly::sandbox::internal {
 
 inline constexpr std::size_t kMessageMax = 65'536;  // bytes; a specification that does not fit is refused
-inline constexpr std::size_t kDescriptorsMax = 32;
+inline constexpr std::size_t kDescriptorsMax = 64;
 inline constexpr std::size_t kCompanionsMax = 10;
 inline constexpr std::uint32_t kConnectorsMax = 12;
 
@@ -38,6 +38,11 @@ enum class MessageKind : std::uint8_t {
   kProgramEnded,
   kExited,
   kUnpacked,
+  // between the launcher and its workshop
+  kMake,
+  kDiscard,
+  kWorkshopReady,
+  kMade,
 };
 
 class Writer {

@@ -284,19 +284,19 @@ class TemplateBuilder {
   Template result_;
 };
 
-std::vector<ProcMask> find_proc_masks(std::vector<std::string>& paths) {
-  std::vector<ProcMask::How> hows;
+std::vector<ProcMask> find_proc_masks() {
+  std::vector<ProcMask> masks;
   const auto add = [&](const char* name, bool hide) {
     struct stat kind{};
     const std::string path = std::string("proc/") + name;
     if (lstat(("/" + path).c_str(), &kind) != 0) return;
-    paths.push_back(path);
-    hows.push_back(!hide ? ProcMask::How::kReadOnly : S_ISDIR(kind.st_mode) ? ProcMask::How::kHideDirectory : ProcMask::How::kHideFile);
+    ProcMask mask;
+    path.copy(mask.path, sizeof mask.path - 1);
+    mask.how = !hide ? ProcMask::How::kReadOnly : S_ISDIR(kind.st_mode) ? ProcMask::How::kHideDirectory : ProcMask::How::kHideFile;
+    masks.push_back(mask);
   };
   for (const char* name : kProcReadOnly) add(name, false);
   for (const char* name : kProcHidden) add(name, true);
-  std::vector<ProcMask> masks;
-  for (std::size_t i = 0; i < paths.size(); ++i) masks.push_back({.path = paths[i].c_str(), .how = hows[i]});
   return masks;
 }
 
@@ -333,7 +333,6 @@ struct Roots::Impl {
   std::string work;
   std::string mount_point;
   std::map<std::string, Template> templates;
-  std::vector<std::string> mask_paths;
   std::vector<ProcMask> masks;
   std::vector<std::string> notes;
 
@@ -342,23 +341,7 @@ struct Roots::Impl {
     if (found == templates.end()) return Error(ErrorCode::kNotFound, "there is no root image \"" + id + "\" on this host");
     return &found->second;
   }
-  [[nodiscard]] Result<ReadyMount> user_files(std::uint32_t user, std::uint32_t group) const;
 };
-
-Result<ReadyMount> Roots::Impl::user_files(std::uint32_t user, std::uint32_t group) const {
-  const std::string directory = work + "/users/" + std::to_string(user);
-  if (mkdir(directory.c_str(), kPrivateMode) == 0) {
-    const std::string uid = std::to_string(user);
-    const std::string gid = std::to_string(group);
-    const std::string passwd = "root:x:0:0:root:/root:/sbin/nologin\nsbx_user1051:x:" + uid + ":" + gid + "::/tmp:/sbin/nologin\n";
-    MAYFLY_TRY(write_file(AT_FDCWD, directory + "/passwd", passwd));
-    MAYFLY_TRY(write_file(AT_FDCWD, directory + "/group", "root:x:0:\nsbx_user1051:x:" + gid + ":\n"));
-  } else if (errno != EEXIST) {
-    return errno_error("make the user's /etc/passwd", errno);
-  }
-  MAYFLY_ASSIGN(UniqueFd mount, read_only_bind(AT_FDCWD, directory, false));
-  return ReadyMount{.mount = std::move(mount), .target = "etc/sandbox"};
-}
 
 Roots::Roots(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Roots::~Roots() = default;
@@ -385,7 +368,7 @@ Result<std::unique_ptr<Roots>> Roots::create(const LauncherConfig& config, const
     impl->notes.push_back("Runtimes of root image " + image.id + " are not available: " + last.message() + ".");
   }
   if (impl->templates.empty()) return last;
-  impl->masks = find_proc_masks(impl->mask_paths);
+  impl->masks = find_proc_masks();
   return std::unique_ptr<Roots>(new Roots(std::move(impl)));
 }
 
@@ -396,13 +379,25 @@ Result<UniqueFd> Roots::clone_root(const std::string& root_id) const {
   return mount;
 }
 
-Result<std::vector<ReadyMount>> Roots::sandbox_mounts(const std::string& root_id, std::uint32_t user, std::uint32_t group,
-                                                      const std::vector<std::string>& layers) const {
-  MAYFLY_ASSIGN(const Template* found, impl_->find(root_id));
+Result<ReadyMount> Roots::user_files(std::uint32_t user, std::uint32_t group) const {
+  const std::string directory = impl_->work + "/users/" + std::to_string(user);
+  if (mkdir(directory.c_str(), kPrivateMode) == 0) {
+    const std::string uid = std::to_string(user);
+    const std::string gid = std::to_string(group);
+    const std::string passwd = "root:x:0:0:root:/root:/sbin/nologin\nsbx_user1051:x:" + uid + ":" + gid + "::/tmp:/sbin/nologin\n";
+    MAYFLY_TRY(write_file(AT_FDCWD, directory + "/passwd", passwd));
+    MAYFLY_TRY(write_file(AT_FDCWD, directory + "/group", "root:x:0:\nsbx_user1051:x:" + gid + ":\n"));
+  } else if (errno != EEXIST) {
+    return errno_error("make the user's /etc/passwd", errno);
+  }
+  MAYFLY_ASSIGN(UniqueFd mount, read_only_bind(AT_FDCWD, directory, false));
+  return ReadyMount{.mount = std::move(mount), .target = "etc/sandbox"};
+}
+
+Result<std::vector<ReadyMount>> Roots::layer_mounts(const std::string& root_id, const std::vector<std::string>& layers) const {
   std::vector<ReadyMount> mounts;
-  MAYFLY_ASSIGN(ReadyMount files, impl_->user_files(user, group));
-  mounts.push_back(std::move(files));
   if (layers.empty()) return mounts;
+  MAYFLY_ASSIGN(const Template* found, impl_->find(root_id));
   std::vector<std::string> directories(layers.rbegin(), layers.rend());
   if (!found->opt_binds.empty()) directories.push_back(found->directory + "/opt");
   if (directories.size() == 1) {

@@ -10,7 +10,7 @@
 
 #include "base/fd.h"
 #include "base/result.h"
-#include "sandbox/internal/child.h"
+#include "sandbox/internal/warden/plan.h"
 #include "sandbox/launcher.h"
 
 namespace mayfly::sandbox::internal {
@@ -32,11 +32,11 @@ class Roots {
 
   // A clone of the image's mounts, detached. kNotFound for an unknown id.
   [[nodiscard]] base::Result<base::UniqueFd> clone_root(const std::string& root_id) const;
-  // /etc/passwd and /etc/group that name `user`, and /opt: the layers merged, later ones on top, with the image's own binds beneath
-  // /opt. `layers` are open directories.
-  [[nodiscard]] base::Result<std::vector<ReadyMount>> sandbox_mounts(const std::string& root_id, std::uint32_t user, std::uint32_t group,
-                                                                     const std::vector<std::string>& layers) const;
-  // Deletes what sandbox_mounts() made for a user that no sandbox has any more.
+  // /etc/passwd and /etc/group that name `user`.
+  [[nodiscard]] base::Result<ReadyMount> user_files(std::uint32_t user, std::uint32_t group) const;
+  // /opt: the layers merged, later ones on top, with the image's own binds beneath /opt. `layers` are directories; none: no mounts.
+  [[nodiscard]] base::Result<std::vector<ReadyMount>> layer_mounts(const std::string& root_id, const std::vector<std::string>& layers) const;
+  // Deletes what user_files() made for a user that no sandbox has any more.
   void forget_user(std::uint32_t user) const;
   // An empty directory to mount a sandbox's root on.
   [[nodiscard]] const std::string& mount_point() const;

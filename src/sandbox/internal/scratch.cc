@@ -303,7 +303,7 @@ struct Scratch::Impl {
   UniqueFd directory;
   std::string why_not;
   Helper maker, undertaker;
-  std::uint64_t last_bytes = 0;
+  std::uint64_t refused_bytes = 0;  // a size that could not be made: not again before the next make(), which tells why
   std::map<std::uint64_t, ScratchMount> ready;  // at most one of each size, at most kReadyMax in all
   std::set<std::uint64_t> asked;                // sizes the maker works on
   static constexpr std::size_t kReadyMax = 4;
@@ -341,7 +341,10 @@ Result<bool> Scratch::Impl::take(int flags) {
   in.number<MessageKind>();
   const auto bytes = in.number<std::uint64_t>();
   asked.erase(bytes);
-  if (!in.flag()) return in.error();
+  if (!in.flag()) {
+    refused_bytes = bytes;
+    return in.error();
+  }
   if (packet->descriptors.size() != 2) return Error(ErrorCode::kInternal, "a /tmp was lost on its way");
   ready[bytes] = ScratchMount{.mount = std::move(packet->descriptors[0]), .directory = std::move(packet->descriptors[1]), .disk = true};
   return true;
@@ -374,7 +377,7 @@ Result<std::unique_ptr<Scratch>> Scratch::create(ScratchOptions options) {
 
 Result<ScratchMount> Scratch::make(std::uint64_t bytes, std::uint32_t user, std::uint32_t group) {
   if (!disk()) return make_tmpfs(bytes, user, group);
-  impl_->last_bytes = bytes;
+  impl_->refused_bytes = 0;
   while (!impl_->ready.contains(bytes)) {
     MAYFLY_TRY(impl_->ask(bytes));
     pollfd answered{.fd = impl_->maker.socket.get(), .events = POLLIN, .revents = 0};
@@ -401,9 +404,8 @@ void Scratch::discard(ScratchMount& mount) {
   mount.directory.reset();
 }
 
-void Scratch::prepare() {
-  const std::uint64_t bytes = impl_->last_bytes;
-  if (!disk() || bytes == 0 || impl_->ready.contains(bytes)) return;
+void Scratch::prepare(std::uint64_t bytes) {
+  if (!disk() || bytes == impl_->refused_bytes || impl_->ready.contains(bytes)) return;
   if (impl_->ready.size() >= Impl::kReadyMax) {
     discard(impl_->ready.begin()->second);
     impl_->ready.erase(impl_->ready.begin());
@@ -417,7 +419,6 @@ void Scratch::collect() {
   while (true) {
     auto taken = impl_->take(MSG_DONTWAIT);
     if (taken.ok() && *taken) continue;
-    if (!taken.ok()) impl_->last_bytes = 0;  // not again by itself; the next make() tells why
     return;
   }
 }

@@ -38,8 +38,8 @@ class Scratch {
   [[nodiscard]] base::Result<ScratchMount> make(std::uint64_t bytes, std::uint32_t user, std::uint32_t group);
   // Drops what the sandbox wrote instead of writing it to disk first; everything using the mount must be gone. Does not wait.
   void discard(ScratchMount& mount);
-  // Asks for one mounted image of the size used last, so that the next make() need not wait. Does not wait.
-  void prepare();
+  // Asks for one mounted image of this size, so that the next make() need not wait. Does not wait.
+  void prepare(std::uint64_t bytes);
   // Readable when collect() has something to take in; -1 without helpers.
   [[nodiscard]] int fd() const;
   void collect();

@@ -1,7 +1,7 @@
 #include "sandbox/internal/service.h"
 
 #include <fcntl.h>
-#include <linux/sched.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -39,7 +39,8 @@
 #include "sandbox/internal/processes.h"
 #include "sandbox/internal/protocol.h"
 #include "sandbox/internal/roots.h"
-#include "sandbox/internal/scratch.h"
+#include "sandbox/internal/warden_process.h"
+#include "sandbox/internal/workshop.h"
 
 namespace mayfly::sandbox::internal {
 
@@ -55,61 +56,75 @@ namespace {
 
 constexpr std::uint32_t kInsideUser = 993;  // without root: what the launcher's own user is called inside, as on Lambda
 constexpr std::uint32_t kInsideGroup = 990;
-constexpr int kOutputPipeBytes = 1 << 20;
 constexpr int kRetryMs = 10;
 constexpr int kWatchMs = 200;  // how often memory is compared where /tmp is charged to the same group
-constexpr int kGroupTriesMax = 500;
-constexpr auto kEndPatience = std::chrono::seconds(4);
 constexpr auto kPredecessorPatience = std::chrono::seconds(10);
 
-// What an epoll event is about: kind in the upper byte, id of the sandbox or job below.
-enum class Source : std::uint8_t { kServer, kReport, kStatus, kInit, kOutOfMemory, kJob, kScratch };
+using Clock = std::chrono::steady_clock;
+
+// What an epoll event is about: kind in the upper byte, number of the sandbox or job below.
+enum class Source : std::uint8_t { kServer, kReport, kStatus, kInit, kOutOfMemory, kJob, kWorkshop };
 std::uint64_t event_key(Source source, std::uint64_t id) { return (static_cast<std::uint64_t>(source) << 56U) | id; }
 
-// A sandbox from the request to its end.
+// A sandbox from the order to the workshop to its end.
 struct Live {
-  SandboxId id = 0;
+  enum class State : std::uint8_t {
+    kOrdered,   // the workshop is to make it
+    kMade,      // its processes are on their way
+    kBlank,     // they wait
+    kStarting,  // it belongs to a specification; the main process has its orders
+    kAnswered,  // kStarted or kFailed was sent
+  };
+  std::uint64_t number = 0;  // what the launcher's processes call it; the server's id comes with the specification
+  State state = State::kOrdered;
+  SandboxShape shape;
   std::uint32_t user = 0;
   pid_t init = -1;
   UniqueFd init_pidfd, main_pidfd;
   UniqueFd report;  // step failures; its end means that the program runs
   UniqueFd status;  // how its programs ended
+  UniqueFd orders;  // to the main process, until it has them
+  UniqueFd mounts;  // its mount namespace, until code is in it
+  bool init_waits = false, main_waits = false;
   Cgroup group;
-  ScratchMount tmp;
-  Sandbox handed_out;   // descriptors until they are sent
+  Sandbox handed_out;  // descriptors until they are sent
+
+  SandboxId id = 0;
   std::string program;  // the first of its arguments
   std::vector<std::string> companions;
   std::optional<std::int32_t> main_ended;  // its wait status
   std::optional<Error> failure;            // of a program that could not be executed after all was told to be well
   std::vector<std::string> code;
-  std::vector<ReadyMount> mounts;  // until the child has moved them
   std::uint64_t memory_bytes = 0;
-  bool answered = false;  // kStarted or kFailed was sent
   bool started = false;
   bool killed = false;  // because the server asked
   bool out_of_memory = false;
 };
+
+// Blank sandboxes of one shape, and who waits for one.
+struct Pool {
+  std::deque<std::uint64_t> blank;    // ready, the oldest first
+  std::deque<SandboxSpec> waiting;    // first come, first served
+  std::size_t coming = 0;             // ordered or on their way
+  std::size_t wanted = 0;             // how many are to be ready when nothing happens
+  std::size_t used = 0, missed = 0;   // starts since wanted was looked at last, and those that had to wait
+  Clock::time_point last_used;
+};
+
+// How many blanks are kept: enough that starts at the present pace find one, few where little happens.
+constexpr std::size_t kWantedLeast = 2;  // of a shape in use
+constexpr std::size_t kWantedMost = 16;
+constexpr std::size_t kComingMost = 4;  // of those that nobody waits for yet
+constexpr auto kRefillPause = std::chrono::milliseconds(3);  // after a start, which has the CPU first
+constexpr auto kPoolReview = std::chrono::seconds(5);
+constexpr auto kPoolRest = std::chrono::minutes(10);  // unused for so long, a shape keeps none
+constexpr std::size_t kPoolsMost = 64;
 
 struct Outgoing {
   std::string bytes;
   std::unique_ptr<Sandbox> sandbox;  // owner of `descriptors`
   std::vector<int> descriptors;
 };
-
-// `variables` are those named in it to leave out of "NAME=value" texts.
-std::vector<char*> pointers_to(const std::vector<std::string>& texts, const std::vector<std::string>& variables = {}) {
-  std::vector<char*> pointers;
-  for (const auto& text : texts) {
-    if (std::ranges::find(variables, text.substr(0, text.find('='))) == variables.end())
-      pointers.push_back(const_cast<char*>(text.c_str()));
-  }
-  pointers.push_back(nullptr);
-  return pointers;
-}
-
-sock_fprog program_of(const Filter& filter) {
-  return {.len = static_cast<unsigned short>(filter.size()), .filter = const_cast<sock_filter*>(filter.data())};
-}
 
 // The only child of a sandbox's init is the main process, unless it already ended.
 pid_t main_process_of(pid_t init) {
@@ -141,28 +156,40 @@ class Service {
   void handle(Packet& packet);
   void start(Reader& in);
   Result<void> check(const SandboxSpec& spec) const;
-  Result<void> assemble(const SandboxSpec& spec, Live& live);
-  Result<void> mount_all(const SandboxSpec& spec, Live& live);
-  Result<void> launch(const SandboxSpec& spec, Live& live, const UniqueFd& root, const UniqueFd& netns);
+  [[nodiscard]] SandboxShape shape_of(const SandboxSpec& spec) const;
+  void start_in(Live& live, SandboxSpec spec);
+  Result<void> specialise(Live& live, const SandboxSpec& spec);
+  Result<void> mount_code(Live& live, const SandboxSpec& spec);
   struct Companions {
     Pipe output;
     UniqueFd gate;  // the main process's end
   };
   Result<Companions> prepare_companions(const SandboxSpec& spec, Live& live) const;
-  Result<void> spawn(const ChildPlan& plan, Live& live);
+  Result<void> give_orders(Live& live, const SandboxSpec& spec);
   void kill(Live& live);
+  bool withdraw(SandboxId id);
   void signal_main(SandboxId id, int signal);
   void unpack(Reader& in, Packet& packet);
   void answer_unpack(std::uint64_t request, const Result<std::uint64_t>& result);
   void remove_code(const std::string& code_id);
+
+  // blank sandboxes
+  void order(const SandboxShape& shape, Pool& pool);
+  void order_awaited();
+  void refill();
+  void review_pools();
+  void on_made(Workshop::Made made);
+  void on_blank(Live& live);
+  void on_spoilt(Live& live, const Error& error);
+  void take_out(Live& live);
 
   // events
   void on_report(Live& live);
   void on_status(Live& live);
   void on_init_ended(Live& live);
   void on_job(std::uint64_t id);
+  void on_workshop();
   void watch_memory();
-  void retry_groups();
   [[nodiscard]] int patience() const;
 
   void release(Live& live);
@@ -171,7 +198,7 @@ class Service {
   void watch(int fd, Source source, std::uint64_t id, std::uint32_t events = EPOLLIN) const;
   void post(std::string bytes, std::unique_ptr<Sandbox> sandbox = nullptr, std::vector<int> descriptors = {});
   void flush();
-  [[nodiscard]] Result<std::uint32_t> take_user();
+  Live* find(SandboxId id) const;
   [[nodiscard]] bool in_use(const std::string& code_id) const;
 
   const LauncherConfig& config_;
@@ -184,15 +211,19 @@ class Service {
   std::unique_ptr<NetworkBuilder> network_;
   std::unique_ptr<Cgroups> groups_;
   std::unique_ptr<Roots> roots_;
-  std::unique_ptr<Scratch> scratch_;
+  std::optional<Warden> warden_;
+  std::unique_ptr<Workshop> workshop_;
   std::unique_ptr<Archives> archives_;
-  std::map<SandboxId, std::unique_ptr<Live>> live_;
-  std::map<SandboxId, int> groups_to_remove_;  // and how often that was tried
-  std::set<std::string> code_to_remove_;       // while a sandbox still uses it
-  std::unordered_set<std::uint32_t> users_;
-  std::uint32_t next_user_ = 0;
+  UniqueFd mounts_, root_;  // the launcher's own mount namespace and root: the way back
+  std::map<std::uint64_t, std::unique_ptr<Live>> all_;  // by number
+  std::map<SandboxId, std::uint64_t> numbers_;          // of those that belong to a specification
+  std::map<SandboxShape, Pool> pools_;
+  std::uint64_t next_number_ = 1;
+  std::size_t unanswered_ = 0;  // orders to the workshop
+  Clock::time_point last_start_, last_review_;
+  std::set<std::string> code_to_remove_;  // while a sandbox still uses it
   std::deque<Outgoing> outbox_;
-  bool idle_work_due_ = false;
+  bool refill_due_ = false;
   bool server_gone_ = false;
   bool outbox_waits_ = false;  // for room in the socket
 };
@@ -271,8 +302,8 @@ void Service::describe() {
   }
   groups_->describe(host_);
   if (!config_.cpu_quota) host_.cpu_quota = false;
-  host_.disk_tmp = scratch_->disk();
-  if (!host_.disk_tmp) host_.notes.push_back(scratch_->why_not_disk());
+  host_.disk_tmp = workshop_->disk_tmp();
+  if (!host_.disk_tmp) host_.notes.push_back(workshop_->why_not_disk());
   host_.outside_network = network_->outside_possible();
   if (!host_.outside_network) host_.notes.push_back(network_->why_not());
   for (const auto& note : network_->notes()) host_.notes.push_back(note);
@@ -295,13 +326,26 @@ Result<void> Service::prepare() {
           {.directory = config_.code_directory, .privileged = privileged_, .user = config_.server_uid, .group = config_.server_gid},
           [this](int pidfd, std::uint64_t job) { watch(pidfd, Source::kJob, job); }));
   archives_->remove_leftovers();
-  MAYFLY_ASSIGN(scratch_, Scratch::create({.directory = config_.scratch_directory, .privileged = privileged_}));
   MAYFLY_ASSIGN(roots_, Roots::create(config_, work_, privileged_));
   MAYFLY_ASSIGN(function_filter_, function_filter());
   MAYFLY_ASSIGN(init_filter_, init_filter());
+  MAYFLY_ASSIGN(mounts_, base::open_file("/proc/self/ns/mnt", O_RDONLY));
+  MAYFLY_ASSIGN(root_, base::open_file("/", O_PATH | O_DIRECTORY));
+  MAYFLY_ASSIGN(warden_, Warden::start());
+  MAYFLY_ASSIGN(workshop_, Workshop::open({.config = config_,
+                                           .privileged = privileged_,
+                                           .network = *network_,
+                                           .groups = *groups_,
+                                           .roots = *roots_,
+                                           .warden = *warden_,
+                                           .function_filter = function_filter_,
+                                           .init_filter = init_filter_,
+                                           .null = null_.get(),
+                                           .fail_at = fail_step_for_test,
+                                           .launchers_own = {socket_.get(), epoll_.get(), code_.get()}}));
   describe();
   watch(socket_.get(), Source::kServer, 0);
-  if (scratch_->fd() >= 0) watch(scratch_->fd(), Source::kScratch, 0);
+  watch(workshop_->fd(), Source::kWorkshop, 0);
   return {};
 }
 
@@ -321,9 +365,16 @@ void Service::watch(int fd, Source source, std::uint64_t id, std::uint32_t event
 }
 
 int Service::patience() const {
-  if (idle_work_due_) return 0;
-  if (!groups_to_remove_.empty()) return kRetryMs;
-  return !scratch_->disk() && host_.memory_limit && !live_.empty() ? kWatchMs : -1;
+  using std::chrono::milliseconds;
+  milliseconds wait = milliseconds::max();
+  const auto now = Clock::now();
+  const auto until = [&](Clock::time_point time) { wait = std::min(wait, std::max(milliseconds(0), std::chrono::ceil<milliseconds>(time - now))); };
+  if (refill_due_) until(last_start_ + kRefillPause);
+  if (std::ranges::any_of(pools_, [](const auto& entry) { return entry.second.wanted > kWantedLeast || entry.second.used > 0; }))
+    until(last_review_ + kPoolReview);
+  if (!host_.disk_tmp && host_.memory_limit && !numbers_.empty()) wait = std::min(wait, milliseconds(kWatchMs));
+  if (wait == milliseconds::max()) return pools_.empty() ? -1 : static_cast<int>(milliseconds(kPoolRest).count());
+  return static_cast<int>(wait.count());
 }
 
 void Service::run() {
@@ -331,10 +382,6 @@ void Service::run() {
   while (!server_gone_) {
     const int ready = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), patience());
     if (ready < 0 && errno != EINTR) return;
-    if (ready == 0 && idle_work_due_) {
-      idle_work_due_ = false;
-      scratch_->prepare();
-    }
     for (int i = 0; i < ready && !server_gone_; ++i) {
       constexpr unsigned kKindShift = 56;
       const std::uint64_t key = events[static_cast<std::size_t>(i)].data.u64;
@@ -346,9 +393,9 @@ void Service::run() {
         continue;
       }
       if (source == Source::kJob) on_job(id);
-      if (source == Source::kScratch) scratch_->collect();
-      const auto found = live_.find(id);
-      if (found == live_.end()) continue;
+      if (source == Source::kWorkshop) on_workshop();
+      const auto found = all_.find(id);
+      if (found == all_.end()) continue;
       Live& live = *found->second;
       if (source == Source::kReport) on_report(live);
       if (source == Source::kStatus) on_status(live);
@@ -360,24 +407,17 @@ void Service::run() {
         kill(live);
       }
     }
-    if (!groups_to_remove_.empty()) retry_groups();
-    if (!scratch_->disk()) watch_memory();
-  }
-}
-
-void Service::retry_groups() {
-  for (auto group = groups_to_remove_.begin(); group != groups_to_remove_.end();) {
-    const bool gone = groups_->remove(group->first);
-    if (!gone && ++group->second == kGroupTriesMax)
-      base::log_warning("a sandbox's control group could not be deleted", {{"sandbox", std::to_string(group->first)}});
-    group = gone || group->second >= kGroupTriesMax ? groups_to_remove_.erase(group) : std::next(group);
+    if (!pools_.empty()) review_pools();
+    if (refill_due_ && Clock::now() >= last_start_ + kRefillPause) refill();
+    if (!host_.disk_tmp) watch_memory();
   }
 }
 
 // Where /tmp is a tmpfs, the group's limit includes it; what the processes themselves hold is compared here.
 void Service::watch_memory() {
   if (!host_.memory_limit) return;
-  for (auto& [id, live] : live_) {
+  for (auto& [number, live] : all_) {
+    if (live->id == 0) continue;
     const std::uint64_t held = control_value(live->group.memory_stat.get(), host_.memory_controller == "v2" ? "anon" : "rss");
     if (held <= live->memory_bytes || live->out_of_memory) continue;
     live->out_of_memory = true;
@@ -404,10 +444,11 @@ void Service::handle(Packet& packet) {
     case MessageKind::kStart:
       return start(in);
     case MessageKind::kKill: {
-      const auto found = live_.find(in.number<SandboxId>());
-      if (found == live_.end()) return;
-      found->second->killed = true;
-      return kill(*found->second);
+      const auto id = in.number<SandboxId>();
+      Live* live = find(id);
+      if (live == nullptr) return (void)withdraw(id);
+      live->killed = true;
+      return kill(*live);
     }
     case MessageKind::kTerminate:
       return signal_main(in.number<SandboxId>(), SIGTERM);
@@ -422,73 +463,88 @@ void Service::handle(Packet& packet) {
   }
 }
 
+Live* Service::find(SandboxId id) const {
+  const auto number = numbers_.find(id);
+  return number == numbers_.end() ? nullptr : all_.at(number->second).get();
+}
+
 Result<void> Service::check(const SandboxSpec& spec) const {
   MAYFLY_TRY(check_spec(spec));
-  constexpr std::uint64_t kIdMost = (1ULL << 56U) - 1;
-  if (spec.id > kIdMost) return Error(ErrorCode::kInvalidArgument, "the sandbox id is too large");
-  if (live_.contains(spec.id) || groups_to_remove_.contains(spec.id))
-    return Error(ErrorCode::kAlreadyExists, "sandbox " + std::to_string(spec.id) + " exists already");
+  const bool waits = std::ranges::any_of(pools_, [&](const auto& entry) {
+    return std::ranges::any_of(entry.second.waiting, [&](const SandboxSpec& other) { return other.id == spec.id; });
+  });
+  if (waits || numbers_.contains(spec.id)) return Error(ErrorCode::kAlreadyExists, "sandbox " + std::to_string(spec.id) + " exists already");
   return {};
+}
+
+SandboxShape Service::shape_of(const SandboxSpec& spec) const {
+  // Without NAT a sandbox has its own loopback only; describe() says so.
+  return {.root_id = spec.root_id,
+          .network = host_.outside_network ? spec.network : Network::kNone,
+          .tmp_bytes = spec.tmp_bytes,
+          .connectors = spec.connectors};
+}
+
+void wipe_environment(SandboxSpec& spec) {
+  for (auto& variable : spec.environment) wipe(variable);
 }
 
 void Service::start(Reader& in) {
   SandboxSpec spec = read_spec(in);
   auto ready = in.complete() ? check(spec) : Result<void>(Error(ErrorCode::kInvalidArgument, "the specification is damaged"));
   if (!ready.ok()) return fail(spec.id, ready.error());
-  auto live = std::make_unique<Live>();
-  live->id = spec.id;
-  Live& made = *live;
-  live_.emplace(spec.id, std::move(live));
-  auto done = assemble(spec, made);
-  for (auto& variable : spec.environment) wipe(variable);
-  if (done.ok()) return;
-  const Error error = std::move(done).error();
-  release(made);
-  live_.erase(spec.id);
-  fail(spec.id, error);
-}
-
-Result<std::uint32_t> Service::take_user() {
-  if (!privileged_) return kInsideUser;
-  const std::uint32_t usable = config_.uid_count - 1;  // the first is every sandbox's init
-  for (std::uint32_t i = 0; i < usable; ++i) {
-    const std::uint32_t user = config_.uid_base + 1 + next_user_;
-    next_user_ = (next_user_ + 1) % usable;  // round robin: an id rests as long as possible
-    if (users_.insert(user).second) return user;
+  last_start_ = Clock::now();
+  refill_due_ = true;
+  Pool& pool = pools_[shape_of(spec)];
+  pool.last_used = last_start_;
+  ++pool.used;
+  if (!pool.blank.empty()) {
+    Live& live = *all_.at(pool.blank.front());
+    pool.blank.pop_front();
+    return start_in(live, std::move(spec));
   }
-  return Error(ErrorCode::kResourceExhausted, "all " + std::to_string(usable) + " user ids for sandboxes are taken");
+  ++pool.missed;
+  pool.waiting.push_back(std::move(spec));
+  order_awaited();
 }
 
-Result<void> Service::assemble(const SandboxSpec& spec, Live& live) {
-  MAYFLY_ASSIGN(live.user, take_user());
+void Service::start_in(Live& live, SandboxSpec spec) {
+  live.id = spec.id;
+  live.state = Live::State::kStarting;
+  numbers_.emplace(spec.id, live.number);
+  auto done = specialise(live, spec);
+  wipe_environment(spec);
+  if (done.ok()) return;
+  live.state = Live::State::kAnswered;
+  fail(live.id, done.error());
+  kill(live);
+}
+
+Result<void> Service::specialise(Live& live, const SandboxSpec& spec) {
   live.memory_bytes = spec.memory_bytes;
-  live.program = spec.arguments.empty() ? std::string() : spec.arguments.front();
+  live.program = spec.arguments.front();
   live.companions = spec.companions;
   live.code = spec.layer_ids;
   live.code.push_back(spec.code_id);
   Sandbox& sandbox = live.handed_out;
   sandbox.id = spec.id;
   sandbox.cpu_milli = spec.cpu_milli;
-  // Without NAT a sandbox has its own loopback only; describe() says so.
-  const Network mode = network_->outside_possible() ? spec.network : Network::kNone;
-  MAYFLY_ASSIGN(SandboxNetwork network, network_->make(spec.id, mode, spec.connectors).with_context("network"));
-  sandbox.runtime_api = std::move(network.runtime_api);
-  sandbox.data_api = std::move(network.data_api);
-  sandbox.dns_udp = std::move(network.dns_udp);
-  sandbox.dns_tcp = std::move(network.dns_tcp);
-  sandbox.connectors = std::move(network.connectors);
-  const CgroupLimits limits{.memory_bytes = spec.memory_bytes + (scratch_->disk() ? 0 : spec.tmp_bytes),
+  if (!config_.cpu_quota) sandbox.cpu_quota_file.reset();
+  const CgroupLimits limits{.memory_bytes = spec.memory_bytes + (host_.disk_tmp ? 0 : spec.tmp_bytes),
                             .cpu_milli = spec.cpu_milli,
                             .processes_max = spec.processes_max};
-  MAYFLY_ASSIGN(live.group, groups_->make(spec.id, limits, sandbox));
-  if (!config_.cpu_quota) sandbox.cpu_quota_file.reset();
-  MAYFLY_ASSIGN(live.tmp, scratch_->make(spec.tmp_bytes, live.user, privileged_ ? live.user : kInsideGroup).with_context("/tmp"));
-  MAYFLY_TRY(mount_all(spec, live));
-  MAYFLY_ASSIGN(const UniqueFd root, roots_->clone_root(spec.root_id));
-  return launch(spec, live, root, network.netns);
+  MAYFLY_TRY(groups_->limit(live.group, limits));
+  if (live.group.memory_stat) {  // read by both
+    MAYFLY_ASSIGN(sandbox.memory_events, live.group.memory_events.duplicate());
+    MAYFLY_ASSIGN(sandbox.memory_stat, live.group.memory_stat.duplicate());
+  }
+  MAYFLY_TRY(mount_code(live, spec));
+  return give_orders(live, spec);
 }
 
-Result<void> Service::mount_all(const SandboxSpec& spec, Live& live) {
+// From outside, by going into its mount namespace for a moment: nothing of a function runs there yet, and inside nobody has the
+// privilege any more.
+Result<void> Service::mount_code(Live& live, const SandboxSpec& spec) {
   const auto open_code = [&](const std::string& id) -> Result<UniqueFd> {
     auto directory = base::open_beneath(code_.get(), id, O_PATH | O_DIRECTORY | O_NOFOLLOW);
     if (directory.ok() || directory.error().code() != ErrorCode::kNotFound) return directory;
@@ -500,88 +556,20 @@ Result<void> Service::mount_all(const SandboxSpec& spec, Live& live) {
     MAYFLY_ASSIGN(const UniqueFd layer, open_code(id));
     layers.push_back(config_.code_directory + "/" + id);
   }
-  MAYFLY_ASSIGN(live.mounts, roots_->sandbox_mounts(spec.root_id, live.user, privileged_ ? live.user : kInsideGroup, layers));
+  MAYFLY_ASSIGN(std::vector<ReadyMount> mounts, roots_->layer_mounts(spec.root_id, layers));
   MAYFLY_ASSIGN(UniqueFd code, read_only_bind(task.get(), "", false));
-  live.mounts.push_back({.mount = std::move(code), .target = "var/task"});
-  live.mounts.push_back({.mount = std::move(live.tmp.mount), .target = "tmp"});
-  return {};
-}
-
-Result<void> Service::launch(const SandboxSpec& spec, Live& live, const UniqueFd& root, const UniqueFd& netns) {
-  MAYFLY_ASSIGN(Pipe output, make_pipe());
-  MAYFLY_ASSIGN(Pipe framed, make_pipe());
-  MAYFLY_ASSIGN(Pipe to_server, make_pipe());
-  MAYFLY_ASSIGN(Pipe to_main, make_pipe());
-  // Each end waits as its holder does: the server in its event loop, a bootstrap in its read.
-  if (fcntl(to_main.read.get(), F_SETFL, 0) != 0 || fcntl(to_main.write.get(), F_SETFL, O_NONBLOCK) != 0)
-    return errno_error("set up the control pipes", errno);
-  MAYFLY_ASSIGN(Pipe report, make_pipe());
-  (void)fcntl(output.write.get(), F_SETPIPE_SZ, kOutputPipeBytes);
-  // /dev/stdout and /dev/stderr open the pipe anew, as the function's user.
-  if (privileged_ && fchown(output.write.get(), live.user, live.user) != 0)
-    return errno_error("give the output pipe to the sandbox", errno);
-  MAYFLY_ASSIGN(Companions companions, prepare_companions(spec, live));
-  int status[2] = {-1, -1};
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, status) != 0) return errno_error("make a socket pair", errno);
-  live.status = UniqueFd(status[0]);
-  const UniqueFd init_status(status[1]);
-  std::vector<std::string> environment = spec.environment;
-  environment.emplace_back("_LAMBDA_TELEMETRY_LOG_FD=3");
-  environment.emplace_back("_MAYFLY_CONTROL_FDS=4,5");
-  std::vector<std::string> companions_lack = spec.companions_lack;
-  companions_lack.emplace_back("_MAYFLY_CONTROL_FDS");
-  const auto arguments = pointers_to(spec.arguments);
-  const auto variables = pointers_to(environment);
-  const auto companion_variables = pointers_to(environment, companions_lack);
-
-  ChildPlan plan;
-  plan.root_mount = root.get();
-  plan.new_root = roots_->mount_point().c_str();
-  for (const auto& mount : live.mounts) {
-    MAYFLY_ASSERT(plan.mount_count < plan.mounts.size(), "more mounts than a plan holds");
-    plan.mounts[plan.mount_count++] = {.mount = mount.mount.get(), .target = mount.target.c_str()};
+  mounts.push_back({.mount = std::move(code), .target = "var/task"});
+  if (setns(live.mounts.get(), CLONE_NEWNS) != 0) return errno_error("enter the sandbox's mounts", errno);
+  Result<void> done;
+  for (const auto& mount : mounts) {
+    if (done.ok() && move_mount(mount.mount.get(), "", AT_FDCWD, mount.target.c_str(), MOVE_MOUNT_F_EMPTY_PATH) != 0)
+      done = errno_error("mount /" + mount.target, errno);
   }
-  plan.masks = roots_->proc_masks().data();
-  plan.mask_count = roots_->proc_masks().size();
-  plan.netns = netns.get();
-  for (const auto& procs : live.group.attach) plan.attach[plan.attach_count++] = procs.get();
-  plan.null = null_.get();
-  plan.output = output.write.get();
-  plan.framed_log = framed.write.get();
-  plan.control_in = to_main.read.get();
-  plan.control_out = to_server.write.get();
-  plan.report = report.write.get();
-  plan.status = init_status.get();
-  plan.arguments = arguments.data();
-  plan.environment = variables.data();
-  for (const auto& companion : live.companions) plan.companions[plan.companion_count++] = companion.c_str();
-  plan.companion_environment = companion_variables.data();
-  plan.companion_output = companions.output.write.get();
-  plan.gate = companions.gate.get();
-  plan.working_directory = spec.working_directory.c_str();
-  plan.switch_identity = privileged_;
-  plan.user = plan.group = live.user;
-  plan.init_user = plan.init_group = config_.uid_base;
-  plan.files_max = spec.files_max;
-  plan.processes_max = privileged_ ? spec.processes_max : 0;
-  plan.filter = program_of(function_filter_);
-  plan.init_filter = program_of(init_filter_);
-  plan.title = process_title();
-  plan.fail_at = fail_step_for_test;
-  auto spawned = spawn(plan, live);
-  for (auto& variable : environment) wipe(variable);
-  MAYFLY_TRY(std::move(spawned));
-  live.report = std::move(report.read);
-  live.handed_out.output = std::move(output.read);
-  live.handed_out.framed_log = std::move(framed.read);
-  live.handed_out.control_in = std::move(to_server.read);
-  live.handed_out.control_out = std::move(to_main.write);
-  live.handed_out.companion_output = std::move(companions.output.read);
-  watch(live.report.get(), Source::kReport, live.id);
-  if (!live.companions.empty()) watch(live.status.get(), Source::kStatus, live.id);
-  watch(live.init_pidfd.get(), Source::kInit, live.id);
-  if (live.group.oom_event) watch(live.group.oom_event.get(), Source::kOutOfMemory, live.id);
-  return {};
+  // Staying would give later work to the wrong file systems: nothing sensible can follow.
+  MAYFLY_ASSERT(setns(mounts_.get(), CLONE_NEWNS) == 0 && fchdir(root_.get()) == 0 && chroot(".") == 0,
+                "cannot return to the launcher's mounts");
+  live.mounts.reset();
+  return done;
 }
 
 Result<Service::Companions> Service::prepare_companions(const SandboxSpec& spec, Live& live) const {
@@ -597,23 +585,194 @@ Result<Service::Companions> Service::prepare_companions(const SandboxSpec& spec,
   return made;
 }
 
-Result<void> Service::spawn(const ChildPlan& plan, Live& live) {
-  int pidfd = -1;
-  clone_args args{};
-  args.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD;
-  args.pidfd = reinterpret_cast<std::uintptr_t>(&pidfd);
-  args.exit_signal = SIGCHLD;
-  if (live.group.into) {
-    args.flags |= CLONE_INTO_CGROUP;
-    args.cgroup = static_cast<std::uint64_t>(live.group.into.get());
+// As warden/plan.h has them.
+std::string write_orders(const SandboxSpec& spec, std::uint32_t processes_max) {
+  constexpr std::array<std::string_view, 2> kOwnVariables = {"_LAMBDA_TELEMETRY_LOG_FD=3", "_MAYFLY_CONTROL_FDS=4,5"};
+  Orders orders{.files_max = spec.files_max,
+                .processes_max = processes_max,
+                .arguments = static_cast<std::uint32_t>(spec.arguments.size()),
+                .variables = static_cast<std::uint32_t>(spec.environment.size() + kOwnVariables.size()),
+                .companions = static_cast<std::uint32_t>(spec.companions.size())};
+  std::string text(reinterpret_cast<const char*>(&orders), sizeof orders);
+  text.reserve(Orders::kBytesMax);  // so that no copy of the variables is left behind
+  for (const auto& variable : spec.environment) {
+    const auto name = std::string_view(variable).substr(0, variable.find('='));
+    text += static_cast<char>(std::ranges::find(spec.companions_lack, name) == spec.companions_lack.end());
   }
-  const long pid = syscall(SYS_clone3, &args, sizeof args);
-  if (pid == 0) run_child(plan);
-  if (pid < 0) return errno_error("make the sandbox's namespaces", errno);
-  live.init = static_cast<pid_t>(pid);
-  live.init_pidfd = UniqueFd(pidfd);
+  text += '\1';  // the framed log's name is told, as it always was; the control pipes' is not
+  text += '\0';
+  const auto add = [&text](std::string_view one) { text.append(one).append(1, '\0'); };
+  add(spec.working_directory);
+  for (const auto& argument : spec.arguments) add(argument);
+  for (const auto& variable : spec.environment) add(variable);
+  for (const auto variable : kOwnVariables) add(variable);
+  for (const auto& companion : spec.companions) add(companion);
+  return text;
+}
+
+Result<void> Service::give_orders(Live& live, const SandboxSpec& spec) {
+  MAYFLY_ASSIGN(Companions companions, prepare_companions(spec, live));
+  std::vector<int> descriptors;
+  if (!live.companions.empty()) {
+    const Roll roll{.companions = static_cast<std::uint32_t>(live.companions.size())};
+    MAYFLY_TRY(base::write_all(live.status.get(), {reinterpret_cast<const char*>(&roll), sizeof roll}).with_context("tell init"));
+    descriptors = {companions.output.write.get(), companions.gate.get()};
+    live.handed_out.companion_output = std::move(companions.output.read);
+    watch(live.status.get(), Source::kStatus, live.number);
+  }
+  std::string orders = write_orders(spec, privileged_ ? spec.processes_max : 0);
+  auto sent = send_packet(live.orders.get(), orders, descriptors, MSG_DONTWAIT);
+  wipe(orders);
+  live.orders.reset();
+  if (!sent.ok() || !*sent) return Error(ErrorCode::kInternal, "the sandbox's main process takes no orders");
   return {};
 }
+
+// ---- blank sandboxes
+
+void Service::order(const SandboxShape& shape, Pool& pool) {
+  auto live = std::make_unique<Live>();
+  live->number = next_number_++;
+  live->shape = shape;
+  workshop_->make(live->number, shape);
+  ++unanswered_;
+  ++pool.coming;
+  all_.emplace(live->number, std::move(live));
+}
+
+void Service::order_awaited() {
+  for (auto& [shape, pool] : pools_) {
+    while (pool.coming < pool.waiting.size() && unanswered_ < Workshop::kOrdersMax) order(shape, pool);
+  }
+}
+
+// Blanks that nobody waits for, a few at a time.
+void Service::refill() {
+  refill_due_ = false;
+  for (auto& [shape, pool] : pools_) {
+    if (pool.missed > 0) pool.wanted = std::min(kWantedMost, std::max({kWantedLeast, pool.wanted * 2, pool.missed}));
+    if (pool.used > 0) pool.wanted = std::max(pool.wanted, kWantedLeast);
+    pool.missed = 0;
+    while (pool.blank.size() + pool.coming < pool.wanted + pool.waiting.size() && pool.coming < kComingMost &&
+           unanswered_ < Workshop::kOrdersMax)
+      order(shape, pool);
+  }
+}
+
+// Lets pools shrink to what was used of them lately.
+void Service::review_pools() {
+  const auto now = Clock::now();
+  if (now < last_review_ + kPoolReview) return;
+  last_review_ = now;
+  for (auto entry = pools_.begin(); entry != pools_.end();) {
+    auto& [shape, pool] = *entry;
+    if (pool.used < pool.wanted) pool.wanted = std::max(kWantedLeast, pool.wanted / 2);
+    pool.used = 0;
+    const bool rests = now > pool.last_used + kPoolRest || pools_.size() > kPoolsMost;
+    if (rests && pool.waiting.empty()) pool.wanted = 0;
+    while (pool.blank.size() > pool.wanted) {
+      Live& live = *all_.at(pool.blank.front());
+      take_out(live);
+      kill(live);
+    }
+    const bool over = pool.wanted == 0 && pool.coming == 0 && pool.waiting.empty();
+    entry = over ? pools_.erase(entry) : std::next(entry);
+  }
+}
+
+void Service::on_workshop() {
+  while (true) {
+    auto made = workshop_->collect();
+    if (!made.ok()) {
+      base::log_error("no sandbox can be made any more", {{"what", made.error().message()}});
+      server_gone_ = true;  // the server sees a launcher that ended
+      return;
+    }
+    if (!*made) break;
+    --unanswered_;
+    on_made(std::move(**made));
+  }
+  order_awaited();
+}
+
+void Service::on_made(Workshop::Made made) {
+  Live& live = *all_.at(made.number);
+  if (!made.blank.ok()) {
+    on_spoilt(live, made.blank.error());
+    all_.erase(made.number);
+    return;
+  }
+  Blank& blank = *made.blank;
+  live.state = Live::State::kMade;
+  live.user = blank.user;
+  live.init = blank.init;
+  live.init_pidfd = std::move(blank.init_pidfd);
+  live.report = std::move(blank.report);
+  live.status = std::move(blank.status);
+  live.orders = std::move(blank.orders);
+  live.group = std::move(blank.group);
+  live.handed_out = std::move(blank.sandbox);
+  watch(live.report.get(), Source::kReport, live.number);
+  watch(live.status.get(), Source::kStatus, live.number);
+  watch(live.init_pidfd.get(), Source::kInit, live.number);
+  if (live.group.oom_event) watch(live.group.oom_event.get(), Source::kOutOfMemory, live.number);
+}
+
+// Both of its processes wait.
+void Service::on_blank(Live& live) {
+  live.state = Live::State::kBlank;
+  (void)epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, live.status.get(), nullptr);  // until there are companions
+  const pid_t main = main_process_of(live.init);
+  if (main > 0) live.main_pidfd = pidfd_of(main);
+  if (main > 0)
+    live.handed_out.main_status = UniqueFd(open(("/proc/" + std::to_string(main) + "/status").c_str(), O_RDONLY | O_CLOEXEC));
+  Pool& pool = pools_[live.shape];
+  --pool.coming;
+  if (pool.waiting.empty()) {
+    pool.blank.push_back(live.number);
+    return;
+  }
+  SandboxSpec spec = std::move(pool.waiting.front());
+  pool.waiting.pop_front();
+  start_in(live, std::move(spec));
+}
+
+// It will never be blank: whoever has waited longest learns why, if anybody waits. Its processes are not looked after here.
+void Service::on_spoilt(Live& live, const Error& error) {
+  Pool& pool = pools_[live.shape];
+  if (live.state == Live::State::kOrdered || live.state == Live::State::kMade) --pool.coming;
+  live.state = Live::State::kAnswered;
+  pool.wanted = pool.used = pool.missed = 0;  // none in advance before somebody asks again
+  if (pool.waiting.empty()) {
+    base::log_warning("a sandbox could not be made ready in advance", {{"what", error.message()}});
+    return;
+  }
+  SandboxSpec spec = std::move(pool.waiting.front());
+  pool.waiting.pop_front();
+  fail(spec.id, error);
+  wipe_environment(spec);
+}
+
+// From among the blanks.
+void Service::take_out(Live& live) {
+  std::erase(pools_[live.shape].blank, live.number);
+  live.state = Live::State::kAnswered;
+}
+
+// A start that still waits for its sandbox; false when there is none of that id.
+bool Service::withdraw(SandboxId id) {
+  for (auto& [shape, pool] : pools_) {
+    const auto found = std::ranges::find(pool.waiting, id, &SandboxSpec::id);
+    if (found == pool.waiting.end()) continue;
+    wipe_environment(*found);
+    pool.waiting.erase(found);
+    fail(id, Error(ErrorCode::kCancelled, "it was ended before it began"));
+    return true;
+  }
+  return false;
+}
+
+// ---- the end of sandboxes
 
 void Service::kill(Live& live) {
   if (live.group.thaw) (void)!pwrite(live.group.thaw.get(), "THAWED", 6, 0);  // a frozen v1 group dies only after thawing
@@ -621,8 +780,7 @@ void Service::kill(Live& live) {
 }
 
 void Service::signal_main(SandboxId id, int signal) {
-  const auto found = live_.find(id);
-  if (found != live_.end()) signal_through(found->second->main_pidfd, signal);
+  if (const Live* live = find(id)) signal_through(live->main_pidfd, signal);
 }
 
 // ---- events of sandboxes
@@ -644,7 +802,7 @@ std::string cannot_execute(const std::string& program, int error) {
 Error Service::explain(const Live& live, const StepFailure& failure) const {
   std::string what = step_name(failure.step);
   const auto index = static_cast<std::size_t>(failure.argument);
-  if (failure.step == Step::kMount && index < live.mounts.size()) what += " /" + live.mounts[index].target;
+  if (failure.step == Step::kMount) what += index == 0 ? " /etc/sandbox" : " /tmp";
   if (failure.step == Step::kProtectProc && index < roots_->proc_masks().size())
     what += std::string(" /") + roots_->proc_masks()[index].path;
   const Error cause = errno_error(what, failure.error);
@@ -664,28 +822,34 @@ void Service::on_report(Live& live) {
   const ssize_t got = read(live.report.get(), &told, sizeof told);
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
   const bool whole = got == static_cast<ssize_t>(sizeof told);
-  const bool waits = whole && told.step == Step::kNone;  // at its gate: more may follow
+  const bool waits = whole && told.step == Step::kNone;  // for orders, or at its gate: more may follow
   if (!waits) live.report.reset();
-  if (live.answered) {
-    if (!whole || waits || live.failure) return;
+  if (live.state == Live::State::kMade || live.state == Live::State::kBlank) {
+    if (waits) {
+      live.main_waits = true;
+      if (live.init_waits) on_blank(live);
+      return;
+    }
+    if (live.state == Live::State::kBlank) take_out(live);
+    else on_spoilt(live, whole ? explain(live, told) : Error(ErrorCode::kInternal, "its processes ended while it was made"));
+    return kill(live);
+  }
+  if (live.state == Live::State::kAnswered) {
+    if (!whole || waits || live.failure || !live.started) return;
     live.failure = explain(live, told);
     return kill(live);
   }
-  live.answered = true;
+  live.state = Live::State::kAnswered;
   if (whole && !waits) {
     fail(live.id, explain(live, told));
     return kill(live);
   }
   live.started = true;
-  live.mounts.clear();
   auto sandbox = std::make_unique<Sandbox>(std::move(live.handed_out));
-  const pid_t main = main_process_of(live.init);
-  if (main > 0) live.main_pidfd = pidfd_of(main);
-  if (main > 0) sandbox->main_status = UniqueFd(open(("/proc/" + std::to_string(main) + "/status").c_str(), O_RDONLY | O_CLOEXEC));
   Writer out(MessageKind::kStarted);
   std::vector<int> descriptors;
   write_sandbox(out, *sandbox, descriptors);
-  idle_work_due_ = true;  // only now: the next /tmp must not take the CPU from this start
+  last_start_ = Clock::now();  // the next sandbox must not take the CPU from this start
   post(out.take(), std::move(sandbox), std::move(descriptors));
 }
 
@@ -698,11 +862,22 @@ void write_end(Writer& out, std::int32_t wait_status) {
 
 void Service::on_status(Live& live) {
   while (live.status) {
-    if (live.report) on_report(live);  // why a program could not be executed is told before its end
+    if (live.report && live.started) on_report(live);  // why a program could not be executed is told before its end
+    auto packet = receive_packet(live.status.get(), MSG_DONTWAIT);
+    if (!packet.ok()) return live.status.reset();  // init is gone
+    if (!*packet) return;
+    if (!(*packet)->descriptors.empty()) {
+      live.mounts = std::move((*packet)->descriptors.front());
+      continue;
+    }
     ProgramStatus ended;
-    const ssize_t got = recv(live.status.get(), &ended, sizeof ended, MSG_DONTWAIT);
-    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (got != static_cast<ssize_t>(sizeof ended)) return live.status.reset();  // init is gone
+    if ((*packet)->bytes.size() != sizeof ended) return live.status.reset();
+    std::memcpy(&ended, (*packet)->bytes.data(), sizeof ended);
+    if (ended.companion == ProgramStatus::kReady) {
+      live.init_waits = true;
+      if (live.main_waits && live.state == Live::State::kMade) on_blank(live);
+      continue;
+    }
     if (ended.companion == 0) live.main_ended = ended.wait_status;
     if (live.companions.empty() || !live.started || live.failure) continue;
     Writer out(MessageKind::kProgramEnded);
@@ -718,17 +893,18 @@ void Service::on_init_ended(Live& live) {
   siginfo_t info{};
   if (waitid(P_PIDFD, static_cast<id_t>(live.init_pidfd.get()), &info, WEXITED | WNOHANG) != 0 || info.si_pid == 0) return;
   on_status(live);
+  if (live.state == Live::State::kMade) on_spoilt(live, Error(ErrorCode::kInternal, "its processes ended while it was made"));
+  if (live.state == Live::State::kBlank) take_out(live);
+  if (live.state == Live::State::kStarting) fail(live.id, Error(ErrorCode::kInternal, "its processes ended before the program ran"));
   const bool started = live.started;
-  const SandboxId id = live.id;
   Writer out(MessageKind::kExited);
-  out.number(id);
+  out.number(live.id);
   write_end(out, live.main_ended.value_or(SIGKILL));  // unknown when init was killed itself
   out.number(static_cast<std::uint8_t>(live.out_of_memory || control_value(live.group.memory_events.get(), "oom_kill") > 0));
   out.number(static_cast<std::uint8_t>(live.killed)).number(static_cast<std::uint8_t>(live.failure.has_value()));
   if (live.failure) out.error(*live.failure);
   if (started) post(out.take());
   release(live);
-  live_.erase(id);
   for (auto code = code_to_remove_.begin(); code != code_to_remove_.end();) {
     if (in_use(*code)) {
       ++code;
@@ -740,17 +916,12 @@ void Service::on_init_ended(Live& live) {
   }
 }
 
-// Gives back everything a sandbox had; its processes are gone or were never there.
+// Gives back everything a sandbox had, itself included; its processes are gone.
 void Service::release(Live& live) {
-  network_->remove(live.id);
-  live.mounts.clear();
-  scratch_->discard(live.tmp);
-  live.group = Cgroup{};
-  live.handed_out = Sandbox{};
-  if (!groups_->remove(live.id)) groups_to_remove_.emplace(live.id, 0);
-  if (!privileged_ || live.user == 0) return;
-  roots_->forget_user(live.user);
-  users_.erase(live.user);
+  const std::uint64_t number = live.number;
+  if (live.id != 0) numbers_.erase(live.id);
+  all_.erase(number);
+  workshop_->discard(number);
 }
 
 void Service::fail(SandboxId id, const Error& error) {
@@ -762,10 +933,11 @@ void Service::fail(SandboxId id, const Error& error) {
 // ---- archives
 
 bool Service::in_use(const std::string& code_id) const {
-  for (const auto& [id, live] : live_) {
-    if (std::ranges::find(live->code, code_id) != live->code.end()) return true;
-  }
-  return false;
+  const auto among = [&](const std::vector<std::string>& ids) { return std::ranges::find(ids, code_id) != ids.end(); };
+  if (std::ranges::any_of(all_, [&](const auto& entry) { return among(entry.second->code); })) return true;
+  return std::ranges::any_of(pools_, [&](const auto& entry) {
+    return std::ranges::any_of(entry.second.waiting, [&](const SandboxSpec& spec) { return spec.code_id == code_id || among(spec.layer_ids); });
+  });
 }
 
 void Service::unpack(Reader& in, Packet& packet) {
@@ -827,24 +999,27 @@ void Service::flush() {
 void Service::end() {
   socket_.reset();
   outbox_.clear();
-  for (auto& [id, live] : live_) {
-    live->answered = true;
-    kill(*live);
+  while (unanswered_ > 0) {  // what the workshop still makes has processes too
+    pollfd answered{.fd = workshop_->fd(), .events = POLLIN, .revents = 0};
+    constexpr int kPatienceMs = 2000;
+    if (poll(&answered, 1, kPatienceMs) <= 0) break;
+    const auto made = workshop_->collect();
+    if (!made.ok()) break;
+    if (!*made) continue;
+    --unanswered_;
+    if ((*made)->blank.ok()) all_.at((*made)->number)->init_pidfd = UniqueFd(fcntl((*made)->blank->init_pidfd.get(), F_DUPFD_CLOEXEC, 0));
   }
-  const auto until = std::chrono::steady_clock::now() + kEndPatience;
-  for (auto& [id, live] : live_) {
+  for (auto& [number, live] : all_) kill(*live);
+  for (auto& [number, live] : all_) {
     siginfo_t info{};
-    while (waitid(P_PIDFD, static_cast<id_t>(live->init_pidfd.get()), &info, WEXITED) != 0 && errno == EINTR) {
+    while (live->init_pidfd && waitid(P_PIDFD, static_cast<id_t>(live->init_pidfd.get()), &info, WEXITED) != 0 && errno == EINTR) {
     }
-    release(*live);
   }
-  live_.clear();
+  all_.clear();
   archives_.reset();
-  scratch_.reset();
-  while (!groups_to_remove_.empty() && std::chrono::steady_clock::now() < until) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(kRetryMs));
-    retry_groups();
-  }
+  workshop_.reset();
+  warden_.reset();
+  if (groups_) groups_->remove_leftovers();
   if (network_) network_->remove_all();
   if (groups_) groups_->remove_all();
   if (work_.empty()) return;

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "base/fd.h"
-#include "sandbox/internal/child.h"
+#include "sandbox/internal/warden/plan.h"
 #include "sandbox/launcher.h"
 
 namespace mayfly::sandbox::internal {
