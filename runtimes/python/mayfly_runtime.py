@@ -1,4 +1,4 @@
-"""Mayfly's Lambda runtime client for Python 3.8 and later: the path every start and every invocation takes.
+"""Mayfly's Lambda runtime for Python 3.8 and later: the path every start and every invocation takes.
 
 Start-up time is the point: only modules the interpreter has compiled in or has loaded anyway are imported here. Errors, logging and
 unusual JSON live in mayfly_runtime_extra, which is imported when first needed.
@@ -9,11 +9,12 @@ import os
 import sys
 import time
 
-import _socket
+from _struct import Struct
 
 API = "/2018-06-01/runtime/"
 RECEIVE_BYTES = 65536
 HEADER_BYTES_MAX = 1 << 20
+TEXT_FRAME = 0xA55A0003
 XRAY_CAUSE_BYTES_MAX = 16384  # a longer cause is left out: it would not fit the header limit of common HTTP servers
 
 request_id = None  # of the invocation that runs, None during init; read by the log formatters
@@ -90,7 +91,8 @@ def _ascii_only():
     return int(name[len(prefix) :]) < 12
 
 
-_json_loads, _json_dumps = _make_codec(_ascii_only())
+_json_loads = _json_dumps = None  # made once the function is known
+_ascii_output = True
 _LEAVES = frozenset((str, int, float, bool, type(None)))
 _KEYS = frozenset((str,))
 
@@ -120,7 +122,7 @@ def _is_plain(value, depth=0):
 def to_json(value):
     if _is_plain(value):
         return _json_dumps(value)
-    return extra().encode_json(value, _ascii_only())
+    return extra().encode_json(value, _ascii_output)
 
 
 class Marshaller:
@@ -143,7 +145,148 @@ class Marshaller:
             raise Fault("Runtime.MarshalError", "Unable to marshal response: %s" % error)
 
 
-# ---------------------------------------------------------------------------------------------------------------- HTTP
+# ------------------------------------------------------------------------------------------------------------- channels
+# Two ways to the platform, with the same methods: frames over the control pipes (docs/formats/framed-protocol.md), and the Runtime API
+# over HTTP where there are no pipes. An invocation is (request id, ARN, deadline in ms, trace id, client context, Cognito identity,
+# tenant id, content type, body); texts may be None.
+
+HELLO, READY, INIT_ERROR, RESPONSE, ERROR, INIT, INVOKE, REFUSED = 1, 2, 3, 4, 5, 16, 17, 19
+_HEAD = Struct("<3I")  # length of the body, type, run
+_INVOKE = Struct("<3Iq5I")  # head, deadline, lengths of the five texts
+_HEAD_BYTES, _INVOKE_BYTES = _HEAD.size, _INVOKE.size
+_unpack_head, _unpack_invoke, _pack_head = _HEAD.unpack_from, _INVOKE.unpack_from, _HEAD.pack
+
+
+class Pipes:
+    """Frames over two pipes. One run at a time."""
+
+    def __init__(self, fd_in, fd_out):
+        self._in, self._out = fd_in, fd_out
+        os.set_inheritable(fd_in, False)
+        os.set_inheritable(fd_out, False)
+        self._run = 0
+        self._rest = b""
+
+    def _frame(self):
+        """The next whole frame, head included."""
+        data = self._rest or os.read(self._in, RECEIVE_BYTES)
+        while len(data) < _HEAD_BYTES:
+            data += self._more(RECEIVE_BYTES)
+        end = _unpack_head(data)[0] + _HEAD_BYTES
+        if len(data) < end:
+            whole = bytearray(data)
+            while len(whole) < end:
+                whole += self._more(end - len(whole))
+            data = bytes(whole)
+        self._rest = data[end:]
+        return data[:end] if self._rest else data
+
+    def _more(self, most):
+        data = os.read(self._in, min(most, 1 << 20))
+        if not data:
+            raise EOFError("the platform closed the control pipe")
+        return data
+
+    def _send(self, kind, run, body):
+        if len(body) <= RECEIVE_BYTES:
+            data = _pack_head(len(body), kind, run) + body
+            sent = os.write(self._out, data)
+            if sent == len(data):
+                return
+        else:
+            data = (_pack_head(len(body), kind, run), body)
+            sent = os.writev(self._out, data)
+            if sent == len(body) + _HEAD_BYTES:
+                return
+            data = b"".join(data)
+        left = memoryview(data)[sent:]
+        while left:
+            left = left[os.write(self._out, left) :]
+
+    def begin(self):
+        """Says hello and waits until it is known which function this is; the variables and all that follows from them are set then."""
+        client = "mayfly-python/%d.%d.%d" % tuple(sys.version_info[:3])
+        self._send(HELLO, 0, Struct("<2I").pack(1, 0) + client.encode())
+        data = self._frame()
+        (_, kind, _, _, replaces) = Struct("<5I").unpack_from(data)
+        if kind != INIT:
+            raise RuntimeError("the platform sent a frame of type %d instead of INIT" % kind)
+        if not replaces & 1:
+            return
+        at = _HEAD_BYTES + 32
+        texts = []
+        directory, at = _text_at(data, at)
+        count, at = int.from_bytes(data[at : at + 4], "little"), at + 4
+        for _ in range(count):
+            text, at = _text_at(data, at)
+            texts.append(text)
+        _become(texts, directory)
+
+    def ready(self):
+        self._send(READY, 0, b"")
+
+    def next(self):
+        while True:
+            data = self._frame()
+            kind = _unpack_head(data)[1]
+            if kind == INVOKE:
+                break
+            if kind == REFUSED:
+                _note_refusal("response", data[_HEAD_BYTES:])
+        _, _, self._run, deadline, a, b, c, d, e = _unpack_invoke(data)
+        a += _INVOKE_BYTES
+        b += a
+        c += b
+        d += c
+        e += d
+        return (
+            str(data[_INVOKE_BYTES:a], "utf-8", "replace"),
+            str(data[a:b], "utf-8", "replace"),
+            deadline,
+            data[b:c],
+            data[c:d],
+            data[d:e],
+            None,
+            None,
+            data[e:],
+        )
+
+    def answer(self, invocation, body, content_type):
+        self._send(RESPONSE, self._run, body)
+
+    def fail(self, invocation, kind, document, cause):
+        self._send(ERROR, self._run, _error_frame(kind, document))
+
+    def fail_init(self, kind, document):
+        self._send(INIT_ERROR, 0, _error_frame(kind, document))
+
+
+def _text_at(data, at):
+    end = at + 4 + int.from_bytes(data[at : at + 4], "little")
+    return data[at + 4 : end], end
+
+
+def _error_frame(kind, document):
+    name = kind.encode("utf-8", "replace")[:1024]
+    return len(name).to_bytes(4, "little") + name + document
+
+
+def _note_refusal(what, reason):
+    sys.stderr.write("The platform refused the %s of this invocation: %s\n" % (what, bytes(reason[:300]).decode("utf-8", "replace").strip()))
+    sys.stderr.flush()
+
+
+def _become(variables, directory):
+    """Makes this process, booted ahead of time, that of a function: what a fresh one has from its start."""
+    stale = os.environ.get("PYTHONPATH", "").split(":")
+    os.environ.clear()
+    for variable in variables:
+        name, _, value = variable.partition(b"=")
+        os.environb[name] = value
+    here, rest = sys.path[:1], [p for p in sys.path[1:] if p not in stale]
+    sys.path[:] = here + [p for p in os.environ.get("PYTHONPATH", "").split(":") if p] + rest
+    time.tzset()
+    os.chdir(directory)
 
 
 class Connection:
@@ -155,14 +298,50 @@ class Connection:
         self._head = "Host: %s\r\nUser-Agent: mayfly-python/%d.%d.%d\r\n" % ((address,) + tuple(sys.version_info[:3]))
         self._next = ("GET %sinvocation/next HTTP/1.1\r\n%s\r\n" % (API, self._head)).encode()
         self._socket = None
+        self._invocation_id = None
         self._rest = b""
 
+    def begin(self):
+        pass
+
+    ready = begin
+
     def next(self):
-        """Waits for an event; returns (headers with lower-case names, body)."""
         status, headers, body = self._exchange(self._next, b"")
         if status != 200:
             raise RuntimeError("the Runtime API answered %d to next: %s" % (status, bytes(body[:200])))
-        return headers, body
+        get = headers.get
+        self._invocation_id = get("lambda-runtime-invocation-id")
+        return (
+            get("lambda-runtime-aws-request-id"),
+            get("lambda-runtime-invoked-function-arn"),
+            int(get("lambda-runtime-deadline-ms") or 0),
+            get("lambda-runtime-trace-id", "").encode("utf-8", "surrogateescape"),
+            get("lambda-runtime-client-context", "").encode("utf-8", "surrogateescape"),
+            get("lambda-runtime-cognito-identity", "").encode("utf-8", "surrogateescape"),
+            get("lambda-runtime-aws-tenant-id"),
+            get("content-type"),
+            body,
+        )
+
+    def answer(self, invocation, body, content_type):
+        status, answer = self.post("invocation/%s/response" % invocation[0], body, content_type, self._own_headers())
+        if status >= 300:
+            _note_refusal("response", b"HTTP %d: %s" % (status, answer[:300]))
+
+    def fail(self, invocation, kind, document, cause):
+        headers = self._own_headers() + (("Lambda-Runtime-Function-Error-Type", kind),)
+        if len(cause) <= XRAY_CAUSE_BYTES_MAX:
+            headers += (("Lambda-Runtime-Function-XRay-Error-Cause", cause),)
+        status, answer = self.post("invocation/%s/error" % invocation[0], document, "application/json", headers)
+        if status >= 300:
+            _note_refusal("error", b"HTTP %d: %s" % (status, answer[:300]))
+
+    def fail_init(self, kind, document):
+        self.post("init/error", document, "application/json", (("Lambda-Runtime-Function-Error-Type", kind),))
+
+    def _own_headers(self):
+        return (("Lambda-Runtime-Invocation-Id", self._invocation_id),) if self._invocation_id else ()
 
     def post(self, path, body, content_type, headers=()):
         """Returns (status, body of the answer)."""
@@ -174,6 +353,8 @@ class Connection:
         return status, answer
 
     def _connect(self):
+        import _socket
+
         host, family = self._host, _socket.AF_INET6 if ":" in self._host else _socket.AF_INET
         address = (host, self._port)
         if not host.replace(".", "").isdigit() and ":" not in host:
@@ -311,42 +492,52 @@ class ClientContext(_Described):
     __slots__ = ["custom", "env", "client"]
 
 
-def _parse_header(text, name):
-    if not text:
-        return None
+def _parse_text(text, name):
     try:
-        return _json_loads(text.encode("utf-8", "surrogateescape"))
+        return _json_loads(text)
     except Exception as error:
         raise Fault("Runtime.LambdaContextUnmarshalError", "Unable to parse %s JSON: %s" % (name, error))
+
+
+def _client_context(context, text):
+    client = _parse_text(text, "Client Context")
+    trace = client.pop("w3c", None) if isinstance(client, dict) else None
+    trace = trace if isinstance(trace, dict) else {}
+    context._w3c = {n: trace[n] for n in ("traceparent", "tracestate", "baggage") if isinstance(trace.get(n), str)}
+    if client is None:
+        return None
+    made = _object_from(ClientContext, client)
+    if made.client is not None:
+        made.client = _object_from(Client, made.client)
+    return made
+
+
+def _function_facts():
+    """What every context says of the function, from the variables the process started with."""
+    get = os.environ.get
+    return {
+        "log_group_name": get("AWS_LAMBDA_LOG_GROUP_NAME"),
+        "log_stream_name": get("AWS_LAMBDA_LOG_STREAM_NAME"),
+        "function_name": get("AWS_LAMBDA_FUNCTION_NAME"),
+        "memory_limit_in_mb": get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
+        "function_version": get("AWS_LAMBDA_FUNCTION_VERSION"),
+    }
 
 
 class LambdaContext:
     """The second argument of a handler."""
 
-    def __init__(self, headers):
-        get, env = headers.get, os.environ.get
-        client = _parse_header(get("lambda-runtime-client-context"), "Client Context")
-        identity = _parse_header(get("lambda-runtime-cognito-identity"), "Cognito Identity") or {}
-        self.aws_request_id = get("lambda-runtime-aws-request-id")
-        self.log_group_name = env("AWS_LAMBDA_LOG_GROUP_NAME")
-        self.log_stream_name = env("AWS_LAMBDA_LOG_STREAM_NAME")
-        self.function_name = env("AWS_LAMBDA_FUNCTION_NAME")
-        self.memory_limit_in_mb = env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
-        self.function_version = env("AWS_LAMBDA_FUNCTION_VERSION")
-        self.invoked_function_arn = get("lambda-runtime-invoked-function-arn")
-        self.tenant_id = get("lambda-runtime-aws-tenant-id")
-        trace = client.pop("w3c", None) if isinstance(client, dict) else None
-        trace = trace if isinstance(trace, dict) else {}
-        self._w3c = {n: trace[n] for n in ("traceparent", "tracestate", "baggage") if isinstance(trace.get(n), str)}
-        self.client_context = None
-        if client is not None:
-            self.client_context = _object_from(ClientContext, client)
-            if self.client_context.client is not None:
-                self.client_context.client = _object_from(Client, self.client_context.client)
+    _w3c = {}
+
+    def __init__(self, invocation, facts):
+        fields = self.__dict__
+        fields["aws_request_id"], fields["invoked_function_arn"], self._deadline_ms, _, client, identity, self.tenant_id, _, _ = invocation
+        fields.update(facts)
+        self.client_context = _client_context(self, client) if client else None
         self.identity = CognitoIdentity()
+        identity = _parse_text(identity, "Cognito Identity") or {} if identity else {}
         self.identity.cognito_identity_id = identity.get("cognitoIdentityId")
         self.identity.cognito_identity_pool_id = identity.get("cognitoIdentityPoolId")
-        self._deadline_ms = int(get("lambda-runtime-deadline-ms") or 0)
 
     def get_remaining_time_in_millis(self):
         return max(0, self._deadline_ms - int(time.time() * 1000))
@@ -379,11 +570,29 @@ class StdoutSink:
         sys.stdout.write("\r".join(lines) + "\n")
 
 
+class FramedSink:
+    """Log records as frames {type, length, microseconds, text}, big-endian, on a descriptor given by the platform."""
+
+    def __init__(self, fd):
+        self._fd = fd
+        os.set_inheritable(fd, False)
+
+    def log(self, text, frame=None):
+        data = text.encode("utf-8", "backslashreplace")
+        stamp = time.time_ns() // 1000
+        left = (frame or TEXT_FRAME).to_bytes(4, "big") + len(data).to_bytes(4, "big") + stamp.to_bytes(8, "big") + data
+        while left:
+            left = left[os.write(self._fd, left) :]
+
+    def log_error(self, lines):
+        self.log("\n".join(lines), extra().error_frame())
+
+
 def _make_sink():
     for name in ("_LAMBDA_TELEMETRY_LOG_FD", "LAMBDA_TELEMETRY_LOG_FD"):
         number = os.environ.pop(name, None)
         if number is not None and number.isdigit():
-            return extra().FramedSink(int(number))
+            return FramedSink(int(number))
     return StdoutSink()
 
 
@@ -478,66 +687,77 @@ def _prepare_streams():
             stream.reconfigure(encoding="utf-8", line_buffering=True)
 
 
-def _post_result(connection, headers, body, content_type):
-    status, answer = connection.post(
-        "invocation/%s/response" % request_id, body, content_type, _invocation_header(headers)
-    )
-    if status >= 300:
-        sys.stderr.write(
-            "The Runtime API refused the response of this invocation (HTTP %d): %s\n"
-            % (status, bytes(answer[:300]).decode("utf-8", "replace").strip())
-        )
-        sys.stderr.flush()
+def _trace_setter():
+    """Sets _X_AMZN_TRACE_ID to bytes as os.environ would, without decoding and encoding them again."""
+    name, environ = b"_X_AMZN_TRACE_ID", os.environ
+    data = getattr(environ, "_data", None)
+    if type(data) is not dict or os.name != "posix" or os.environb._data is not data:
+        return lambda value: os.environb.__setitem__(name, value)
+
+    def set_trace(value):
+        os.putenv(name, value)
+        data[name] = value
+
+    return set_trace
 
 
-def _invocation_header(headers):
-    value = headers.get("lambda-runtime-invocation-id")
-    return (("Lambda-Runtime-Invocation-Id", value),) if value else ()
-
-
-def _serve(connection, handler, marshaller):
+def _serve(channel, handler, marshaller):
     global request_id, tenant_id
-    environ = os.environ
+    facts, set_trace = _function_facts(), _trace_setter()
     while True:
-        headers, body = connection.next()
-        request_id = headers.get("lambda-runtime-aws-request-id")
-        tenant_id = headers.get("lambda-runtime-aws-tenant-id")
-        trace = headers.get("lambda-runtime-trace-id")
+        invocation = channel.next()
+        request_id, tenant_id, trace = invocation[0], invocation[6], invocation[3]
         if trace:
-            environ["_X_AMZN_TRACE_ID"] = trace
+            set_trace(trace)
         else:
-            environ.pop("_X_AMZN_TRACE_ID", None)
+            os.environ.pop("_X_AMZN_TRACE_ID", None)
         try:
-            context = LambdaContext(headers)
-            event = marshaller.unmarshal_request(body, headers.get("content-type"))
-            body = None
+            context = LambdaContext(invocation, facts)
+            event = marshaller.unmarshal_request(invocation[8], invocation[7])
             result, content_type = marshaller.marshal_response(handler(event, context))
         except Exception as error:
-            extra().report_invocation_error(connection, error, _invocation_header(headers))
+            extra().report_invocation_error(channel, invocation, error)
         else:
             _flush()
-            _post_result(connection, headers, result, content_type)
+            channel.answer(invocation, result, content_type)
             result = None
-        event = context = None
+        event = context = invocation = None
 
 
-def main():
-    global sink
+def _open_channel():
+    """The control pipes where the platform gave them and they have come through to here, else the Runtime API."""
+    numbers = os.environ.pop("_MAYFLY_CONTROL_FDS", "").split(",")
+    if len(numbers) == 2 and all(number.isdigit() for number in numbers):
+        ends = [int(number) for number in numbers]
+        try:
+            if all(os.fstat(end).st_mode & 0o170000 == 0o010000 for end in ends):
+                return Pipes(*ends)
+        except OSError:  # a wrapper program has closed them
+            pass
     address = os.environ.get("AWS_LAMBDA_RUNTIME_API")
     if not address:
         sys.exit("AWS_LAMBDA_RUNTIME_API is not set: this program runs inside a Lambda environment, which names the Runtime API there.")
-    _prepare_path()
-    _prepare_streams()
+    return Connection(address)
+
+
+def main():
+    global sink, _ascii_output, _json_loads, _json_dumps
+    channel = _open_channel()
     sink = _make_sink()
+    _prepare_streams()
+    channel.begin()
+    _ascii_output = _ascii_only()
+    _json_loads, _json_dumps = _make_codec(_ascii_output)
+    _prepare_path()
     if "logging" in sys.modules:
         extra().install_log_handler(sys.modules["logging"], sink)
     else:
         sys.meta_path.insert(0, _LoggingWatch)
-    connection = Connection(address)
     try:
         handler = load_handler(os.environ.get("_HANDLER", ""))
     except Exception as error:
-        extra().report_init_error(connection, error)
+        extra().report_init_error(channel, error)
         _flush()
         sys.exit(1)
-    _serve(connection, handler, Marshaller())
+    channel.ready()
+    _serve(channel, handler, Marshaller())

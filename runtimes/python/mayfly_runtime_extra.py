@@ -7,7 +7,7 @@ import time
 import mayfly_runtime as runtime
 
 NO_BREAK_SPACE = "\u00a0"  # keeps the indentation of a traceback where a log viewer trims leading blanks
-TEXT_FRAME = 0xA55A0003
+TEXT_FRAME = runtime.TEXT_FRAME
 JSON_FRAME = 0xA55A0002
 # Python level -> bits that a frame type carries for it.
 LEVEL_BITS = {0: 0, 10: 8, 20: 12, 30: 16, 40: 20, 50: 24}
@@ -154,7 +154,7 @@ def _xray_cause(kind, message, frames):
 def _log_error(body):
     if json_log():
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        runtime.sink.log_error([encode_json(dict({"timestamp": stamp, "level": "ERROR"}, **body), runtime._ascii_only())])
+        runtime.sink.log_error([encode_json(dict({"timestamp": stamp, "level": "ERROR"}, **body), runtime._ascii_output)])
         return
     head = "[ERROR]"
     if body["errorType"]:
@@ -169,47 +169,26 @@ def _log_error(body):
     runtime.sink.log_error(lines)
 
 
-def report_invocation_error(connection, error, headers):
+def report_invocation_error(channel, invocation, error):
     body, cause = describe(error, runtime.request_id)
     _log_error(body)
     runtime._flush()
-    headers = tuple(headers) + (("Lambda-Runtime-Function-Error-Type", body["errorType"]),)
-    if len(cause) <= runtime.XRAY_CAUSE_BYTES_MAX:
-        headers += (("Lambda-Runtime-Function-XRay-Error-Cause", cause),)
-    text = encode_json(body, runtime._ascii_only()).encode("utf-8", "backslashreplace")
-    status, answer = connection.post("invocation/%s/error" % runtime.request_id, text, "application/json", headers)
-    if status >= 300:
-        sys.stderr.write("The Runtime API refused the error of this invocation (HTTP %d): %r\n" % (status, bytes(answer[:300])))
+    text = encode_json(body, runtime._ascii_output).encode("utf-8", "backslashreplace")
+    channel.fail(invocation, body["errorType"], text, cause)
 
 
-def report_init_error(connection, error):
+def report_init_error(channel, error):
     body, _ = describe(error, None)
     _log_error(body)
     runtime._flush()
-    headers = (("Lambda-Runtime-Function-Error-Type", body["errorType"]),)
-    text = encode_json(body, runtime._ascii_only()).encode("utf-8", "backslashreplace")
-    connection.post("init/error", text, "application/json", headers)
+    channel.fail_init(body["errorType"], encode_json(body, runtime._ascii_output).encode("utf-8", "backslashreplace"))
 
 
 # ---------------------------------------------------------------------------------------------------------------- logs
 
 
-class FramedSink:
-    """Log records as frames {type, length, microseconds, text}, big-endian, on a descriptor given by the platform."""
-
-    def __init__(self, fd):
-        self._fd = fd
-        os.set_inheritable(fd, False)
-
-    def log(self, text, frame=None):
-        data = text.encode("utf-8", "backslashreplace")
-        stamp = time.time_ns() // 1000
-        left = (frame or TEXT_FRAME).to_bytes(4, "big") + len(data).to_bytes(4, "big") + stamp.to_bytes(8, "big") + data
-        while left:
-            left = left[os.write(self._fd, left) :]
-
-    def log_error(self, lines):
-        self.log("\n".join(lines), (JSON_FRAME if json_log() else TEXT_FRAME) | LEVEL_BITS[40])
+def error_frame():
+    return (JSON_FRAME if json_log() else TEXT_FRAME) | LEVEL_BITS[40]
 
 
 def _level_bits(number):

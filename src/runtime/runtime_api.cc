@@ -24,6 +24,7 @@ enum class State : std::uint8_t {
   kAnswering,  // its answer is arriving
   kAnswered,   // complete; the runtime has not asked again
   kInitFailed,
+  kElsewhere,  // the runtime uses another channel
 };
 
 // A runtime may think for the length of its function between two requests and freezes in the middle of one.
@@ -173,6 +174,11 @@ struct RuntimeCalls {
   }
 
   static Awaitable<void> next(Impl& api, Exchange& exchange) {
+    if (api.state == State::kElsewhere) {
+      (void)co_await exchange.respond(
+          problem(403, "InvalidStateTransition", "The runtime of this environment takes its invocations by the framed protocol."));
+      co_return;
+    }
     if (api.state == State::kInvoking && !api.undelivered) {
       (void)co_await exchange.respond(
           problem(403, "InvalidStateTransition", "The present invocation has no answer yet; send one before asking for the next."));
@@ -369,6 +375,10 @@ void RuntimeApi::hand_over(InvocationPtr invocation, base::Deadline run_deadline
   impl_->undelivered = true;
   impl_->state = State::kInvoking;
   impl_->offered.set();
+}
+
+void RuntimeApi::refuse_runtime() {
+  impl_->state = State::kElsewhere;
 }
 
 void RuntimeApi::abandon() { impl_->events = nullptr; }

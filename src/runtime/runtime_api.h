@@ -20,6 +20,7 @@ namespace mayfly::runtime {
 // The complete answer to an invocation.
 struct Answer {
   bool failed = false;
+  std::uint32_t run = 0;                      // which one, where several run at once (FramedChannel); else 0
   std::string payload;                        // empty when the body went to the sink as a stream and nothing failed
   std::string error_type;                     // when failed
   std::string cause = {};                     // when the platform found the fault, and not the function: words for the log
@@ -54,6 +55,8 @@ class RuntimeApi {
 
   // Answers the runtime's `next` with `invocation`; the payload is moved out of it. Only after on_next().
   void hand_over(engine::InvocationPtr invocation, base::Deadline run_deadline);
+  // The runtime speaks the framed protocol: from here on its calls are refused here, those of extensions are not.
+  void refuse_runtime();
   // From here on no event is reported and no stream piece reaches the sink.
   void abandon();
 

@@ -122,6 +122,24 @@ void Environment::serve_apis(const net::Executor& executor) {
   extensions_ = std::make_unique<runtime::Extensions>(executor, std::move(facts), *this, *telemetry_, clock_);
   api_ = std::make_unique<runtime::RuntimeApi>(executor, std::move(sandbox_->runtime_api), *this, clock_, runtime::RuntimeApiLimits{},
                                                extensions_.get());
+  channel_ =
+      std::make_unique<runtime::FramedChannel>(executor, std::move(sandbox_->control_in), std::move(sandbox_->control_out), *this, clock_);
+  channel_->initialise({});
+}
+
+// Where the runtime first asks for work, there it gets it.
+void Environment::choose_channel() {
+  speaks_frames_ = channel_->ready();
+  if (speaks_frames_) {
+    api_->refuse_runtime();
+  } else {
+    channel_->abandon();
+  }
+}
+
+void Environment::abandon_runtime() {
+  if (api_) api_->abandon();
+  if (channel_) channel_->abandon();
 }
 
 void Environment::serve_dns(Listeners& listeners) {
@@ -151,7 +169,10 @@ std::string Environment::request_id() const {
 void Environment::on_next() {
   if (stopping_) return;
   runtime_waits_ = true;
-  if (!initialised_) log_->init_runtime_done(order_.phase == InitPhase::kOwn ? "init" : "invoke", "success");
+  if (!initialised_) {
+    choose_channel();
+    log_->init_runtime_done(order_.phase == InitPhase::kOwn ? "init" : "invoke", "success");
+  }
   on_extensions_moved();
 }
 
@@ -186,6 +207,10 @@ void Environment::on_init_error(runtime::FunctionFault fault) {
   (void)measure_memory();
   init_fault_ = std::move(fault);
   owner_.environment_init_failing(order_.id);
+}
+
+void Environment::on_protocol_error(runtime::FunctionFault fault) {
+  if (!stopping_) owner_.environment_failed(order_.id, fault);
 }
 
 void Environment::on_extension_fault(runtime::ExtensionFault fault) {
@@ -228,7 +253,11 @@ void Environment::send(engine::RunOrder order) {
     log_->start(invocation_->request_id, invocation_->trace_id);
   }
   extensions_->invoke(*invocation_, order.run_deadline);
-  api_->hand_over(invocation_, order.run_deadline);
+  if (speaks_frames_) {
+    channel_->hand_over(static_cast<runtime::RunNumber>(run_), invocation_, order.run_deadline);
+  } else {
+    api_->hand_over(invocation_, order.run_deadline);
+  }
 }
 
 void Environment::thaw() {
@@ -301,7 +330,7 @@ void Environment::report(Outcome& outcome, Duration run, const std::string& stat
 
 void Environment::prepare_stop(StopReason reason) {
   if (stopping_) return;
-  if (api_) api_->abandon();
+  abandon_runtime();
   drain_output();
   const std::string id = request_id();
   stopping_ = true;
@@ -413,7 +442,7 @@ InitFailure Environment::init_failure(const runtime::FunctionFault& fault) {
 }
 
 InitFailure Environment::conclude_init(const runtime::ProcessEnd* end) {
-  if (api_) api_->abandon();
+  abandon_runtime();
   drain_output();
   if (init_fault_) return init_failure(*init_fault_);
   const runtime::ProcessEnd unknown{};

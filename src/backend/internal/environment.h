@@ -12,6 +12,7 @@
 #include "net/http_server.h"
 #include "runtime/environment_log.h"
 #include "runtime/extensions.h"
+#include "runtime/framed_channel.h"
 #include "runtime/output.h"
 #include "runtime/runtime_api.h"
 
@@ -36,7 +37,7 @@ class EnvironmentOwner {
   virtual void environment_ready(engine::EnvironmentId id, engine::RunId run) = 0;  // after what was answered as `run`
 };
 
-class Environment final : public runtime::RuntimeEvents, public runtime::ExtensionEvents {
+class Environment final : public runtime::FramedEvents, public runtime::ExtensionEvents {
  public:
   Environment(EnvironmentOwner& owner, const base::Clock& clock, engine::StartOrder order, std::shared_ptr<runtime::EnvironmentLog> log);
   ~Environment() override;
@@ -98,6 +99,7 @@ class Environment final : public runtime::RuntimeEvents, public runtime::Extensi
   void on_next() override;
   void on_init_error(runtime::FunctionFault fault) override;
   void on_answer(runtime::Answer answer) override;
+  void on_protocol_error(runtime::FunctionFault fault) override;
   void on_extensions_moved() override;
   void on_extension_fault(runtime::ExtensionFault fault) override;
   void on_subscribed(const runtime::Subscription& subscription) override { log_->subscribed(subscription); }
@@ -107,6 +109,8 @@ class Environment final : public runtime::RuntimeEvents, public runtime::Extensi
  private:
   void serve_dns(Listeners& listeners);
   void serve_apis(const net::Executor& executor);
+  void choose_channel();
+  void abandon_runtime();
   void finish_init();
   void freeze_now();
   void thaw();
@@ -130,6 +134,7 @@ class Environment final : public runtime::RuntimeEvents, public runtime::Extensi
   base::Duration unmeasured_run_{0};  // since the last look at it
   std::string truncated_;             // request id, when the last answer broke off: the process may have ended
   bool initialised_ = false, stopping_ = false, frozen_ = false;
+  bool speaks_frames_ = false;  // the runtime, over channel_; else it uses the Runtime API
   bool runtime_waits_ = false;  // it has asked for an invocation
   bool ready_ = false;          // and so have all extensions, and the owner knows
   bool freezing_ = false;       // once telemetry is delivered
@@ -150,6 +155,7 @@ class Environment final : public runtime::RuntimeEvents, public runtime::Extensi
   std::unique_ptr<runtime::Telemetry> telemetry_;
   std::unique_ptr<runtime::Extensions> extensions_;
   std::unique_ptr<runtime::RuntimeApi> api_;
+  std::unique_ptr<runtime::FramedChannel> channel_;
   std::unique_ptr<net::HttpServer> data_server_;
   std::unique_ptr<DnsForwarder> dns_;
   std::unique_ptr<runtime::OutputReader> output_, framed_, extension_output_;

@@ -1,0 +1,50 @@
+// The server's end of the framed protocol with one environment's runtime (docs/formats/framed-protocol.md): the same role as RuntimeApi,
+// over two pipes, for Mayfly's own bootstraps, which may run several invocations at once. Distrusts the peer: sizes, order, run numbers
+// and credit are checked, and whoever breaks the protocol after it has said hello is reported once and heard no more.
+// Bounds: one body under way, kept as it comes and never beyond the limits; a window of a stream for each run.
+// Cost of an invocation: one write of the event and one read of the answer, both in place; no coroutine.
+#pragma once
+
+#include <memory>
+
+#include "base/fd.h"
+#include "engine/invocation.h"
+#include "net/task.h"
+#include "runtime/framed_protocol.h"
+#include "runtime/runtime_api.h"
+
+namespace mayfly::runtime {
+
+// What the runtime did. Called on the loop's thread; must not destroy the FramedChannel before returning. hand_over() may be called
+// from within. on_next() comes once with the runtime's READY and then after every on_answer(): a run is free again.
+class FramedEvents : public RuntimeEvents {
+ public:
+  // The runtime broke the protocol: it is heard no more, and what it runs will not be answered.
+  virtual void on_protocol_error(FunctionFault fault) = 0;
+};
+
+// One loop's thread.
+class FramedChannel {
+ public:
+  // Takes the server's ends of the pipes, both non-blocking, and reads at once. `events` and `clock` outlive it.
+  FramedChannel(const net::Executor& executor, base::UniqueFd in, base::UniqueFd out, FramedEvents& events, const base::Clock& clock,
+                RuntimeApiLimits limits = {});
+  ~FramedChannel();
+  FramedChannel(const FramedChannel&) = delete;
+  FramedChannel& operator=(const FramedChannel&) = delete;
+
+  // Sends INIT, once; the limits in `init` are filled in here. A runtime that was booted ahead of time begins its init now.
+  void initialise(FramedInit init);
+  // Whether the runtime has asked for work here.
+  [[nodiscard]] bool ready() const;
+  // Sends `invocation` as run `run`, which no run under way has; the payload is moved out of it. Only after an on_next() for each.
+  void hand_over(RunNumber run, engine::InvocationPtr invocation, base::Deadline run_deadline);
+  // From here on no event is reported, nothing is read, and no stream piece reaches the sink.
+  void abandon();
+
+ private:
+  struct Impl;
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace mayfly::runtime
