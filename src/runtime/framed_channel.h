@@ -2,6 +2,7 @@
 // over two pipes, for Mayfly's own bootstraps, which may run several invocations at once. Distrusts the peer: sizes, order, run numbers
 // and credit are checked, and whoever breaks the protocol after it has said hello is reported once and heard no more.
 // Bounds: one body under way, kept as it comes and never beyond the limits; a window of a stream for each run.
+// Needs:   SIGPIPE ignored by the program.
 // Cost of an invocation: one write of the event and one read of the answer, both in place; no coroutine.
 #pragma once
 
