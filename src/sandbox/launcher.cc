@@ -29,6 +29,7 @@ namespace {
 
 constexpr int kHelloMs = 15'000;  // a busy host may have a former run's leftovers to remove
 constexpr int kEndMs = 5'000;
+constexpr int kRequestBytes = 4 << 20;  // that may lie unread before the launcher
 
 bool has_one_thread() {
   std::error_code ec;
@@ -80,8 +81,14 @@ struct Launcher::Impl {
   pid_t pid = -1;
   HostCapabilities host;
 
+  // Waits for room: an event loop that watches the socket has made it non-blocking, and a request that is not sent is lost.
   Result<void> send(std::string bytes, std::span<const int> descriptors = {}) const {
     auto sent = internal::send_packet(socket.get(), bytes, descriptors, 0);
+    while (sent.ok() && !*sent) {
+      pollfd room{.fd = socket.get(), .events = POLLOUT, .revents = 0};
+      (void)poll(&room, 1, -1);  // whatever it says, sending tells
+      sent = internal::send_packet(socket.get(), bytes, descriptors, 0);
+    }
     internal::wipe(bytes);
     if (!sent.ok()) return std::move(sent).error();
     return {};
@@ -98,6 +105,9 @@ Result<std::unique_ptr<Launcher>> Launcher::fork_off(const LauncherConfig& confi
     return errno_error("make a socket pair for the sandbox launcher", errno);
   UniqueFd ours(ends[0]);
   UniqueFd theirs(ends[1]);
+  // Room for a burst of starts; without root, the system's own limit is what there is.
+  if (setsockopt(ours.get(), SOL_SOCKET, SO_SNDBUFFORCE, &kRequestBytes, sizeof kRequestBytes) != 0)
+    (void)setsockopt(ours.get(), SOL_SOCKET, SO_SNDBUF, &kRequestBytes, sizeof kRequestBytes);
   const pid_t pid = fork();
   if (pid < 0) return errno_error("start the sandbox launcher", errno);
   if (pid == 0) {

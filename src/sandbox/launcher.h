@@ -182,7 +182,7 @@ class Launcher {
   [[nodiscard]] const HostCapabilities& capabilities() const;
 
   // Asks for a sandbox. kInvalidArgument for a bad specification; kTooLarge when arguments and environment exceed 60 000 bytes;
-  // kUnavailable when the launcher has ended. Waits only when about 200 KiB of requests lie unread before it. A sandbox that asks
+  // kUnavailable when the launcher has ended. Waits only when about 4 MiB of requests (200 KiB without root) lie unread before it. A sandbox that asks
   // for kOutside where that is not possible (HostCapabilities::outside_network) gets kNone.
   [[nodiscard]] base::Result<void> start(const SandboxSpec& spec);
   // Kills everything inside, at once and whole. SandboxExited follows. Unknown ids are ignored.

@@ -106,6 +106,33 @@ TEST_F(LauncherTest, RefusesSpecificationsItDistrusts) {
   EXPECT_EQ(bench.start(unknown_code).error().code(), base::ErrorCode::kNotFound);
 }
 
+// An event loop makes the socket non-blocking; more requests than fit into it must then wait, not get lost.
+TEST_F(LauncherTest, AnswersEveryRequestOfABurstOverANonBlockingSocket) {
+  constexpr int kRequests = 400;
+  auto spec = bench.spec(bench.add_code("true"));
+  spec.root_id = "nowhere";
+  spec.environment = {"FILLER=" + std::string(50'000, 'x')};
+  Launcher& launcher = bench.launcher();
+  const int flags = fcntl(launcher.fd(), F_GETFL);
+  ASSERT_EQ(fcntl(launcher.fd(), F_SETFL, flags | O_NONBLOCK), 0);
+  for (int i = 0; i < kRequests; ++i) {
+    spec.id = 1'000'000 + static_cast<SandboxId>(i);
+    ASSERT_TRUE(launcher.start(spec).ok());
+  }
+  std::set<SandboxId> answered;
+  for (int i = 0; i < 200 && answered.size() < kRequests; ++i) {
+    pollfd ready{.fd = launcher.fd(), .events = POLLIN, .revents = 0};
+    poll(&ready, 1, 100);
+    const auto events = launcher.receive();
+    ASSERT_TRUE(events.ok());
+    for (const LauncherEvent& event : *events) {
+      if (const auto* failed = std::get_if<SandboxFailed>(&event)) answered.insert(failed->id);
+    }
+  }
+  EXPECT_EQ(answered.size(), static_cast<std::size_t>(kRequests));
+  fcntl(launcher.fd(), F_SETFL, flags);
+}
+
 TEST_F(LauncherTest, CompanionsRunBesideTheMainProcessWhichWaitsForTheGate) {
   auto spec = bench.spec(bench.add_code("echo main $SECRET; sleep 0.2; exit 3"));
   spec.layer_ids = {
