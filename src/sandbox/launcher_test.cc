@@ -666,6 +666,54 @@ TEST_F(LauncherTest, FailsCleanlyAtEveryStepBetweenCloneAndExec) {
   EXPECT_EQ(bench.run("echo works").output, "works\n");
 }
 
+TEST_F(LauncherTest, ProgramsThatEndAtOnceAreStartedAndExited) {
+  constexpr int kCount = 120, kAtOnce = 8;
+  const auto code = bench.add_tree({{"empty", ""}});
+  int started = 0, exited = 0, asked = 0;
+  const auto ask = [&] {
+    auto spec = bench.spec(code);
+    spec.id = static_cast<SandboxId>(1000 + ++asked);
+    spec.arguments = {"/bin/true"};
+    ASSERT_TRUE(bench.launcher().start(spec).ok());
+  };
+  for (int i = 0; i < kAtOnce; ++i) ask();
+  while (exited < kCount) {
+    pollfd ready{.fd = bench.launcher().fd(), .events = POLLIN, .revents = 0};
+    ASSERT_EQ(poll(&ready, 1, 20'000), 1) << started << " started, " << exited << " exited of " << asked;
+    auto events = bench.launcher().receive();
+    ASSERT_TRUE(events.ok());
+    for (const auto& event : *events) {
+      if (const auto* failed = std::get_if<SandboxFailed>(&event)) FAIL() << failed->error.message();
+      started += std::holds_alternative<SandboxStarted>(event) ? 1 : 0;
+      const auto* end = std::get_if<SandboxExited>(&event);
+      if (end == nullptr) continue;
+      EXPECT_EQ(end->exit_code, 0);
+      if (++exited + kAtOnce <= kCount) ask();
+    }
+  }
+  EXPECT_EQ(started, kCount);
+}
+
+TEST_F(LauncherTest, AStartThatStillWaitsCanBeTakenBack) {
+  const auto code = bench.add_code("sleep 1000");
+  std::vector<SandboxSpec> specs;
+  for (int i = 0; i < 40; ++i) {
+    specs.push_back(bench.spec(code));
+    ASSERT_TRUE(bench.launcher().start(specs.back()).ok());
+    bench.launcher().kill(specs.back().id);
+  }
+  for (const auto& spec : specs) {
+    // Either it never began, or it began and was killed: one of both is told.
+    const auto answer = bench.wait_answer(spec.id);
+    if (answer.ok()) {
+      const auto exited = bench.wait_exit(spec.id);
+      ASSERT_TRUE(exited);
+      EXPECT_TRUE(exited->killed);
+    }
+  }
+  EXPECT_EQ(bench.run("echo works").output, "works\n");
+}
+
 TEST_F(LauncherTest, ServesManySandboxesAtOnce) {
   constexpr int kCount = 30;
   const auto code = bench.add_code("echo up; sleep 1000");

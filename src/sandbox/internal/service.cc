@@ -185,6 +185,7 @@ class Service {
 
   // events
   void on_report(Live& live);
+  void on_running(Live& live);
   void on_status(Live& live);
   void on_init_ended(Live& live);
   void on_job(std::uint64_t id);
@@ -839,11 +840,14 @@ void Service::on_report(Live& live) {
     live.failure = explain(live, told);
     return kill(live);
   }
+  if (!whole || waits) return on_running(live);
   live.state = Live::State::kAnswered;
-  if (whole && !waits) {
-    fail(live.id, explain(live, told));
-    return kill(live);
-  }
+  fail(live.id, explain(live, told));
+  kill(live);
+}
+
+void Service::on_running(Live& live) {
+  live.state = Live::State::kAnswered;
   live.started = true;
   auto sandbox = std::make_unique<Sandbox>(std::move(live.handed_out));
   Writer out(MessageKind::kStarted);
@@ -895,7 +899,7 @@ void Service::on_init_ended(Live& live) {
   on_status(live);
   if (live.state == Live::State::kMade) on_spoilt(live, Error(ErrorCode::kInternal, "its processes ended while it was made"));
   if (live.state == Live::State::kBlank) take_out(live);
-  if (live.state == Live::State::kStarting) fail(live.id, Error(ErrorCode::kInternal, "its processes ended before the program ran"));
+  if (live.state == Live::State::kStarting) on_running(live);  // it was, for a moment
   const bool started = live.started;
   Writer out(MessageKind::kExited);
   out.number(live.id);

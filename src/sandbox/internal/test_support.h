@@ -55,6 +55,8 @@ class Bench {
 
   // Starts and waits for the answer.
   [[nodiscard]] base::Result<Sandbox> start(const SandboxSpec& spec);
+  // The answer to a start asked of launcher().
+  [[nodiscard]] base::Result<Sandbox> wait_answer(SandboxId id);
   // Waits for the end of sandbox `id`.
   [[nodiscard]] std::optional<SandboxExited> wait_exit(SandboxId id, std::chrono::milliseconds patience = std::chrono::seconds(20));
   // Both, and the output.

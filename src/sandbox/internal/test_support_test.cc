@@ -116,8 +116,12 @@ bool Bench::pump(const std::function<bool()>& done, std::chrono::milliseconds pa
 
 Result<Sandbox> Bench::start(const SandboxSpec& spec) {
   MAYFLY_TRY(launcher_->start(spec));
-  if (!pump([&] { return answers_.contains(spec.id); })) return base::Error(base::ErrorCode::kDeadlineExceeded, "no answer to start");
-  auto answer = std::move(answers_.extract(spec.id).mapped());
+  return wait_answer(spec.id);
+}
+
+Result<Sandbox> Bench::wait_answer(SandboxId id) {
+  if (!pump([&] { return answers_.contains(id); })) return base::Error(base::ErrorCode::kDeadlineExceeded, "no answer to start");
+  auto answer = std::move(answers_.extract(id).mapped());
   return answer;
 }
 

@@ -120,9 +120,10 @@ int main() {
   if (!empty_bounding_set()) return 1;
   while (receive_plan()) {
     int pidfd = -1;
-    const bool told = answer(spawn(pidfd), pidfd);
+    const Spawned spawned = spawn(pidfd);
+    for (std::size_t i = 0; i < descriptor_count; ++i) close(descriptors[i]);  // first: whose report pipe ends is to be seen at once
+    const bool told = answer(spawned, pidfd);
     if (pidfd >= 0) close(pidfd);
-    for (std::size_t i = 0; i < descriptor_count; ++i) close(descriptors[i]);
     if (!told) return 1;
   }
   return 0;
