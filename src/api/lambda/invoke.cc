@@ -42,10 +42,6 @@ class Sink final : public engine::AnswerQueue {
   net::Event changed_;
 };
 
-Awaitable<void> watch_peer(net::Exchange& exchange, std::shared_ptr<Sink> sink) {
-  if (co_await exchange.peer_gone()) sink->detach();
-}
-
 Result<void> check_kind(const json::object& input) {
   if (text_in(input, "InvocationType") == "Event") {
     return unsupported("mayfly does not support asynchronous invocation (InvocationType Event) yet; use RequestResponse");
@@ -214,11 +210,8 @@ Awaitable<Result<void>> invoke_buffered(InvokeCall call) {
   const auto sink = std::make_shared<Sink>(executor, engine::ResponseMode::kBuffered);
   invocation->sink = sink;
   call.context.invoker.invoke(invocation);
-  {
-    net::TaskScope watching(executor);
-    if (!sink->outcome) watching.spawn(watch_peer(call.exchange, sink));
-    while (!sink->outcome && !sink->detached()) co_await sink->changed();
-  }
+  if (!sink->outcome) call.exchange.when_peer_gone([sink] { sink->detach(); });
+  while (!sink->outcome && !sink->detached()) co_await sink->changed();
   if (sink->detached()) {
     call.exchange.abort();
     co_return Result<void>();
@@ -240,8 +233,7 @@ Awaitable<Result<void>> invoke_streaming(InvokeCall call) {
   const auto sink = std::make_shared<Sink>(executor, engine::ResponseMode::kStreaming);
   invocation->sink = sink;
   call.context.invoker.invoke(invocation);
-  net::TaskScope watching(executor);
-  watching.spawn(watch_peer(call.exchange, sink));
+  call.exchange.when_peer_gone([sink] { sink->detach(); });
   StreamAnswer answer(call.exchange, *sink, *invocation);
   Result<void> sent = co_await answer.run();
   const bool refused = !sent.ok() && !call.exchange.answered() && sent.error().code() != ErrorCode::kCancelled;
