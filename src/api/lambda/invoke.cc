@@ -23,7 +23,6 @@ using base::Result;
 using net::Awaitable;
 
 constexpr const char* kEventStream = "application/vnd.amazon.eventstream";
-constexpr const char* kActionName = "lambda:InvokeFunction";
 
 // Between the engine and the coroutine that answers. Both live on the loop's thread; the engine may keep the sink longer.
 class Sink final : public engine::AnswerQueue {
@@ -63,8 +62,7 @@ Result<void> check_state(const engine::FunctionVersion& version) {
 // Everything that can be wrong with a call before the engine sees it.
 Result<engine::InvocationPtr> prepare(InvokeCall& call, engine::ResponseMode mode) {
   const engine::Account& account = call.context.registry.account();
-  MAYFLY_ASSIGN(const Target target,
-                resolve_name(text_in(call.input, "FunctionName"), text_in(call.input, "Qualifier"), account, kActionName));
+  const Target& target = call.target;
   MAYFLY_TRY(check_kind(call.input));
   MAYFLY_ASSIGN(std::string client_context, decode_client_context(text_in(call.input, "ClientContext")));
   if (call.payload.empty()) {
