@@ -40,8 +40,9 @@ tsan: setup  ## unit tests under ThreadSanitizer
 fuzz: setup  ## every fuzz target, 20 s each (FUZZ_SECONDS=n for longer)
 	@tools/test fuzz
 
-bench: build  ## measure; results as ratios to a peer in the same run
+bench: build  ## measure beside the peers; results go to docs/benchmarks.md and docs/benchmarks/
 	@tools/setup test
+	@tools/setup bench
 	@ninja -C build bench_programs
 	@bench/run --write
 

@@ -48,13 +48,13 @@ def commit_floor(directory, count=300):
     return {"p50_us": statistics.median(times), "p99_us": sorted(times)[int(len(times) * 0.99)], "rps": 1e6 * count / sum(times)}
 
 
-def measure_creation(table, server, signer, port):
+def measure_creation(table, server, signer, port, function_count):
     pid = server.process.pid
     prepare(port, [creation(signer, f"warm-{number}") for number in range(WARM_UP)], 16)
     load(port, [signer.request("GET", f"{API}/warm-1")], 16, 0.5)
     time.sleep(SETTLE_SECONDS)
     before = rss_kib(pid)
-    names = [f"function-{number:05d}" for number in range(FUNCTIONS)]
+    names = [f"function-{number:05d}" for number in range(function_count)]
     last = [f"last-{number:04d}" for number in range(ONE_BY_ONE)]
     for row, each, connections in (("create c=1", names[:ONE_BY_ONE], 1), ("create c=16", names[ONE_BY_ONE:], 16), ("create after 10,000", last, 1)):
         table.add(f"{row} commit", **commit_floor(server.data))  # disks change their pace: right before each
@@ -116,7 +116,7 @@ def measure_restart(table, server):
     table.add("restart", ms=server.info["ready_ms"], loaded_bytes=(rss_kib(server.process.pid) - empty_rss) * 1024 / count)
 
 
-def measure_versions(table, server, seconds):
+def measure_versions(table, server, seconds, version_count):
     client = server.client("lambda")
     signer = Signer(server)
     port = server.endpoint.rsplit(":", 1)[1]
@@ -129,7 +129,7 @@ def measure_versions(table, server, seconds):
     prepare(port, [creation(signer, name) for name in small[1:]])
     prepare(port, [signer.request("GET", f"{API}/{name}/configuration") for name in small[1:]])
     prepare(port, [request for name in small[1:] for request in publication(signer, name, "first")])
-    prepare(port, [request for number in range(VERSIONS - 1) for request in publication(signer, BIG, number)])
+    prepare(port, [request for number in range(version_count - 1) for request in publication(signer, BIG, number)])
     for name in (BIG, SMALL):
         client.invoke(FunctionName=name)
 
@@ -150,20 +150,20 @@ def measure_versions(table, server, seconds):
             "update v1", None, "publish v1", f"update v{VERSIONS}", None, f"publish v{VERSIONS}")
 
 
-def measure(table, rounds, seconds, echo_port):
+def measure(table, rounds, seconds, echo_port, function_count=FUNCTIONS, version_count=VERSIONS):
     for number in range(rounds):
         print(f"management, round {number + 1} of {rounds}", file=sys.stderr, flush=True)
         with Server("--log-level", "warning") as server:
             signer = Signer(server)
             port = server.endpoint.rsplit(":", 1)[1]
-            names = measure_creation(table, server, signer, port)
+            names = measure_creation(table, server, signer, port, function_count)
             with open(program("bench_function"), "rb") as binary:
                 server.client("lambda").create_function(FunctionName="invoked", Runtime="provided.al2023", Role=ROLE, MemorySize=1769, Handler="x",
                                                         Code={"ZipFile": zip_of({"bootstrap": (binary.read(), 0o755)})})
             gets, pages = measure_reading(table, server, signer, port, echo_port, names, seconds)
             measure_while_invoking(table, signer, port, gets, pages, seconds)
             measure_restart(table, server)
-            measure_versions(table, server, seconds)
+            measure_versions(table, server, seconds, version_count)
 
 
 def figures(table, row):

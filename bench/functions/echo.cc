@@ -1,4 +1,4 @@
-// The benchmark's C++ function: answers a constant through the Runtime API.
+// The benchmark's C++ function: answers a constant.
 #include "mayfly_lambda.h"
 
 int main() {

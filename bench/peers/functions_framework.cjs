@@ -1,0 +1,2 @@
+// The benchmark's function for functions-framework.
+exports.handler = (request, response) => response.json({ ok: 'echo' });
