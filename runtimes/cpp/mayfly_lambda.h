@@ -8,19 +8,22 @@
 //   }
 //
 // Build: g++ -O2 -std=c++17 -static main.cc -o bootstrap; runs as `provided.al2023`, on Mayfly and on AWS Lambda.
-// Shape:   run() speaks the Lambda Runtime API (2018-06-01) over one kept connection: one write and, for common sizes, one read per
-//          exchange. run_streaming() hands out a Stream whose bytes reach the caller as they are written.
+// Shape:   run() takes invocations from Mayfly by frames over two pipes (docs/formats/framed-protocol.md), one read and one write each, and
+//          speaks the Lambda Runtime API (2018-06-01) over one kept connection where there are no pipes. run_streaming() hands out a
+//          Stream whose bytes reach the caller as they are written.
 // Errors:  a Response::failure or an exception out of the handler becomes the function's error {errorType, errorMessage, stackTrace}.
-//          run() returns 1 when the Runtime API cannot be reached or understood; otherwise it never returns.
+//          run() returns 1 when the platform cannot be reached or understood; otherwise it never returns.
 // Threads: the handler runs on the thread that called run(); a Stream belongs to that thread.
 // Source:  https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 #pragma once
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <strings.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -31,6 +34,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -436,10 +440,294 @@ inline std::string base64(std::string_view data) {
 
 }  // namespace detail
 
+namespace detail {
+
+// How invocations come and answers go. One at a time.
+class Channel {
+ public:
+  Channel() = default;
+  Channel(const Channel&) = delete;
+  Channel& operator=(const Channel&) = delete;
+  virtual ~Channel() = default;
+  // Waits for an invocation; `answer.body` is valid until respond() or the next next(). False when the platform is gone.
+  virtual bool next(Answer& answer) = 0;
+  virtual bool respond(const Context& context, const Response& response) = 0;
+  // A streamed response: begin once, then any number of pieces, then the end, with an error unless `error_type` is empty.
+  virtual bool begin_stream(const Context& context, const std::string& content_type) = 0;
+  virtual bool write_stream(std::string_view data) = 0;
+  virtual bool end_stream(std::string_view error_type, std::string_view message) = 0;
+  virtual bool report_init_error(std::string_view type, std::string_view message) = 0;
+};
+
+// The Runtime API.
+class HttpChannel final : public Channel {
+ public:
+  explicit HttpChannel(const char* address)
+      : connection_(address), common_(" HTTP/1.1\r\nHost: " + connection_.address() + "\r\nUser-Agent: mayfly-cpp\r\n"),
+        next_("GET /2018-06-01/runtime/invocation/next" + common_ + "\r\n") {}
+
+  bool next(Answer& answer) override {
+    if (!connection_.exchange(next_, {}, answer)) return gone();
+    if (answer.status == 200 && !answer.context.request_id.empty()) return true;
+    std::fprintf(stderr, "the Runtime API answered %d to next\n", answer.status);
+    return false;
+  }
+
+  bool respond(const Context& context, const Response& response) override {
+    const bool failed = !response.error_type.empty();
+    const std::string error = failed ? error_json(response.error_type, response.body) : std::string();
+    const std::string_view body = failed ? std::string_view(error) : std::string_view(response.body);
+    std::string head = "POST /2018-06-01/runtime/invocation/" + context.request_id + (failed ? "/error" : "/response") + common_ +
+                       "Content-Type: " + header_safe(response.content_type) +
+                       "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n";
+    if (failed) head += "Lambda-Runtime-Function-Error-Type: " + header_safe(response.error_type) + "\r\n";
+    head += "\r\n";
+    Answer answer;
+    if (!connection_.exchange(head, body, answer)) return gone();
+    note(answer);
+    return true;
+  }
+
+  bool begin_stream(const Context& context, const std::string& content_type) override {
+    head_ = "POST /2018-06-01/runtime/invocation/" + context.request_id + "/response" + common_ +
+            "Content-Type: " + header_safe(content_type) +
+            "\r\nLambda-Runtime-Function-Response-Mode: streaming\r\nTransfer-Encoding: chunked\r\n"
+            "Trailer: Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body\r\n\r\n";
+    return true;
+  }
+
+  bool write_stream(std::string_view data) override {
+    char size[20];
+    std::snprintf(size, sizeof size, "%zx\r\n", data.size());
+    head_ += size;
+    std::string body(data);
+    body += "\r\n";
+    const bool sent = connection_.send(head_, body);
+    head_.clear();
+    return sent;
+  }
+
+  bool end_stream(std::string_view error_type, std::string_view message) override {
+    std::string end = std::move(head_);
+    head_.clear();
+    end += "0\r\n";
+    if (!error_type.empty()) {
+      end += "Lambda-Runtime-Function-Error-Type: " + header_safe(error_type) + "\r\n";
+      end += "Lambda-Runtime-Function-Error-Body: " + base64(error_json(error_type, message)) + "\r\n";
+    }
+    end += "\r\n";
+    Answer answer;
+    if (!connection_.send(end, {}) || !connection_.receive(answer)) return gone();
+    note(answer);
+    return true;
+  }
+
+  bool report_init_error(std::string_view type, std::string_view message) override {
+    const std::string body = error_json(type, message);
+    const std::string head = "POST /2018-06-01/runtime/init/error" + common_ + "Content-Type: application/json\r\n" +
+                             "Lambda-Runtime-Function-Error-Type: " + header_safe(type) +
+                             "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n";
+    Answer answer;
+    return connection_.exchange(head, body, answer) && answer.status == 202;
+  }
+
+ private:
+  // Says why run() ends; false, so that it can be returned.
+  bool gone() const {
+    std::fprintf(stderr, "the Runtime API at %s cannot be reached\n", connection_.address().c_str());
+    return false;
+  }
+
+  static void note(const Answer& answer) {
+    if (answer.status >= 300) {
+      std::fprintf(stderr, "the Runtime API refused the response (HTTP %d): %.300s\n", answer.status, std::string(answer.body).c_str());
+    }
+  }
+
+  Connection connection_;
+  std::string common_;
+  std::string next_;
+  std::string head_;  // of a stream that has begun and not been sent
+};
+
+// Frames over the control pipes. Numbers are little-endian, as on every machine this is built for.
+class PipeChannel final : public Channel {
+ public:
+  // Nothing where the platform gave no pipes, or a wrapper program has closed them.
+  static std::unique_ptr<PipeChannel> open() {
+    const char* numbers = std::getenv("_MAYFLY_CONTROL_FDS");
+    int in = -1;
+    int out = -1;
+    if (numbers == nullptr || std::sscanf(numbers, "%d,%d", &in, &out) != 2) return nullptr;
+    unsetenv("_MAYFLY_CONTROL_FDS");
+    for (const int fd : {in, out}) {
+      struct stat about {};
+      if (fstat(fd, &about) != 0 || !S_ISFIFO(about.st_mode) || fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) return nullptr;
+    }
+    auto channel = std::unique_ptr<PipeChannel>(new PipeChannel(in, out));
+    std::string hello = number(1) + number(0) + "mayfly-cpp/1";
+    return channel->send(kHello, 0, hello) ? std::move(channel) : nullptr;
+  }
+
+  bool next(Answer& answer) override {
+    if (!ready_ && !begin()) return gone();
+    answer.context = Context{};
+    for (Frame frame; read(frame);) {
+      if (frame.type == kRefused) {
+        std::fprintf(stderr, "the platform refused the response: %.300s\n", std::string(frame.body).c_str());
+      } else if (frame.type == kInvoke && frame.body.size() >= kInvokeBytes) {
+        run_ = frame.run;
+        std::memcpy(&answer.context.deadline_ms, frame.body.data(), 8);
+        std::size_t at = kInvokeBytes;
+        std::string* const texts[] = {&answer.context.request_id, &answer.context.function_arn, &answer.context.trace_id,
+                                      &answer.context.client_context, &answer.context.cognito_identity};
+        for (std::size_t i = 0; i < 5; ++i) {
+          const std::size_t size = number_at(frame.body, 8 + 4 * i);
+          if (size > frame.body.size() - at) return gone();
+          texts[i]->assign(frame.body.data() + at, size);
+          at += size;
+        }
+        answer.body = frame.body.substr(at);
+        return true;
+      }
+    }
+    return gone();
+  }
+
+  bool respond(const Context&, const Response& response) override {
+    if (response.error_type.empty()) return send(kResponse, run_, response.body) || gone();
+    return send(kError, run_, error_body(response.error_type, response.body)) || gone();
+  }
+
+  bool begin_stream(const Context&, const std::string& content_type) override {
+    credit_ = window_;
+    refused_ = false;
+    return send(kResponseBegin, run_, std::string_view(content_type).substr(0, 1024));
+  }
+
+  bool write_stream(std::string_view data) override {
+    while (!data.empty() && !refused_) {
+      if (credit_ == 0) {  // the caller has not taken what there is
+        Frame frame;
+        if (!read(frame)) return false;
+        if (frame.type == kCredit && frame.run == run_ && frame.body.size() >= 4) credit_ += number_at(frame.body, 0);
+        if (frame.type == kRefused && frame.run == run_) refused_ = true;
+        continue;
+      }
+      const std::size_t size = data.size() < credit_ ? data.size() : credit_;
+      if (!send(kChunk, run_, data.substr(0, size))) return false;
+      credit_ -= static_cast<std::uint32_t>(size);
+      data.remove_prefix(size);
+    }
+    return !refused_;
+  }
+
+  bool end_stream(std::string_view error_type, std::string_view message) override {
+    return send(kEnd, run_, error_type.empty() ? std::string() : error_body(error_type, message)) || gone();
+  }
+
+  bool report_init_error(std::string_view type, std::string_view message) override {
+    return send(kInitError, 0, error_body(type, message));
+  }
+
+ private:
+  enum Type : std::uint32_t {
+    kHello = 1, kReady, kInitError, kResponse, kError, kResponseBegin, kChunk, kEnd, kInit = 16, kInvoke, kCredit, kRefused
+  };
+  static constexpr std::size_t kHeadBytes = 12;
+  static constexpr std::size_t kInvokeBytes = 28;  // in front of its texts
+  struct Frame {
+    std::uint32_t type = 0;
+    std::uint32_t run = 0;
+    std::string_view body;  // valid until the next read()
+  };
+
+  PipeChannel(int in, int out) : in_(in), out_(out) { buffer_.resize(64 * 1024); }
+
+  static std::string number(std::uint32_t value) { return std::string(reinterpret_cast<const char*>(&value), sizeof value); }
+  static std::uint32_t number_at(std::string_view bytes, std::size_t at) {
+    std::uint32_t value = 0;
+    std::memcpy(&value, bytes.data() + at, sizeof value);
+    return value;
+  }
+  static std::string error_body(std::string_view type, std::string_view message) {
+    type = type.substr(0, 1024);
+    return number(static_cast<std::uint32_t>(type.size())) + std::string(type) + error_json(type, message);
+  }
+
+  // INIT's terms, then READY: the program's own init has ended.
+  bool begin() {
+    Frame frame;
+    if (!read(frame) || frame.type != kInit || frame.body.size() < 16) return false;
+    window_ = number_at(frame.body, 12);
+    ready_ = send(kReady, 0, {});
+    return ready_;
+  }
+
+  bool gone() const {
+    std::fputs("the platform cannot be understood, or has closed the control pipes\n", stderr);
+    return false;
+  }
+
+  bool read(Frame& frame) {
+    std::memmove(&buffer_[0], buffer_.data() + used_, filled_ - used_);
+    filled_ -= used_;
+    used_ = 0;
+    std::size_t wanted = kHeadBytes;
+    while (true) {
+      if (filled_ >= kHeadBytes) wanted = kHeadBytes + number_at(buffer_, 0);
+      if (filled_ >= wanted) break;
+      if (buffer_.size() < wanted) buffer_.resize(wanted);
+      const ssize_t count = ::read(in_, &buffer_[filled_], buffer_.size() - filled_);
+      if (count < 0 && errno == EINTR) continue;
+      if (count <= 0) return false;
+      filled_ += static_cast<std::size_t>(count);
+    }
+    frame.type = number_at(buffer_, 4);
+    frame.run = number_at(buffer_, 8);
+    frame.body = std::string_view(buffer_).substr(kHeadBytes, wanted - kHeadBytes);
+    used_ = wanted;
+    return true;
+  }
+
+  bool send(std::uint32_t type, std::uint32_t run, std::string_view body) {
+    std::uint32_t head[3] = {static_cast<std::uint32_t>(body.size()), type, run};
+    iovec parts[2] = {{head, sizeof head}, {const_cast<char*>(body.data()), body.size()}};
+    iovec* at = parts;
+    int count = body.empty() ? 1 : 2;
+    while (count > 0) {
+      const ssize_t sent = writev(out_, at, count);
+      if (sent < 0 && errno == EINTR) continue;
+      if (sent < 0) return false;
+      auto left = static_cast<std::size_t>(sent);
+      while (count > 0 && left >= at->iov_len) {
+        left -= at->iov_len;
+        ++at;
+        --count;
+      }
+      if (count > 0) {
+        at->iov_base = static_cast<char*>(at->iov_base) + left;
+        at->iov_len -= left;
+      }
+    }
+    return true;
+  }
+
+  const int in_, out_;
+  std::string buffer_;        // the frame being read, and what came with it
+  std::size_t filled_ = 0, used_ = 0;
+  std::uint32_t run_ = 0;     // of the invocation that runs
+  std::uint32_t window_ = 0;  // a stream's credit at its beginning
+  std::uint32_t credit_ = 0;
+  bool ready_ = false, refused_ = false;
+};
+
+}  // namespace detail
+
 // Where a streaming handler writes. The response begins with the first write (or when the handler returns).
 class Stream {
  public:
-  Stream(detail::Connection& connection, std::string request_id) : connection_(connection), request_id_(std::move(request_id)) {}
+  Stream(detail::Channel& channel, const Context& context) : channel_(channel), context_(context) {}
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
@@ -459,41 +747,24 @@ class Stream {
   bool write(std::string_view data) {
     if (broken_) return false;
     if (data.empty()) return true;
-    char size[20];
-    std::snprintf(size, sizeof size, "%zx\r\n", data.size());
-    std::string head = begin() + size;
-    std::string body(data);
-    body += "\r\n";
-    broken_ = !connection_.send(head, body);
+    broken_ = !begin() || !channel_.write_stream(data);
     return !broken_;
   }
 
   bool begun() const { return begun_; }
 
-  // For run_streaming: ends the response, with an error in its trailers unless `error_type` is empty.
-  bool finish(std::string_view error_type, std::string_view message, detail::Answer& answer) {
-    if (broken_) return false;
-    std::string end = begin() + "0\r\n";
-    if (!error_type.empty()) {
-      end += "Lambda-Runtime-Function-Error-Type: " + detail::header_safe(error_type) + "\r\n";
-      end += "Lambda-Runtime-Function-Error-Body: " + detail::base64(detail::error_json(error_type, message)) + "\r\n";
-    }
-    end += "\r\n";
-    return connection_.send(end, {}) && connection_.receive(answer);
-  }
+  // For run_streaming: ends the response, with an error unless `error_type` is empty. False when the platform is gone.
+  bool finish(std::string_view error_type, std::string_view message) { return begin() && channel_.end_stream(error_type, message); }
 
  private:
-  std::string begin() {
-    if (begun_) return {};
+  bool begin() {
+    if (begun_) return true;
     begun_ = true;
-    return "POST /2018-06-01/runtime/invocation/" + request_id_ + "/response HTTP/1.1\r\nHost: " + connection_.address() +
-           "\r\nUser-Agent: mayfly-cpp\r\nContent-Type: " + detail::header_safe(content_type_) +
-           "\r\nLambda-Runtime-Function-Response-Mode: streaming\r\nTransfer-Encoding: chunked\r\n"
-           "Trailer: Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body\r\n\r\n";
+    return channel_.begin_stream(context_, content_type_);
   }
 
-  detail::Connection& connection_;
-  std::string request_id_;
+  detail::Channel& channel_;
+  const Context& context_;
   std::string content_type_ = "application/octet-stream";
   bool begun_ = false;
   bool broken_ = false;
@@ -518,101 +789,46 @@ std::optional<Response> guarded(Call&& call) {  // the failure when `call` threw
 #endif
 }
 
-class Loop {
- public:
-  explicit Loop(const char* address)
-      : connection_(address), common_(" HTTP/1.1\r\nHost: " + connection_.address() + "\r\nUser-Agent: mayfly-cpp\r\n"),
-        next_("GET /2018-06-01/runtime/invocation/next" + common_ + "\r\n") {}
-
-  Connection& connection() { return connection_; }
-
-  bool next(Answer& answer) {
-    if (!connection_.exchange(next_, {}, answer)) return gone();
-    if (answer.status != 200 || answer.context.request_id.empty()) {
-      std::fprintf(stderr, "the Runtime API answered %d to next\n", answer.status);
-      return false;
-    }
-    if (answer.context.trace_id.empty()) unsetenv("_X_AMZN_TRACE_ID");
-    else setenv("_X_AMZN_TRACE_ID", answer.context.trace_id.c_str(), 1);
-    return true;
-  }
-
-  bool post(const std::string& request_id, const Response& response) {
-    const bool failed = !response.error_type.empty();
-    const std::string error = failed ? error_json(response.error_type, response.body) : std::string();
-    const std::string_view body = failed ? std::string_view(error) : std::string_view(response.body);
-    std::string head = "POST /2018-06-01/runtime/invocation/" + request_id + (failed ? "/error" : "/response") + common_ +
-                       "Content-Type: " + header_safe(response.content_type) +
-                       "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n";
-    if (failed) head += "Lambda-Runtime-Function-Error-Type: " + header_safe(response.error_type) + "\r\n";
-    head += "\r\n";
-    Answer answer;
-    if (!connection_.exchange(head, body, answer)) return gone();
-    note(answer);
-    return true;
-  }
-
-  // Says why run() ends; false, so that it can be returned.
-  bool gone() const {
-    std::fprintf(stderr, "the Runtime API at %s cannot be reached\n", connection_.address().c_str());
-    return false;
-  }
-
-  static void note(const Answer& answer) {
-    if (answer.status >= 300) {
-      std::fprintf(stderr, "the Runtime API refused the response (HTTP %d): %.300s\n", answer.status, std::string(answer.body).c_str());
-    }
-  }
-
-  static void log_failure(const Context& context, const Response& failure) {
-    std::fprintf(stderr, "[ERROR] RequestId: %s %s: %s\n", context.request_id.c_str(), failure.error_type.c_str(), failure.body.c_str());
-  }
-
- private:
-  Connection connection_;
-  std::string common_;
-  std::string next_;
-};
-
-inline const char* api_address() {
+inline std::unique_ptr<Channel> open_channel() {
+  if (auto pipes = PipeChannel::open()) return pipes;
   const char* address = std::getenv("AWS_LAMBDA_RUNTIME_API");
-  if (address == nullptr) {
-    std::fputs("AWS_LAMBDA_RUNTIME_API is not set: this program runs inside a Lambda environment, which names the Runtime API there\n",
-               stderr);
-  }
-  return address;
+  if (address != nullptr) return std::unique_ptr<Channel>(new HttpChannel(address));
+  std::fputs("AWS_LAMBDA_RUNTIME_API is not set: this program runs inside a Lambda environment, which names the Runtime API there\n", stderr);
+  return nullptr;
+}
+
+inline void log_failure(const Context& context, const Response& failure) {
+  std::fprintf(stderr, "[ERROR] RequestId: %s %s: %s\n", context.request_id.c_str(), failure.error_type.c_str(), failure.body.c_str());
+}
+
+// _X_AMZN_TRACE_ID, for tracing libraries.
+inline void set_trace(const Context& context) {
+  if (context.trace_id.empty()) unsetenv("_X_AMZN_TRACE_ID");
+  else setenv("_X_AMZN_TRACE_ID", context.trace_id.c_str(), 1);
 }
 
 }  // namespace detail
 
 // Tells the platform that the function cannot start; call it before run() and then end the program.
 inline bool report_init_error(std::string_view type, std::string_view message) {
-  const char* address = detail::api_address();
-  if (address == nullptr) return false;
-  detail::Connection connection(address);
-  const std::string body = detail::error_json(type, message);
-  const std::string head = "POST /2018-06-01/runtime/init/error HTTP/1.1\r\nHost: " + connection.address() +
-                           "\r\nContent-Type: application/json\r\nLambda-Runtime-Function-Error-Type: " + detail::header_safe(type) +
-                           "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n";
-  detail::Answer answer;
-  return connection.exchange(head, body, answer) && answer.status == 202;
+  const auto channel = detail::open_channel();
+  return channel != nullptr && channel->report_init_error(type, message);
 }
 
 // Serves invocations with `handler`: Response(const Request&, const Context&). Returns 1 when the platform is gone.
 template <class Handler>
 int run(Handler&& handler) {
-  const char* address = detail::api_address();
-  if (address == nullptr) return 1;
-  detail::Loop loop(address);
+  const auto channel = detail::open_channel();
   detail::Answer answer;
-  while (loop.next(answer)) {
+  while (channel != nullptr && channel->next(answer)) {
     const Context context = std::move(answer.context);
+    detail::set_trace(context);
     Response response;
     auto thrown = detail::guarded([&] { response = handler(Request{answer.body}, context); });
     if (thrown) response = std::move(*thrown);
-    if (!response.error_type.empty()) detail::Loop::log_failure(context, response);
+    if (!response.error_type.empty()) detail::log_failure(context, response);
     std::fflush(nullptr);
-    if (!loop.post(context.request_id, response)) break;
+    if (!channel->respond(context, response)) break;
   }
   return 1;
 }
@@ -620,25 +836,20 @@ int run(Handler&& handler) {
 // Serves invocations with `handler`: Response(const Request&, const Context&, Stream&), whose result matters only when it is a failure.
 template <class Handler>
 int run_streaming(Handler&& handler) {
-  const char* address = detail::api_address();
-  if (address == nullptr) return 1;
-  detail::Loop loop(address);
+  const auto channel = detail::open_channel();
   detail::Answer answer;
-  while (loop.next(answer)) {
+  while (channel != nullptr && channel->next(answer)) {
     const Context context = std::move(answer.context);
-    const std::string event(answer.body);  // the connection's buffer is needed for the answer
-    Stream stream(loop.connection(), context.request_id);
+    detail::set_trace(context);
+    const std::string event(answer.body);  // the channel's buffer is needed for the answer
+    Stream stream(*channel, context);
     Response result;
     auto thrown = detail::guarded([&] { result = handler(Request{event}, context, stream); });
     if (thrown) result = std::move(*thrown);
-    if (!result.error_type.empty()) detail::Loop::log_failure(context, result);
+    if (!result.error_type.empty()) detail::log_failure(context, result);
     std::fflush(nullptr);
-    if (!result.error_type.empty() && !stream.begun()) {
-      if (!loop.post(context.request_id, result)) break;
-      continue;
-    }
-    if (!stream.finish(result.error_type, result.body, answer) && !loop.gone()) break;
-    detail::Loop::note(answer);
+    const bool failed_before = !result.error_type.empty() && !stream.begun();
+    if (!(failed_before ? channel->respond(context, result) : stream.finish(result.error_type, result.body))) break;
   }
   return 1;
 }

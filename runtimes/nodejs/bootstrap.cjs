@@ -1,8 +1,9 @@
-// Mayfly's Lambda runtime client for Node.js 18 and later, in one file without dependencies.
+// Mayfly's Lambda runtime for Node.js 18 and later, in one file without dependencies.
 //
-// Start-up time is the point: one keep-alive connection over net.Socket with a small HTTP/1.1 parser instead of node:http, and
-// console output through fs.writeSync. While a handler runs the socket is unreferenced, so that an empty event loop is seen
-// (callbackWaitsForEmptyEventLoop, handlers that never answer).
+// Two channels to the platform, with the same methods: frames over the control pipes (docs/formats/framed-protocol.md), and the Runtime
+// API over one keep-alive connection with a small HTTP/1.1 parser instead of node:http, where there are no pipes. Console output goes
+// through fs.writeSync. While a handler runs the channel is unreferenced, so that an empty event loop is seen
+// (callbackWaitsForEmptyEventLoop, handlers that never answer); not where several run at once, when there is always something to wait for.
 // Shapes of errors, log lines and contexts follow the public behaviour of AWS's own client (see tests/runtime_clients):
 // "classic" is what Lambda's Node 16 to 22 runtimes do, "modern" is Node 24 and later (no callbacks, a plain return value answers).
 'use strict';
@@ -21,8 +22,35 @@ const TENANT_ID = Symbol.for('aws.lambda.runtime.tenantId');
 const INTEGRATION_TYPE = 'application/vnd.awslambda.http-integration-response';
 
 const env = process.env;
-const lambdaNode = /^AWS_Lambda_nodejs(\d+)\.x$/.exec(env.AWS_EXECUTION_ENV || '');
-const modern = Number(lambdaNode ? lambdaNode[1] : process.versions.node.split('.')[0]) >= 24;
+// Of the function, once it is known:
+let modern = false;
+let jsonLog = false;
+let facts = {};
+let runsAtOnce = null; // an AsyncLocalStorage of what runs, where several invocations do at once
+
+function learnFunction() {
+  const lambdaNode = /^AWS_Lambda_nodejs(\d+)\.x$/.exec(env.AWS_EXECUTION_ENV || '');
+  modern = Number(lambdaNode ? lambdaNode[1] : process.versions.node.split('.')[0]) >= 24;
+  jsonLog = (env.AWS_LAMBDA_LOG_FORMAT || '').toUpperCase() === 'JSON';
+  facts = {
+    functionVersion: env.AWS_LAMBDA_FUNCTION_VERSION,
+    functionName: env.AWS_LAMBDA_FUNCTION_NAME,
+    memoryLimitInMB: env.AWS_LAMBDA_FUNCTION_MEMORY_SIZE,
+    logGroupName: env.AWS_LAMBDA_LOG_GROUP_NAME,
+    logStreamName: env.AWS_LAMBDA_LOG_STREAM_NAME,
+  };
+}
+
+// Makes this process, booted ahead of time, that of a function: what a fresh one has from its start.
+function become(variables, directory) {
+  for (const name of Object.keys(env)) delete env[name];
+  for (const variable of variables) {
+    const at = variable.indexOf('=');
+    env[variable.slice(0, at)] = variable.slice(at + 1);
+  }
+  process.chdir(directory);
+  require('module').Module._initPaths(); // NODE_PATH
+}
 
 // ------------------------------------------------------------------------------------------------------------- errors
 
@@ -101,7 +129,6 @@ const LEVELS = {
   ERROR: { name: 'ERROR', priority: 5, bits: 20 },
   FATAL: { name: 'FATAL', priority: 6, bits: 24 },
 };
-const jsonLog = (env.AWS_LAMBDA_LOG_FORMAT || '').toUpperCase() === 'JSON';
 
 function writeFully(fd, buffer) {
   for (let at = 0; at < buffer.length; ) {
@@ -150,11 +177,15 @@ function textLine(time, level, parameters) {
   return `${time}\t${globalThis[REQUEST_ID]}\t${level.name}\t${text}`;
 }
 
-function makeLog() {
-  const makeLine = jsonLog ? jsonLine : textLine;
+function takeLogDescriptor() {
   const number = env._LAMBDA_TELEMETRY_LOG_FD ?? env.LAMBDA_TELEMETRY_LOG_FD;
   delete env._LAMBDA_TELEMETRY_LOG_FD;
   delete env.LAMBDA_TELEMETRY_LOG_FD;
+  return number;
+}
+
+function makeLog(number) {
+  const makeLine = jsonLog ? jsonLine : textLine;
   if (!/^\d+$/.test(number ?? '')) {
     // Lines of one message are kept together by carriage returns: the pipe knows only lines.
     return (level, parameters) => {
@@ -176,8 +207,8 @@ function makeLog() {
   };
 }
 
-function patchConsole() {
-  const log = makeLog();
+function patchConsole(descriptor) {
+  const log = makeLog(descriptor);
   const least = (LEVELS[(env.AWS_LAMBDA_LOG_LEVEL || '').toUpperCase()] ?? LEVELS.TRACE).priority;
   const nothing = () => {};
   const method = (level) => (level.priority < least ? nothing : (message, ...rest) => log(level, [message, ...rest]));
@@ -209,6 +240,279 @@ function logError(title, error) {
     text = JSON.stringify(describe(error));
   }
   console.error(title, '\t' + text);
+}
+
+// ------------------------------------------------------------------------------------------------------------- frames
+
+const HELLO = 1;
+const READY = 2;
+const INIT_ERROR = 3;
+const RESPONSE = 4;
+const ERROR = 5;
+const RESPONSE_BEGIN = 6;
+const CHUNK = 7;
+const END = 8;
+const INIT = 16;
+const INVOKE = 17;
+const CREDIT = 18;
+const REFUSED = 19;
+const HEAD_BYTES = 12;
+const INVOKE_BYTES = 28; // in front of its texts
+const SMALL_BYTES = 65536;
+const CHUNK_BYTES_MAX = 65536;
+
+// Frames over the control pipes. An invocation is {run, id, arn, deadline, trace, clientContext, identity, tenantId, text}.
+class Pipes {
+  constructor(fdIn, fdOut) {
+    this.fdIn = fdIn;
+    this.fdOut = fdOut;
+    this.out = Buffer.allocUnsafeSlow(SMALL_BYTES);
+    this.rest = null; // of a frame that has not come whole
+    this.streams = new Map(); // by run
+    this.window = 0;
+    this.onInvocation = null;
+    this.socket = null;
+    this.serving = false;
+  }
+
+  // Says hello and waits until it is known which function this is; the variables and all that follows from them are set then.
+  begin() {
+    this.send(HELLO, 0, '\x01\0\0\0\x01\0\0\0mayfly-nodejs/' + process.versions.node);
+    let data = Buffer.alloc(0);
+    const part = Buffer.allocUnsafe(SMALL_BYTES);
+    while (data.length < HEAD_BYTES || data.length < HEAD_BYTES + data.readUInt32LE(0)) {
+      const count = fs.readSync(this.fdIn, part);
+      if (count === 0) process.exit(1); // nobody needs this process any more
+      data = Buffer.concat([data, part.subarray(0, count)]);
+    }
+    if (data.readUInt32LE(4) !== INIT) throw new Error(`the platform sent a frame of type ${data.readUInt32LE(4)} instead of INIT`);
+    const flags = data.readUInt32LE(HEAD_BYTES + 4);
+    const concurrency = data.readUInt32LE(HEAD_BYTES + 8);
+    this.window = data.readUInt32LE(HEAD_BYTES + 12);
+    if (flags & 1) {
+      let at = HEAD_BYTES + 32;
+      const text = () => {
+        const begin = at + 4;
+        at = begin + data.readUInt32LE(at);
+        return data.utf8Slice(begin, at);
+      };
+      const directory = text();
+      const count = data.readUInt32LE(at);
+      at += 4;
+      become(Array.from({ length: count }, text), directory);
+    }
+    if (concurrency > 1) {
+      runsAtOnce = new (require('async_hooks').AsyncLocalStorage)();
+      for (const [symbol, name] of [[REQUEST_ID, 'id'], [TENANT_ID, 'tenantId']]) {
+        Object.defineProperty(globalThis, symbol, { configurable: true, get: () => runsAtOnce.getStore()?.[name] });
+      }
+    }
+    const buffer = Buffer.allocUnsafeSlow(SMALL_BYTES);
+    const onread = { buffer, callback: (count) => this.receive(buffer, count) };
+    this.socket = new net.Socket({ fd: this.fdIn, readable: true, writable: false, onread });
+    this.socket.on('error', () => process.exit(1));
+    this.socket.on('end', () => process.exit(1));
+  }
+
+  // Calls `onInvocation` for every invocation from now on.
+  serve(onInvocation) {
+    this.onInvocation = onInvocation;
+    this.serving = true;
+    this.send(READY, 0, '');
+  }
+
+  idle() {
+    if (runsAtOnce === null) this.socket.unref();
+  }
+
+  busy() {
+    this.socket.ref();
+  }
+
+  // `body` is a string. Waits while the pipe is full; the platform always reads it.
+  send(type, run, body) {
+    let { out } = this;
+    let length;
+    if (body.length * 3 <= SMALL_BYTES - HEAD_BYTES) {
+      length = out.utf8Write(body, HEAD_BYTES);
+    } else {
+      length = Buffer.byteLength(body);
+      out = Buffer.allocUnsafe(HEAD_BYTES + length);
+      out.utf8Write(body, HEAD_BYTES);
+    }
+    this.writeFrame(type, run, out, length);
+  }
+
+  // `out` has room for the head in front of the body.
+  writeFrame(type, run, out, length) {
+    out.writeUInt32LE(length, 0);
+    out.writeUInt32LE(type, 4);
+    out.writeUInt32LE(run, 8);
+    const sent = fs.writeSync(this.fdOut, out, 0, HEAD_BYTES + length);
+    if (sent < HEAD_BYTES + length) writeFully(this.fdOut, out.subarray(sent, HEAD_BYTES + length));
+  }
+
+  receive(buffer, count) {
+    let data = buffer;
+    let end = count;
+    if (this.rest !== null) {
+      this.rest.parts.push(Buffer.from(buffer.subarray(0, count)));
+      this.rest.size += count;
+      if (this.rest.size < this.rest.wanted) return true;
+      data = Buffer.concat(this.rest.parts);
+      end = data.length;
+      this.rest = null;
+    }
+    let at = 0;
+    while (end - at >= HEAD_BYTES) {
+      const next = at + HEAD_BYTES + data.readUInt32LE(at);
+      if (next > end) break;
+      this.take(data, at, next);
+      at = next;
+    }
+    if (at < end) {
+      const wanted = end - at >= HEAD_BYTES ? HEAD_BYTES + data.readUInt32LE(at) : HEAD_BYTES;
+      this.rest = { parts: [Buffer.from(data.subarray(at, end))], size: end - at, wanted };
+    }
+    return true;
+  }
+
+  take(data, at, end) {
+    const type = data.readUInt32LE(at + 4);
+    const run = data.readUInt32LE(at + 8);
+    at += HEAD_BYTES;
+    if (type === INVOKE) {
+      const id = at + INVOKE_BYTES;
+      const arn = id + data.readUInt32LE(at + 8);
+      const trace = arn + data.readUInt32LE(at + 12);
+      const context = trace + data.readUInt32LE(at + 16);
+      const identity = context + data.readUInt32LE(at + 20);
+      const event = identity + data.readUInt32LE(at + 24);
+      this.onInvocation({
+        run,
+        id: data.latin1Slice(id, arn),
+        arn: data.utf8Slice(arn, trace),
+        deadline: data.readUInt32LE(at) + data.readInt32LE(at + 4) * 4294967296,
+        trace: data.utf8Slice(trace, context),
+        clientContext: data.utf8Slice(context, identity),
+        identity: data.utf8Slice(identity, event),
+        tenantId: undefined,
+        text: data.utf8Slice(event, end),
+      });
+    } else if (type === CREDIT) {
+      this.streams.get(run)?.addCredit(data.readUInt32LE(at));
+    } else if (type === REFUSED) {
+      const reason = data.utf8Slice(at, end);
+      const stream = this.streams.get(run);
+      if (stream) stream.refuse(reason);
+      else writeFully(2, Buffer.from(`The platform refused the response of an invocation: ${reason}\n`));
+    }
+  }
+
+  answer(invocation, text) {
+    if (runsAtOnce === null) this.socket.ref(); // now the platform has the word
+    this.send(RESPONSE, invocation.run, text);
+  }
+
+  async fail(invocation, error) {
+    if (runsAtOnce === null) this.socket.ref();
+    const described = describe(error);
+    this.sendError(ERROR, invocation.run, described, toJson(described));
+  }
+
+  async failInit(error) {
+    if (this.serving) return; // nothing runs that it could be the error of
+    const described = describe(error);
+    this.sendError(INIT_ERROR, 0, described, toJson(described));
+  }
+
+  sendError(type, run, described, document) {
+    const name = Buffer.from(String(described.errorType)).subarray(0, 1024);
+    const body = Buffer.from(document);
+    const out = Buffer.allocUnsafe(HEAD_BYTES + 4 + name.length + body.length);
+    out.writeUInt32LE(name.length, HEAD_BYTES);
+    name.copy(out, HEAD_BYTES + 4);
+    body.copy(out, HEAD_BYTES + 4 + name.length);
+    this.writeFrame(type, run, out, out.length - HEAD_BYTES);
+  }
+
+  openStream(invocation) {
+    return new PipeStream(this, invocation.run);
+  }
+}
+
+// The way of a streamed response over the pipes, no faster than the platform gives credit.
+class PipeStream {
+  constructor(pipes, run) {
+    this.pipes = pipes;
+    this.run = run;
+    this.credit = pipes.window;
+    this.waiting = null; // {data, callback} that credit is missing for
+    this.ended = false;
+    pipes.streams.set(run, this);
+  }
+
+  // `onEnded(reason)` is called once when the platform wants no more: null when all was said, else why.
+  begin(contentType, onEnded) {
+    this.onEnded = onEnded;
+    this.pipes.send(RESPONSE_BEGIN, this.run, contentType.slice(0, 300));
+  }
+
+  write(chunks, callback) {
+    if (this.ended) return callback(new Error('the response has ended'));
+    this.push(chunks.length === 1 ? chunks[0] : Buffer.concat(chunks), callback);
+  }
+
+  push(data, callback) {
+    let at = 0;
+    while (at < data.length && this.credit > 0) {
+      const size = Math.min(data.length - at, this.credit, CHUNK_BYTES_MAX);
+      const out = size <= SMALL_BYTES - HEAD_BYTES ? this.pipes.out : Buffer.allocUnsafe(HEAD_BYTES + size);
+      data.copy(out, HEAD_BYTES, at, at + size);
+      this.pipes.writeFrame(CHUNK, this.run, out, size);
+      this.credit -= size;
+      at += size;
+    }
+    if (at === data.length) {
+      this.pipes.idle();
+      return callback();
+    }
+    this.pipes.busy();
+    this.waiting = { data: data.subarray(at), callback };
+  }
+
+  addCredit(bytes) {
+    this.credit += bytes;
+    if (this.waiting === null) return;
+    const { data, callback } = this.waiting;
+    this.waiting = null;
+    this.push(data, callback);
+  }
+
+  // With an error that broke the response off, or null.
+  end(error, callback) {
+    if (!this.ended) {
+      this.finish(error);
+      this.onEnded(null);
+    }
+    callback();
+  }
+
+  refuse(reason) {
+    this.finish(null);
+    const waiting = this.waiting;
+    this.waiting = null;
+    this.onEnded(reason);
+    if (waiting) waiting.callback(new Error('the response was refused'));
+  }
+
+  finish(error) {
+    this.ended = true;
+    this.pipes.streams.delete(this.run);
+    this.pipes.busy();
+    if (error === null) this.pipes.send(END, this.run, '');
+    else this.pipes.sendError(END, this.run, error, JSON.stringify(error));
+  }
 }
 
 // --------------------------------------------------------------------------------------------------------------- HTTP
@@ -335,11 +639,56 @@ class Connection {
     if (waiting) waiting.resolve({ status: head.status, headers: head.headers, body });
   }
 
-  async next() {
-    const answer = await this.exchange([this.nextHead]);
-    if (answer.status !== 200) throw new Error(`the Runtime API answered ${answer.status} to next: ${excerpt(answer)}`);
-    this.idle();
-    return answer;
+  begin() {}
+
+  async serve(onInvocation) {
+    for (;;) {
+      const answer = await this.exchange([this.nextHead]);
+      if (answer.status !== 200) throw new Error(`the Runtime API answered ${answer.status} to next: ${excerpt(answer)}`);
+      this.idle();
+      const { headers } = answer;
+      await onInvocation({
+        id: headers['lambda-runtime-aws-request-id'],
+        arn: headers['lambda-runtime-invoked-function-arn'],
+        deadline: Number(headers['lambda-runtime-deadline-ms']),
+        trace: headers['lambda-runtime-trace-id'],
+        clientContext: utf8(headers['lambda-runtime-client-context']),
+        identity: utf8(headers['lambda-runtime-cognito-identity']),
+        tenantId: headers['lambda-runtime-aws-tenant-id'],
+        text: answer.body.toString(),
+      });
+      await new Promise(setImmediate); // what the function left to be done gets its turn, as between two events on Lambda
+    }
+  }
+
+  busy() {
+    if (this.socket) this.socket.ref();
+  }
+
+  answer(invocation, text) {
+    return this.post(`invocation/${encodeURIComponent(invocation.id)}/response`, text);
+  }
+
+  // An exchange under way belongs to the invocation's answer: a report must not be mixed with it.
+  own() {
+    return this.waiting ? new Connection(this.host + ':' + this.port) : this;
+  }
+
+  fail(invocation, error) {
+    const described = describe(error);
+    const where = `invocation/${encodeURIComponent(invocation.id)}/error`;
+    return this.own().post(where, toJson(described), errorHeaders(described, error));
+  }
+
+  failInit(error) {
+    const described = describe(error);
+    const header = `Lambda-Runtime-Function-Error-Type: ${headerSafe(described.errorType)}\r\n`;
+    return this.own().post('init/error', toJson(described), header);
+  }
+
+  openStream(invocation) {
+    if (this.socket === null) this.connect();
+    return new HttpStream(this, invocation.id);
   }
 
   async post(where, text, headers = '') {
@@ -375,35 +724,93 @@ function errorHeaders(described, error) {
   return headers;
 }
 
-function postInvocationError(connection, id, error) {
-  const described = describe(error);
-  return connection.post(`invocation/${encodeURIComponent(id)}/error`, toJson(described), errorHeaders(described, error));
-}
+// Header values are read as latin-1; the platform writes UTF-8.
+const utf8 = (text) => text && Buffer.from(text, 'latin1').toString();
 
-function postInitError(connection, error) {
-  const described = describe(error);
-  const header = `Lambda-Runtime-Function-Error-Type: ${headerSafe(described.errorType)}\r\n`;
-  return connection.post('init/error', toJson(described), header);
+// The way of a streamed response over HTTP: bytes go out as chunks, no faster than the socket takes them.
+class HttpStream {
+  constructor(connection, id) {
+    this.connection = connection;
+    this.id = id;
+    this.head = '';
+    this.ended = false;
+  }
+
+  begin(contentType, onEnded) {
+    this.head =
+      `POST ${API}invocation/${encodeURIComponent(this.id)}/response HTTP/1.1\r\n${this.connection.common}` +
+      `Content-Type: ${headerSafe(contentType)}\r\nLambda-Runtime-Function-Response-Mode: streaming\r\n` +
+      'Transfer-Encoding: chunked\r\nTrailer: Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body\r\n\r\n';
+    this.connection.exchange([], false).then(
+      (answer) => onEnded(this.ended ? null : `HTTP ${answer.status}: ${excerpt(answer)}`),
+      (error) => onEnded(error.message),
+    );
+  }
+
+  write(chunks, callback) {
+    let total = 0;
+    for (const chunk of chunks) total += chunk.length;
+    this.send(total > 0 ? [total.toString(16) + '\r\n', ...chunks, '\r\n'] : [], callback);
+  }
+
+  end(error, callback) {
+    this.ended = true;
+    let trailers = '';
+    if (error !== null) {
+      const body = Buffer.from(JSON.stringify(error)).toString('base64');
+      trailers =
+        `Lambda-Runtime-Function-Error-Type: ${headerSafe(error.errorType)}\r\nLambda-Runtime-Function-Error-Body: ${body}\r\n`;
+    }
+    this.send([`0\r\n${trailers}\r\n`], (failure) => {
+      this.connection.busy(); // now the platform has the word
+      callback(failure);
+    });
+  }
+
+  // Calls back when the socket's buffer is free again; the socket counts as busy until then.
+  send(pieces, callback) {
+    const { socket } = this.connection;
+    if (!socket) return callback(new Error('the Runtime API closed the connection'));
+    socket.ref();
+    socket.cork();
+    let flowing = true;
+    for (const piece of [this.head, ...pieces]) if (piece.length) flowing = socket.write(piece);
+    this.head = '';
+    socket.uncork();
+    if (flowing) {
+      this.connection.idle();
+      return callback();
+    }
+    const settle = (error) => {
+      socket.off('drain', drained);
+      socket.off('close', closed);
+      this.connection.idle();
+      callback(error);
+    };
+    const drained = () => settle();
+    const closed = () => settle(new Error('the Runtime API closed the connection'));
+    socket.on('drain', drained);
+    socket.on('close', closed);
+  }
 }
 
 // ----------------------------------------------------------------------------------------------------------- streaming
 
 let ResponseStream = null;
 
-// Made when a streaming function is there: a Writable whose bytes go out as HTTP chunks, no faster than the socket takes them.
+// Made when a streaming function is there: a Writable whose bytes go the way that the channel opened.
 function responseStreamClass() {
   if (ResponseStream) return ResponseStream;
   const { Writable } = require('stream');
   ResponseStream = class extends Writable {
-    constructor(connection, id, highWaterMark) {
+    constructor(way, highWaterMark) {
       super(highWaterMark === undefined ? { decodeStrings: true } : { decodeStrings: true, highWaterMark });
-      this._connection = connection;
-      this._id = id;
+      this._way = way;
       this._contentType = 'application/octet-stream';
       this._begun = false;
-      this._trailers = '';
-      this._ending = null;
-      this.answered = new Promise((resolve) => (this._resolveAnswer = resolve));
+      this._ended = false;
+      this._error = null;
+      this.answered = new Promise((resolve) => (this._resolveAnswer = resolve)); // with null, or why it was refused
       this.on('error', () => {}); // told to the platform by the runtime; must not end the process when nobody listens
     }
 
@@ -434,50 +841,13 @@ function responseStreamClass() {
     }
 
     _begin() {
-      if (this._begun) return '';
+      if (this._begun) return;
       this._begun = true;
-      const head =
-        `POST ${API}invocation/${encodeURIComponent(this._id)}/response HTTP/1.1\r\n${this._connection.common}` +
-        `Content-Type: ${headerSafe(this._contentType)}\r\nLambda-Runtime-Function-Response-Mode: streaming\r\n` +
-        'Transfer-Encoding: chunked\r\nTrailer: Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body\r\n\r\n';
-      this._connection.exchange([], false).then(
-        (answer) => {
-          if (!this.writableFinished) {
-            this.destroy(new Error(`The Runtime API ended the response stream early (HTTP ${answer.status}): ${excerpt(answer)}`));
-          }
-          this._resolveAnswer(answer);
-        },
-        (error) => {
-          this.destroy(error);
-          this._resolveAnswer(null);
-        },
-      );
-      return head;
-    }
-
-    // Calls back when the socket's buffer is free again; the socket counts as busy until then.
-    _send(pieces, callback) {
-      const { socket } = this._connection;
-      if (!socket) return callback(new Error('the Runtime API closed the connection'));
-      socket.ref();
-      socket.cork();
-      let flowing = true;
-      for (const piece of pieces) if (piece.length) flowing = socket.write(piece);
-      socket.uncork();
-      if (flowing) {
-        this._connection.idle();
-        return callback();
-      }
-      const settle = (error) => {
-        socket.off('drain', drained);
-        socket.off('close', closed);
-        this._connection.idle();
-        callback(error);
-      };
-      const drained = () => settle();
-      const closed = () => settle(new Error('the Runtime API closed the connection'));
-      socket.on('drain', drained);
-      socket.on('close', closed);
+      this._way.begin(this._contentType, (reason) => {
+        if (reason !== null) this.destroy(new Error(`The platform ended the response stream early: ${reason}`));
+        if (reason !== null || this.writableFinished) this._resolveAnswer(reason);
+        else this.once('finish', () => this._resolveAnswer(null));
+      });
     }
 
     _write(chunk, _, callback) {
@@ -485,34 +855,26 @@ function responseStreamClass() {
     }
 
     _writev(chunks, callback) {
-      const pieces = [this._begin()];
-      let total = 0;
-      for (const { chunk } of chunks) total += chunk.length;
-      if (total > 0) {
-        pieces.push(total.toString(16) + '\r\n');
-        for (const { chunk } of chunks) pieces.push(chunk);
-        pieces.push('\r\n');
-      }
-      this._send(pieces, callback);
+      this._begin();
+      this._way.write(chunks.map(({ chunk }) => chunk), callback);
     }
 
     _final(callback) {
+      this._begin();
       this._ended = true;
-      const { socket } = this._connection;
-      this._send([this._begin(), `0\r\n${this._trailers}\r\n`], (error) => {
-        if (socket) socket.ref(); // now the platform has the word
-        callback(error);
-      });
+      this._way.end(this._error, callback);
     }
 
-    // Ends the response with the error in its trailers, as far as it can still be said.
+    // Ends the response with the error, as far as it can still be said.
     fail(error) {
-      if (this._ended || this.destroyed) return;
-      const described = describe(error);
-      const body = Buffer.from(JSON.stringify(described)).toString('base64');
-      this._trailers =
-        `Lambda-Runtime-Function-Error-Type: ${headerSafe(described.errorType)}\r\nLambda-Runtime-Function-Error-Body: ${body}\r\n`;
-      this.end();
+      if (this._ended) return;
+      this._error = describe(error);
+      if (!this.destroyed) {
+        this.end();
+      } else if (this._begun) {
+        this._ended = true;
+        this._way.end(this._error, () => this._resolveAnswer(null));
+      }
     }
   };
   return ResponseStream;
@@ -619,33 +981,27 @@ function isStreaming(handler) {
 function parseHeader(text, name) {
   if (!text) return undefined;
   try {
-    return JSON.parse(Buffer.from(text, 'latin1').toString());
+    return JSON.parse(text);
   } catch (error) {
     throw new Error(`Cannot parse ${name} as json: ${error}`);
   }
 }
 
-function fillContext(context, headers) {
-  const deadline = Number(headers['lambda-runtime-deadline-ms']);
-  return Object.assign(context, {
-    functionVersion: env.AWS_LAMBDA_FUNCTION_VERSION,
-    functionName: env.AWS_LAMBDA_FUNCTION_NAME,
-    memoryLimitInMB: env.AWS_LAMBDA_FUNCTION_MEMORY_SIZE,
-    logGroupName: env.AWS_LAMBDA_LOG_GROUP_NAME,
-    logStreamName: env.AWS_LAMBDA_LOG_STREAM_NAME,
-    clientContext: parseHeader(headers['lambda-runtime-client-context'], 'ClientContext'),
-    identity: parseHeader(headers['lambda-runtime-cognito-identity'], 'CognitoIdentity'),
-    invokedFunctionArn: headers['lambda-runtime-invoked-function-arn'],
-    awsRequestId: headers['lambda-runtime-aws-request-id'],
-    tenantId: headers['lambda-runtime-aws-tenant-id'],
-    getRemainingTimeInMillis: () => deadline - Date.now(),
-  });
+function fillContext(context, invocation) {
+  const { deadline } = invocation;
+  Object.assign(context, facts);
+  context.clientContext = parseHeader(invocation.clientContext, 'ClientContext');
+  context.identity = parseHeader(invocation.identity, 'CognitoIdentity');
+  context.invokedFunctionArn = invocation.arn;
+  context.awsRequestId = invocation.id;
+  context.tenantId = invocation.tenantId;
+  context.getRemainingTimeInMillis = () => deadline - Date.now();
+  return context;
 }
 
-function noteInvocation(headers) {
-  globalThis[REQUEST_ID] = headers['lambda-runtime-aws-request-id'];
-  globalThis[TENANT_ID] = headers['lambda-runtime-aws-tenant-id'];
-  const trace = headers['lambda-runtime-trace-id'];
+function noteInvocation({ id, tenantId, trace }) {
+  globalThis[REQUEST_ID] = id;
+  globalThis[TENANT_ID] = tenantId;
   if (trace) env._X_AMZN_TRACE_ID = trace;
   else delete env._X_AMZN_TRACE_ID;
 }
@@ -657,7 +1013,7 @@ let onEmptyLoop = null; // what an empty event loop means right now
 
 // Runs a buffered handler; resolves to {error} or {result}, the first that comes: return value, callback or context.done.
 // Without an answer it resolves when the event loop is empty, with null.
-function runClassic(handler, event, headers) {
+function runClassic(handler, event, invocation) {
   return new Promise((resolve) => {
     let settled = false;
     let waits = true;
@@ -667,6 +1023,7 @@ function runClassic(handler, event, headers) {
       onEmptyLoop = null;
       const outcome = error === undefined || error === null ? { result } : { error };
       if (atOnce || 'error' in outcome || !waits) resolve(outcome);
+      else if (runsAtOnce !== null) resolve(outcome);
       else onEmptyLoop = () => resolve(outcome);
     };
     const context = {
@@ -680,9 +1037,9 @@ function runClassic(handler, event, headers) {
       fail: (error) => settle(error ?? 'handled', null, true),
       done: (error, result) => settle(error, result, true),
     };
-    onEmptyLoop = () => settle(null, null, true);
+    if (runsAtOnce === null) onEmptyLoop = () => settle(null, null, true);
     try {
-      const result = handler(event(), fillContext(context, headers), (error, value) => settle(error, value, false));
+      const result = handler(event(), fillContext(context, invocation), (error, value) => settle(error, value, false));
       if (isPromise(result)) result.then(context.succeed, context.fail);
     } catch (error) {
       settle(error ?? 'handled', null, false);
@@ -690,18 +1047,17 @@ function runClassic(handler, event, headers) {
   });
 }
 
-async function runModern(handler, event, headers) {
+async function runModern(handler, event, invocation) {
   try {
-    return { result: await handler(event(), fillContext({}, headers)) };
+    return { result: await handler(event(), fillContext({}, invocation)) };
   } catch (error) {
     return { error };
   }
 }
 
-async function serveBuffered(connection, handler, headers, event) {
-  const outcome = await (modern ? runModern : runClassic)(handler, event, headers);
+async function serveBuffered(channel, handler, invocation, event) {
+  const outcome = await (modern ? runModern : runClassic)(handler, event, invocation);
   onEmptyLoop = null;
-  const id = headers['lambda-runtime-aws-request-id'];
   let text;
   if (!('error' in outcome)) {
     try {
@@ -712,16 +1068,15 @@ async function serveBuffered(connection, handler, headers, event) {
   }
   if ('error' in outcome) {
     logError('Invoke Error', outcome.error);
-    await postInvocationError(connection, id, outcome.error);
-    return;
+    return channel.fail(invocation, outcome.error);
   }
-  await connection.post(`invocation/${encodeURIComponent(id)}/response`, text);
+  return channel.answer(invocation, text);
 }
 
 // An error given as text stays text, as the classic client has it.
 const streamingError = (text) => (modern ? new Error(text) : text);
 
-async function runStreaming(handler, event, headers, stream) {
+async function runStreaming(handler, event, invocation, stream) {
   let waits = true;
   const context = {
     get callbackWaitsForEmptyEventLoop() {
@@ -731,64 +1086,54 @@ async function runStreaming(handler, event, headers, stream) {
       waits = value;
     },
   };
-  const result = handler(event(), stream, fillContext(context, headers));
+  const result = handler(event(), stream, fillContext(context, invocation));
   if (!isPromise(result)) throw streamingError('Streaming does not support non-async handlers.');
   // A loop that runs empty before the stream is ended would leave the caller waiting until the timeout.
   const starved = new Promise((_, reject) => {
-    onEmptyLoop = () => reject(streamingError('Response stream is not finished.'));
+    if (runsAtOnce === null) onEmptyLoop = () => reject(streamingError('Response stream is not finished.'));
   });
   starved.catch(() => {});
   const value = await Promise.race([result, starved]);
   // The stream itself comes back from `async () => stream.end()`, which is fine.
   if (value !== undefined && value !== stream) console.warn('Streaming handlers ignore return values.');
   const answer = await Promise.race([stream.answered, starved]);
-  if (answer === null || !stream.writableFinished) throw stream.errored ?? streamingError('Response stream is not finished.');
+  if (answer !== null || !stream.writableFinished) throw stream.errored ?? streamingError('Response stream is not finished.');
 }
 
-async function serveStreaming(connection, handler, headers, event) {
-  const stream = new (responseStreamClass())(connection, headers['lambda-runtime-aws-request-id'], handler[HIGH_WATER_MARK]);
-  current.stream = stream;
-  if (connection.socket === null) connection.connect();
+async function serveStreaming(channel, handler, invocation, event) {
+  const stream = new (responseStreamClass())(channel.openStream(invocation), handler[HIGH_WATER_MARK]);
+  invocation.stream = stream;
   try {
-    await runStreaming(handler, event, headers, stream);
+    await runStreaming(handler, event, invocation, stream);
   } catch (error) {
     onEmptyLoop = null;
     logError('Invoke Error', error);
     stream.fail(error);
-    if (connection.socket) connection.socket.ref();
-    if (stream._begun || stream._ended) await stream.answered;
-    else if (stream.destroyed) await postInvocationError(connection, stream._id, error);
-    else await stream.answered;
+    channel.busy();
+    if (stream._begun || stream._ended || !stream.destroyed) await stream.answered;
+    else await channel.fail(invocation, error);
   }
   onEmptyLoop = null;
-  current.stream = null;
 }
 
 // --------------------------------------------------------------------------------------------------------------- process
 
-const current = { id: null, stream: null }; // the invocation that runs
+const running = new Set(); // the invocations that run
 
 // Reports what nobody caught, then ends the process: its state is unknown. A second one while reporting ends it at once.
-function watchUncaught(connection) {
+function watchUncaught(channel) {
   let dying = false;
+  const report = (error, invocation) => {
+    if (!invocation.stream || !invocation.stream._begun) return channel.fail(invocation, error);
+    invocation.stream.fail(error);
+    return invocation.stream.answered;
+  };
   const die = (title, error, code) => {
     if (dying) process.exit(code);
     dying = true;
     logError(title, error);
-    const report = async () => {
-      if (current.stream && current.stream._begun) {
-        current.stream.fail(error);
-        await current.stream.answered;
-      } else if (current.id !== null) {
-        // An exchange under way belongs to this invocation's answer: it must not be mixed with the report.
-        const own = connection.waiting ? new Connection(connection.host + ':' + connection.port) : connection;
-        await postInvocationError(own, current.id, error);
-      } else {
-        const own = connection.waiting ? new Connection(connection.host + ':' + connection.port) : connection;
-        await postInitError(own, error);
-      }
-    };
-    report().then(
+    const reports = running.size === 0 ? [channel.failInit(error)] : [...running].map((invocation) => report(error, invocation));
+    Promise.all(reports).then(
       () => process.exit(code),
       () => process.exit(code),
     );
@@ -807,28 +1152,49 @@ function watchUncaught(connection) {
   });
 }
 
-async function serve(connection, handler) {
+function serve(channel, handler) {
   const serveOne = isStreaming(handler) ? serveStreaming : serveBuffered;
-  for (;;) {
-    const { headers, body } = await connection.next();
-    noteInvocation(headers);
-    current.id = headers['lambda-runtime-aws-request-id'];
-    await serveOne(connection, handler, headers, () => JSON.parse(body.toString()));
-    current.id = null;
-    await new Promise(setImmediate); // what the function left to be done gets its turn, as between two events on Lambda
-  }
+  const run = async (invocation) => {
+    running.add(invocation);
+    await serveOne(channel, handler, invocation, () => JSON.parse(invocation.text));
+    running.delete(invocation);
+  };
+  if (runsAtOnce !== null) return channel.serve((invocation) => runsAtOnce.run(invocation, run, invocation));
+  return channel.serve((invocation) => {
+    noteInvocation(invocation);
+    channel.idle();
+    return run(invocation);
+  });
 }
 
-async function main() {
+// The control pipes where the platform gave them and they have come through to here, else the Runtime API.
+function openChannel() {
+  const ends = /^(\d+),(\d+)$/.exec(env._MAYFLY_CONTROL_FDS ?? '');
+  delete env._MAYFLY_CONTROL_FDS;
+  if (ends) {
+    try {
+      const [fdIn, fdOut] = [Number(ends[1]), Number(ends[2])];
+      if (fs.fstatSync(fdIn).isFIFO() && fs.fstatSync(fdOut).isFIFO()) return new Pipes(fdIn, fdOut);
+    } catch {
+      // a wrapper program has closed them
+    }
+  }
   const address = env.AWS_LAMBDA_RUNTIME_API;
   if (!address) {
     const reason = 'this program runs inside a Lambda environment, which names the Runtime API there';
     writeFully(2, Buffer.from(`AWS_LAMBDA_RUNTIME_API is not set: ${reason}.\n`));
     process.exit(1);
   }
-  patchConsole();
-  const connection = new Connection(address);
-  watchUncaught(connection);
+  return new Connection(address);
+}
+
+async function main() {
+  const channel = openChannel();
+  const logDescriptor = takeLogDescriptor();
+  channel.begin();
+  learnFunction();
+  patchConsole(logDescriptor);
+  watchUncaught(channel);
   let handler;
   try {
     defineGlobals();
@@ -838,11 +1204,11 @@ async function main() {
     }
   } catch (error) {
     logError('Uncaught Exception', error);
-    await postInitError(connection, error);
+    await channel.failInit(error);
     process.exit(129);
   }
   try {
-    await serve(connection, handler);
+    await serve(channel, handler);
   } catch (error) {
     writeFully(2, Buffer.from(`The Runtime API cannot be reached: ${error.message}\n`));
     process.exit(1);

@@ -3,6 +3,8 @@
 #include <array>
 #include <boost/json.hpp>
 #include <charconv>
+#include <map>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -222,9 +224,28 @@ Match match_statement(const json::object& statement, const PolicyRequest& reques
   return all;
 }
 
+using Statement = std::shared_ptr<const json::object>;
+
+Statement parse_statement(std::string_view document) {
+  auto parsed = base::parse_json(document);
+  if (!parsed.ok() || !parsed->is_object()) return nullptr;
+  return std::make_shared<const json::object>(std::move(parsed->get_object()));
+}
+
+// The statement of `document`; null when it is none. Each thread remembers those it used: every request of a function URL asks for the
+// same ones, and parsing them would be most of its work.
+Statement statement_of(std::string_view document) {
+  constexpr std::size_t kRememberedMax = 256;
+  constexpr std::size_t kDocumentBytesMax = 4096;
+  thread_local std::map<std::string, Statement, std::less<>> remembered;
+  if (document.size() > kDocumentBytesMax) return parse_statement(document);
+  if (const auto found = remembered.find(document); found != remembered.end()) return found->second;
+  if (remembered.size() >= kRememberedMax) remembered.clear();
+  return remembered.emplace(document, parse_statement(document)).first->second;
+}
+
 PolicyDecision evaluate_one(std::string_view document, const PolicyRequest& request) {
-  const auto parsed = base::parse_json(document);
-  const auto* statement = parsed.ok() ? parsed->if_object() : nullptr;
+  const Statement statement = statement_of(document);
   if (statement == nullptr) return PolicyDecision::kDeny;
   const json::value* effect = statement->if_contains("Effect");
   const bool allows = effect != nullptr && effect->is_string() && effect->get_string() == "Allow";

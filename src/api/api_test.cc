@@ -77,6 +77,9 @@ class FakeExchange final : public net::Exchange {
     (void)co_await never.wait();
     co_return false;
   }
+  void when_peer_gone(std::function<void()> call) override {
+    if (peer_leaves) call();
+  }
 
   net::Response response;
   bool body_was_read = false, finished = false, aborted = false, peer_leaves = false;

@@ -1,8 +1,6 @@
 #include "base/time.h"
 
-#include <array>
-#include <cstdio>
-#include <ctime>
+#include <chrono>
 
 namespace mayfly::base {
 namespace {
@@ -15,34 +13,52 @@ class SystemClock final : public Clock {
   }
 };
 
+// Date and time of day in UTC. By hand: strftime costs a hundred times the arithmetic, and every signed request needs two dates.
 struct Civil {
-  std::tm tm;
-  int ms;
+  std::chrono::year_month_day date;
+  std::chrono::weekday weekday;
+  std::chrono::hh_mm_ss<std::chrono::milliseconds> time;
 };
 
 Civil civil_time(WallTime time) {
-  const auto us = time.time_since_epoch().count();
-  const auto seconds = us >= 0 ? us / 1'000'000 : -((-us + 999'999) / 1'000'000);
-  Civil civil{};
-  const auto unix_seconds = static_cast<std::time_t>(seconds);
-  gmtime_r(&unix_seconds, &civil.tm);
-  civil.ms = static_cast<int>((us - seconds * 1'000'000) / 1000);
-  return civil;
+  const auto ms = std::chrono::floor<std::chrono::milliseconds>(time);
+  const auto day = std::chrono::floor<std::chrono::days>(ms);
+  return {.date = day, .weekday = day, .time = std::chrono::hh_mm_ss<std::chrono::milliseconds>(ms - day)};
 }
 
-std::string format(const char* pattern, WallTime time) {
-  const Civil civil = civil_time(time);
-  std::array<char, 64> buffer{};
-  const std::size_t size = std::strftime(buffer.data(), buffer.size(), pattern, &civil.tm);
-  return {buffer.data(), size};
+// Appends `value` in `digits` digits.
+void append_digits(std::string& text, std::int64_t value, std::size_t digits) {
+  const std::size_t begin = text.size();
+  text.append(digits, '0');
+  for (std::size_t i = begin + digits; i > begin && value > 0; value /= 10) text[--i] = static_cast<char>('0' + value % 10);
+}
+
+void append_date(std::string& text, const Civil& civil, std::string_view separator) {
+  append_digits(text, static_cast<int>(civil.date.year()), 4);
+  text += separator;
+  append_digits(text, static_cast<unsigned>(civil.date.month()), 2);
+  text += separator;
+  append_digits(text, static_cast<unsigned>(civil.date.day()), 2);
+}
+
+void append_time(std::string& text, const Civil& civil, std::string_view separator) {
+  append_digits(text, civil.time.hours().count(), 2);
+  text += separator;
+  append_digits(text, civil.time.minutes().count(), 2);
+  text += separator;
+  append_digits(text, civil.time.seconds().count(), 2);
 }
 
 std::string format_with_ms(WallTime time, const char* suffix) {
   const Civil civil = civil_time(time);
-  std::array<char, 64> buffer{};
-  const int size = std::snprintf(buffer.data(), buffer.size(), "%04d-%02d-%02dT%02d:%02d:%02d.%03d%s", civil.tm.tm_year + 1900,
-                                 civil.tm.tm_mon + 1, civil.tm.tm_mday, civil.tm.tm_hour, civil.tm.tm_min, civil.tm.tm_sec, civil.ms, suffix);
-  return {buffer.data(), static_cast<std::size_t>(size)};
+  std::string text;
+  text.reserve(32);
+  append_date(text, civil, "-");
+  text += 'T';
+  append_time(text, civil, ":");
+  text += '.';
+  append_digits(text, civil.time.subseconds().count(), 3);
+  return text += suffix;
 }
 
 }  // namespace
@@ -58,12 +74,41 @@ double to_ms(Duration duration) { return std::chrono::duration<double, std::mill
 
 std::string format_iso_ms(WallTime time) { return format_with_ms(time, "Z"); }
 std::string format_lambda_time(WallTime time) { return format_with_ms(time, "+0000"); }
-std::string format_amz_date(WallTime time) { return format("%Y%m%dT%H%M%SZ", time); }
-std::string format_http_date(WallTime time) { return format("%a, %d %b %Y %H:%M:%S GMT", time); }
-std::string format_log_date(WallTime time) { return format("%Y/%m/%d", time); }
+std::string format_amz_date(WallTime time) {
+  const Civil civil = civil_time(time);
+  std::string text;
+  text.reserve(16);
+  append_date(text, civil, "");
+  text += 'T';
+  append_time(text, civil, "");
+  return text += 'Z';
+}
+
+std::string format_http_date(WallTime time) {
+  constexpr std::string_view kDays = "SunMonTueWedThuFriSat";
+  constexpr std::string_view kMonths = "JanFebMarAprMayJunJulAugSepOctNovDec";
+  const Civil civil = civil_time(time);
+  std::string text;
+  text.reserve(32);
+  text.append(kDays.substr(3 * civil.weekday.c_encoding(), 3)).append(", ");
+  append_digits(text, static_cast<unsigned>(civil.date.day()), 2);
+  text.append(" ").append(kMonths.substr(3 * (static_cast<unsigned>(civil.date.month()) - 1), 3)).append(" ");
+  append_digits(text, static_cast<int>(civil.date.year()), 4);
+  text += ' ';
+  append_time(text, civil, ":");
+  return text += " GMT";
+}
+
+std::string format_log_date(WallTime time) {
+  std::string text;
+  append_date(text, civil_time(time), "/");
+  return text;
+}
 
 Result<WallTime> parse_amz_date(std::string_view text) {
-  const auto bad = [&] { return Error(ErrorCode::kInvalidArgument, "\"" + std::string(text) + "\" is not a date of the form YYYYMMDDThhmmssZ"); };
+  const auto bad = [&] {
+    return Error(ErrorCode::kInvalidArgument, "\"" + std::string(text) + "\" is not a date of the form YYYYMMDDThhmmssZ");
+  };
   if (text.size() != 16 || text[8] != 'T' || text[15] != 'Z') return bad();
   const auto number = [&](std::size_t at, std::size_t count) {
     int value = 0;
@@ -73,18 +118,16 @@ Result<WallTime> parse_amz_date(std::string_view text) {
     }
     return value;
   };
-  std::tm tm{};
-  tm.tm_year = number(0, 4) - 1900;
-  tm.tm_mon = number(4, 2) - 1;
-  tm.tm_mday = number(6, 2);
-  tm.tm_hour = number(9, 2);
-  tm.tm_min = number(11, 2);
-  tm.tm_sec = number(13, 2);
-  if (tm.tm_year < 0 || tm.tm_mon < 0 || tm.tm_mon > 11 || tm.tm_mday < 1 || tm.tm_mday > 31 || tm.tm_hour < 0 || tm.tm_hour > 23 ||
-      tm.tm_min < 0 || tm.tm_min > 59 || tm.tm_sec < 0 || tm.tm_sec > 60) {
+  const int year = number(0, 4), month = number(4, 2), day = number(6, 2), hour = number(9, 2), minute = number(11, 2),
+            second = number(13, 2);
+  if (year < 1900 || month < 1 || month > 12 || day < 1 || day > 31 || hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 ||
+      second > 60) {
     return bad();
   }
-  return WallTime(std::chrono::seconds(timegm(&tm)));
+  // A day that the month lacks is one of the next month, as timegm() has it.
+  const std::chrono::sys_days first = std::chrono::year(year) / month / 1;
+  return WallTime(first + std::chrono::days(day - 1) + std::chrono::hours(hour) + std::chrono::minutes(minute) +
+                  std::chrono::seconds(second));
 }
 
 }  // namespace mayfly::base

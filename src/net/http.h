@@ -23,7 +23,10 @@ class Headers {
   [[nodiscard]] std::string_view get(std::string_view name) const { return find(name).value_or(std::string_view{}); }
   [[nodiscard]] std::vector<std::string_view> find_all(std::string_view name) const;
   [[nodiscard]] bool contains(std::string_view name) const { return find(name).has_value(); }
-  void add(std::string name, std::string value) { fields_.push_back({std::move(name), std::move(value)}); }
+  void add(std::string name, std::string value) {
+    if (fields_.empty()) fields_.reserve(kUsual);
+    fields_.push_back({std::move(name), std::move(value)});
+  }
   // Replaces every field of that name with one.
   void set(std::string_view name, std::string value);
   void remove(std::string_view name);
@@ -32,6 +35,7 @@ class Headers {
   void clear() { fields_.clear(); }
 
  private:
+  static constexpr std::size_t kUsual = 12;  // more than most messages have: one allocation for all
   std::vector<Field> fields_;
 };
 

@@ -75,6 +75,9 @@ class Exchange {
   // (long polls, invocations), run beside the work; cancellable. A half-close counts as gone. Watches from the end of the
   // request body on, and until 16 KiB of pipelined requests have piled up.
   [[nodiscard]] virtual Awaitable<bool> peer_gone() = 0;
+  // Calls `call` at most once when the peer closes or resets the connection, perhaps at once, until this exchange ends. It replaces
+  // the one before, and costs less than peer_gone(), which watches in the same way. `call` may resume nobody inside itself.
+  virtual void when_peer_gone(std::function<void()> call) = 0;
 };
 
 using Handler = std::function<Awaitable<void>(Exchange&)>;

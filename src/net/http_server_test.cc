@@ -109,6 +109,8 @@ std::vector<BadHead> bad_heads() {
       {"CL empty", post_with("Content-Length:\r\n"), 400},
       {"CL overflow", post_with("Content-Length: 18446744073709551621\r\n", "hello"), 400},
       {"CL with space before colon", post_with("Content-Length : 5\r\n", "hello"), 400},
+      {"Connection that is no list", get_with("Connection: clo se\r\n"), 400},
+      {"Proxy-Connection that is no list", get_with("Proxy-Connection: keep-alive; x\r\n"), 400},
       {"no Host", "GET / HTTP/1.1\r\nX: y\r\n\r\n", 400},
       {"no field at all", "GET / HTTP/1.1\r\n\r\n", 400},
       {"two Hosts", get_with("Host: other\r\n"), 400},

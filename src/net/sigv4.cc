@@ -85,6 +85,7 @@ Result<void> take_credential(SignatureClaim& claim, std::string_view credential)
 }
 
 Result<void> take_signed_headers(SignatureClaim& claim, std::string_view names) {
+  claim.signed_headers.reserve(8);
   while (!names.empty()) {
     const std::size_t end = std::min(names.find(';'), names.size());
     const std::string_view name = names.substr(0, end);
@@ -139,8 +140,9 @@ Result<void> take_payload_hash(SignatureClaim& claim, std::string_view said) {
   return {};
 }
 
+// Views of the header's value.
 struct Parameters {
-  std::optional<std::string> credential, signed_headers, signature;
+  std::optional<std::string_view> credential, signed_headers, signature;
 };
 
 // " Credential=..., SignedHeaders=..., Signature=...": each once, in any order; clients write the comma with and without a space.
@@ -155,10 +157,10 @@ Result<Parameters> authorization_parameters(std::string_view text) {
     if (equals == std::string_view::npos)
       return malformed(unknown, "A part of the Authorization header is not a valid key=value pair (missing equal-sign).");
     const std::string_view name = item.substr(0, equals);
-    std::optional<std::string>* slot = name == "Credential"      ? &found.credential
-                                       : name == "SignedHeaders" ? &found.signed_headers
-                                       : name == "Signature"     ? &found.signature
-                                                                 : nullptr;
+    std::optional<std::string_view>* slot = name == "Credential"      ? &found.credential
+                                            : name == "SignedHeaders" ? &found.signed_headers
+                                            : name == "Signature"     ? &found.signature
+                                                                      : nullptr;
     if (slot == nullptr) continue;
     if (slot->has_value()) return malformed(unknown, "The Authorization header has the parameter '" + std::string(name) + "' twice.");
     *slot = item.substr(equals + 1);
@@ -166,7 +168,10 @@ Result<Parameters> authorization_parameters(std::string_view text) {
   return found;
 }
 
-bool absent(const std::optional<std::string>& value) { return !value || value->empty(); }
+template <typename Text>
+bool absent(const std::optional<Text>& value) {
+  return !value || value->empty();
+}
 
 std::string missing_header_parts(const Parameters& found, bool has_date, std::string_view authorization) {
   std::string message;
@@ -179,9 +184,13 @@ std::string missing_header_parts(const Parameters& found, bool has_date, std::st
          "(Hashed with SHA-256 and encoded with Base64) Authorization=" + base::base64_encode(base::as_text(base::sha256(authorization)));
 }
 
+std::ptrdiff_t count_fields(const Headers& headers, std::string_view name) {
+  return std::ranges::count_if(headers.fields(), [name](const Headers::Field& field) { return equal_ignoring_case(field.name, name); });
+}
+
 Result<void> refuse_repeated(const RequestHead& head) {
   for (const std::string_view name : {"Authorization", "X-Amz-Date", "Date", "X-Amz-Security-Token", "X-Amz-Content-SHA256", "Host"}) {
-    if (head.headers.find_all(name).size() > 1) return malformed({}, "The header '" + std::string(name) + "' occurs more than once.");
+    if (count_fields(head.headers, name) > 1) return malformed({}, "The header '" + std::string(name) + "' occurs more than once.");
   }
   return {};
 }
@@ -281,6 +290,7 @@ Result<SignatureClaim> parse_query_form(const RequestHead& head) {
 }
 
 bool looks_presigned(std::string_view query) {
+  if (query.empty()) return false;
   for (const std::string_view name : {"X-Amz-Algorithm", "X-Amz-Signature", "X-Amz-Credential"}) {
     if (query_parameter(query, name)) return true;
   }
@@ -307,9 +317,11 @@ Result<void> check_time(const SignatureClaim& claim, base::WallTime now) {
 Result<void> check_signed_headers(const SignatureClaim& claim, const RequestHead& head) {
   const auto is_signed = [&claim](const std::string& name) { return std::ranges::binary_search(claim.signed_headers, name); };
   if (!is_signed("host")) return not_signed(claim.service, "host");
+  constexpr std::string_view kAmazon = "x-amz-";
   for (const Headers::Field& field : head.headers.fields()) {
+    if (!equal_ignoring_case(std::string_view(field.name).substr(0, kAmazon.size()), kAmazon)) continue;
     const std::string name = to_lower(field.name);
-    if (name.starts_with("x-amz-") && !is_signed(name)) return not_signed(claim.service, name);
+    if (!is_signed(name)) return not_signed(claim.service, name);
   }
   if (!claim.presigned && !head.headers.contains("X-Amz-Date") && !is_signed("date")) return not_signed(claim.service, "date");
   return {};

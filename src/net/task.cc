@@ -19,6 +19,7 @@
 
 #include "base/log.h"
 #include "net/internal/scoped_executor.h"
+#include "net/internal/turn.h"
 
 namespace mayfly::net {
 
@@ -192,11 +193,14 @@ struct Waiter {
   }
 };
 
-// Resumes a suspended coroutine through its own executor, never inside the caller.
+// Resumes a suspended coroutine through its own executor, never inside the caller: after the present turn of the loop where there
+// is one.
 template <typename Handler>
-auto resume_by_post(Executor executor, Handler handler) {
+auto resume_later(Executor executor, Handler handler) {
   return [executor = std::move(executor), handler = std::move(handler)](error_code error, bool result) mutable {
-    asio::post(executor, [handler = std::move(handler), error, result]() mutable { std::move(handler)(error, result); });
+    auto resume = [handler = std::move(handler), error, result]() mutable { std::move(handler)(error, result); };
+    if (!internal::may_defer()) return asio::post(executor, std::move(resume));
+    internal::defer([executor = std::move(executor), resume = std::move(resume)]() mutable { executor.execute(std::move(resume)); });
   };
 }
 
@@ -237,7 +241,7 @@ void start_wait(const std::shared_ptr<Impl>& impl, base::Deadline deadline, Hand
     slot.assign([weak_impl, weak_waiter](asio::cancellation_type) { end_wait(weak_impl, weak_waiter, asio::error::operation_aborted); });
   }
   const Executor executor = asio::get_associated_executor(handler, impl->executor);
-  waiter->resume = resume_by_post(executor, std::move(handler));
+  waiter->resume = resume_later(executor, std::move(handler));
   if (impl->set || impl->gone) {
     waiter->finish({}, impl->set);
     return;
@@ -292,7 +296,7 @@ Awaitable<bool> run_on(base::WorkerPool& pool, std::function<void()> work) {
           std::move_only_function<void(error_code, bool)> resume;
         };
         const Executor executor = asio::get_associated_executor(handler);
-        auto job = std::make_shared<Job>(std::move(work), resume_by_post<Handler>(executor, std::forward<decltype(handler)>(handler)));
+        auto job = std::make_shared<Job>(std::move(work), resume_later<Handler>(executor, std::forward<decltype(handler)>(handler)));
         const bool taken = pool.submit([job] {
           job->work();
           job->work = nullptr;

@@ -90,10 +90,11 @@ struct Metrics::Impl {
   void write_http(std::string& out) const MAYFLY_REQUIRES(mutex);
 
   using HttpKey = std::tuple<std::string, std::string, int>;
+  using HttpKeyView = std::tuple<std::string_view, std::string_view, int>;
   const Options options;
   mutable base::Mutex mutex;
   std::map<std::string, FunctionNumbers> functions MAYFLY_GUARDED_BY(mutex);
-  std::map<HttpKey, std::uint64_t> http MAYFLY_GUARDED_BY(mutex);
+  std::map<HttpKey, std::uint64_t, std::less<>> http MAYFLY_GUARDED_BY(mutex);
   std::map<std::string, Histogram> http_time MAYFLY_GUARDED_BY(mutex);
   std::map<std::string, std::vector<Reader>> readers MAYFLY_GUARDED_BY(mutex);
 };
@@ -162,10 +163,14 @@ void Metrics::on_invocation(const engine::InvocationRecord& record) {
 
 void Metrics::on_http_request(const std::string& service, const std::string& operation, int status, base::Duration took) {
   const base::MutexLock lock(impl_->mutex);
-  Impl::HttpKey key{service, operation, status};
-  const bool fits = impl_->http.contains(key) || impl_->http.size() < impl_->options.operations_max;
-  if (!fits) key = {"other", "other", status / 100 * 100};
-  ++impl_->http[key];
+  const auto found = impl_->http.find(Impl::HttpKeyView(service, operation, status));
+  if (found != impl_->http.end()) {
+    ++found->second;
+  } else if (impl_->http.size() < impl_->options.operations_max) {
+    impl_->http.emplace(Impl::HttpKey(service, operation, status), 1);
+  } else {
+    ++impl_->http[Impl::HttpKey("other", "other", status / 100 * 100)];
+  }
   const bool known = impl_->http_time.contains(service) || impl_->http_time.size() < 16;
   impl_->http_time[known ? service : "other"].add(seconds(took));
 }

@@ -1,7 +1,8 @@
 #include "runtime/environment_log.h"
 
 #include <algorithm>
-#include <cstdio>
+#include <array>
+#include <charconv>
 
 #include "base/bytes.h"
 #include "base/json.h"
@@ -10,9 +11,9 @@ namespace mayfly::runtime {
 namespace {
 
 std::string decimal(double value, int digits) {
-  char text[48];
-  const int size = std::snprintf(text, sizeof text, "%.*f", digits, value);
-  return {text, static_cast<std::size_t>(size)};
+  std::array<char, 48> text{};
+  const auto [end, error] = std::to_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed, digits);
+  return {text.data(), error == std::errc() ? end : text.data()};
 }
 std::string ms(base::Duration duration) { return decimal(base::to_ms(duration), 2); }
 std::string whole_ms(base::Duration duration) { return std::to_string(std::chrono::ceil<std::chrono::milliseconds>(duration).count()); }
@@ -128,14 +129,24 @@ void EnvironmentLog::subscribed(const Subscription& subscription) {
 
 void EnvironmentLog::start(const std::string& request_id, const std::string& trace_id) {
   trace_id_ = trace_id;
-  if (!json()) write("START RequestId: " + request_id + " Version: " + version_->version + "\n");
+  if (!json()) {
+    std::string line;
+    line.reserve(96);
+    line.append("START RequestId: ").append(request_id).append(" Version: ").append(version_->version).append("\n");
+    write(std::move(line));
+  }
   if (!has_events()) return;
   event(Level::kInfo, "platform.start", member("requestId", request_id) + "," + member("version", version_->version) + tracing(trace_id_));
 }
 
 void EnvironmentLog::end(const std::string& request_id) {
-  if (!json()) write("END RequestId: " + request_id + "\n");
-  if (telemetry_ != nullptr)
+  if (!json()) {
+    std::string line;
+    line.reserve(64);
+    line.append("END RequestId: ").append(request_id).append("\n");
+    write(std::move(line));
+  }
+  if (telemetry_ != nullptr && telemetry_->listening())
     telemetry_->platform("platform.end", "{" + member("requestId", request_id) + "}", Telemetry::Audience::kLogsOnly);
 }
 
@@ -164,13 +175,15 @@ void EnvironmentLog::report(const std::string& request_id, const ReportFigures& 
   const bool well = figures.status == "success";
   if (has_events()) report_runtime_done(request_id, figures);
   if (!json()) {
-    std::string line = "REPORT RequestId: " + request_id + "\tDuration: " + ms(figures.run) +
-                       " ms\tBilled Duration: " + whole_ms(figures.billed) + " ms\tMemory Size: " + std::to_string(memory_mb) +
-                       " MB\tMax Memory Used: " + megabytes(figures.memory_peak) + " MB\t";
-    if (figures.init) line += "Init Duration: " + ms(*figures.init) + " ms\t";
-    if (!well) line += "Status: " + figures.status + "\t";
-    if (!well && !figures.error_type.empty()) line += "Error Type: " + figures.error_type + "\t";
-    write(line + "\n");
+    std::string line;
+    line.reserve(256);
+    line.append("REPORT RequestId: ").append(request_id).append("\tDuration: ").append(ms(figures.run));
+    line.append(" ms\tBilled Duration: ").append(whole_ms(figures.billed)).append(" ms\tMemory Size: ");
+    line.append(std::to_string(memory_mb)).append(" MB\tMax Memory Used: ").append(megabytes(figures.memory_peak)).append(" MB\t");
+    if (figures.init) line.append("Init Duration: ").append(ms(*figures.init)).append(" ms\t");
+    if (!well) line.append("Status: ").append(figures.status).append("\t");
+    if (!well && !figures.error_type.empty()) line.append("Error Type: ").append(figures.error_type).append("\t");
+    write(std::move(line.append("\n")));
   }
   if (!has_events()) return;
   std::string metrics = "\"durationMs\":" + decimal(base::to_ms(figures.run), 3) + ",\"billedDurationMs\":" + whole_ms(figures.billed) +

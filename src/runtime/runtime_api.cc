@@ -52,6 +52,10 @@ struct Taken {
 }  // namespace
 
 std::string header_safe(std::string_view text) {
+  const auto is_blank = [](char c) { return c == ' ' || c == '\t'; };
+  unsigned controls = 0;
+  for (const char c : text) controls |= static_cast<unsigned>(static_cast<unsigned char>(c) < 0x20) | static_cast<unsigned>(c == 0x7f);
+  if (controls == 0 && !text.empty() && !is_blank(text.front()) && !is_blank(text.back())) return std::string(text);
   std::string safe(text);
   for (char& c : safe) {
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';

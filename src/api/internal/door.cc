@@ -13,6 +13,7 @@
 #include "api/internal/service.h"
 #include "api/lambda/control.h"
 #include "api/lambda/functions.h"
+#include "api/lambda/input.h"
 #include "api/lambda/invoke.h"
 #include "api/lambda/validation.h"
 #include "api/logs/logs.h"
@@ -200,15 +201,14 @@ Awaitable<Result<void>> Door::serve_lambda(net::Exchange& exchange, Visit& visit
     co_return access_denied("Functions may not perform " + action +
                             " through their own endpoint; call the management endpoint with the account's key.");
   MAYFLY_CO_ASSIGN(std::string body, co_await read_body(exchange, visit, body_limit(visit.operation), spoken_name(visit.operation)));
-  const lambda::ControlOperation operation = lambda::find_control_operation(visit.operation);
-  if (operation == nullptr && !is_invoke(visit.operation)) co_return unsupported("mayfly does not support " + visit.operation + " yet");
-
   if (is_invoke(visit.operation)) {
     MAYFLY_CO_ASSIGN(auto input, lambda::read_input(*match, head, {}));
-    MAYFLY_CO_ASSIGN(const std::string resource, lambda::resource_of(input, context_.registry.account(), action));
-    MAYFLY_CO_TRY(allow(visit, action, resource));
+    MAYFLY_CO_ASSIGN(lambda::Target target, lambda::resolve_name(lambda::text_in(input, "FunctionName"),
+                                                                 lambda::text_in(input, "Qualifier"), context_.registry.account(), action));
+    MAYFLY_CO_TRY(allow(visit, action, target.arn(context_.registry.account())));
     lambda::InvokeCall call{.context = context_,
                             .exchange = exchange,
+                            .target = std::move(target),
                             .input = std::move(input),
                             .payload = std::move(body),
                             .request_id = visit.request_id,
@@ -218,6 +218,8 @@ Awaitable<Result<void>> Door::serve_lambda(net::Exchange& exchange, Visit& visit
     co_return co_await lambda::invoke_streaming(std::move(call));
   }
 
+  const lambda::ControlOperation operation = lambda::find_control_operation(visit.operation);
+  if (operation == nullptr) co_return unsupported("mayfly does not support " + visit.operation + " yet");
   // Parsing 70 MB of JSON blocks as well: on the pool with the rest.
   const std::string host(head.headers.get("Host"));
   std::function<Result<net::Response>()> work = [this, &match, &head, &visit, &body, &action, &host, operation]() -> Result<net::Response> {

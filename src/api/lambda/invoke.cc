@@ -23,7 +23,6 @@ using base::Result;
 using net::Awaitable;
 
 constexpr const char* kEventStream = "application/vnd.amazon.eventstream";
-constexpr const char* kActionName = "lambda:InvokeFunction";
 
 // Between the engine and the coroutine that answers. Both live on the loop's thread; the engine may keep the sink longer.
 class Sink final : public engine::AnswerQueue {
@@ -41,10 +40,6 @@ class Sink final : public engine::AnswerQueue {
 
   net::Event changed_;
 };
-
-Awaitable<void> watch_peer(net::Exchange& exchange, std::shared_ptr<Sink> sink) {
-  if (co_await exchange.peer_gone()) sink->detach();
-}
 
 Result<void> check_kind(const json::object& input) {
   if (text_in(input, "InvocationType") == "Event") {
@@ -67,8 +62,7 @@ Result<void> check_state(const engine::FunctionVersion& version) {
 // Everything that can be wrong with a call before the engine sees it.
 Result<engine::InvocationPtr> prepare(InvokeCall& call, engine::ResponseMode mode) {
   const engine::Account& account = call.context.registry.account();
-  MAYFLY_ASSIGN(const Target target,
-                resolve_name(text_in(call.input, "FunctionName"), text_in(call.input, "Qualifier"), account, kActionName));
+  const Target& target = call.target;
   MAYFLY_TRY(check_kind(call.input));
   MAYFLY_ASSIGN(std::string client_context, decode_client_context(text_in(call.input, "ClientContext")));
   if (call.payload.empty()) {
@@ -214,11 +208,8 @@ Awaitable<Result<void>> invoke_buffered(InvokeCall call) {
   const auto sink = std::make_shared<Sink>(executor, engine::ResponseMode::kBuffered);
   invocation->sink = sink;
   call.context.invoker.invoke(invocation);
-  {
-    net::TaskScope watching(executor);
-    if (!sink->outcome) watching.spawn(watch_peer(call.exchange, sink));
-    while (!sink->outcome && !sink->detached()) co_await sink->changed();
-  }
+  if (!sink->outcome) call.exchange.when_peer_gone([sink] { sink->detach(); });
+  while (!sink->outcome && !sink->detached()) co_await sink->changed();
   if (sink->detached()) {
     call.exchange.abort();
     co_return Result<void>();
@@ -240,8 +231,7 @@ Awaitable<Result<void>> invoke_streaming(InvokeCall call) {
   const auto sink = std::make_shared<Sink>(executor, engine::ResponseMode::kStreaming);
   invocation->sink = sink;
   call.context.invoker.invoke(invocation);
-  net::TaskScope watching(executor);
-  watching.spawn(watch_peer(call.exchange, sink));
+  call.exchange.when_peer_gone([sink] { sink->detach(); });
   StreamAnswer answer(call.exchange, *sink, *invocation);
   Result<void> sent = co_await answer.run();
   const bool refused = !sent.ok() && !call.exchange.answered() && sent.error().code() != ErrorCode::kCancelled;

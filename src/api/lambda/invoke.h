@@ -4,6 +4,7 @@
 #include <boost/json/object.hpp>
 #include <string>
 
+#include "api/lambda/resolve.h"
 #include "base/result.h"
 #include "net/http_server.h"
 #include "net/task.h"
@@ -17,6 +18,7 @@ namespace mayfly::api::lambda {
 struct InvokeCall {
   ApiContext& context;
   net::Exchange& exchange;
+  Target target;
   boost::json::object input;  // path, query and header members
   std::string payload;
   std::string request_id;

@@ -39,6 +39,24 @@ bool match_path(std::string_view pattern, std::string_view path, Match& match) {
   return path.empty();  // nothing left, or one trailing slash
 }
 
+// Where the fixed text at both ends of an operation's path ends and begins.
+struct FixedEnds {
+  std::string_view front, back;
+};
+
+// Of all operations, in their order: most are told apart by these.
+const std::vector<FixedEnds>& fixed_ends() {
+  static const std::vector<FixedEnds> all = [] {
+    std::vector<FixedEnds> made;
+    for (const Operation& operation : operations()) {
+      const std::size_t first = operation.path.find('{'), last = operation.path.rfind('}');
+      made.push_back({operation.path.substr(0, first), last == std::string_view::npos ? "" : operation.path.substr(last + 1)});
+    }
+    return made;
+  }();
+  return all;
+}
+
 bool has_parameter(std::string_view query, std::string_view wanted) {
   while (!query.empty()) {
     const std::size_t end = query.find('&');
@@ -58,8 +76,12 @@ const Operation* find_operation(std::string_view name) {
 
 std::optional<Match> match_operation(std::string_view method, std::string_view path, std::string_view query) {
   std::optional<Match> best;
-  for (const Operation& operation : operations()) {
-    if (operation.method != method) continue;
+  const std::string_view trimmed = path.substr(0, path.size() - (path.ends_with('/') ? 1 : 0));
+  const std::span<const Operation> all = operations();
+  const std::vector<FixedEnds>& ends = fixed_ends();
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const Operation& operation = all[i];
+    if (operation.method != method || !path.starts_with(ends[i].front) || !trimmed.ends_with(ends[i].back)) continue;
     if (!operation.query.empty() && !has_parameter(query, operation.query)) continue;
     Match match{.operation = &operation, .path_values = {}};
     if (!match_path(operation.path, path, match)) continue;

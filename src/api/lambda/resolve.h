@@ -13,7 +13,9 @@ struct Target {
   std::string qualifier;  // "" unless the name or the query gave one
   // The ARN as the caller qualified it.
   [[nodiscard]] std::string arn(const engine::Account& account) const {
-    return account.function_arn(name) + (qualifier.empty() ? "" : ":" + qualifier);
+    std::string arn = account.function_arn(name);
+    if (!qualifier.empty()) arn.append(":").append(qualifier);
+    return arn;
   }
 };
 

@@ -23,10 +23,14 @@ net::ServerLimits data_limits() {
   return limits;
 }
 
-// A run is measured when this much running has not been looked at. The first touch of memory costs the kernel at least 1 us for
-// 4 KiB, or 100 us for a huge page of 2 MiB: on one core at most some 40 MiB can be taken unseen, and what the main process took
-// shows at the next look, in its high-water mark. Looking costs as much as everything else about a warm invocation.
-constexpr Duration kUnmeasuredRunMax = std::chrono::milliseconds(2);
+// Memory is looked at after a run of some length, and else when this much running has not been looked at; twice as much each time
+// nothing was found to have grown. Looking costs as much as everything else about a warm invocation, and at load a run's time is
+// mostly waiting for a core. The first touch of memory costs the kernel at least 1 us for 4 KiB, or 100 us for a huge page of 2 MiB:
+// a run below kMeasuredRun can take at most 40 MiB, or 200 MiB of huge pages, on each core without being seen at once, and what the
+// main process took shows at the next look, in its high-water mark.
+constexpr Duration kUnmeasuredRunMin = std::chrono::milliseconds(2);
+constexpr Duration kUnmeasuredRunMax = std::chrono::milliseconds(256);
+constexpr Duration kMeasuredRun = std::chrono::milliseconds(10);
 // An environment that is about to be frozen waits this long for its telemetry to be taken.
 constexpr Duration kTelemetryPatience = std::chrono::milliseconds(200);
 constexpr Duration kInternalShutdown = std::chrono::milliseconds(500);  // AWS's times
@@ -292,15 +296,18 @@ void Environment::freeze_now() {
 
 // The most so far: after the processes have ended nothing can be measured any more.
 std::uint64_t Environment::measure_memory() {
-  unmeasured_run_ = Duration::zero();
+  const std::uint64_t before = memory_seen_;
   if (sandbox_) memory_seen_ = std::max(memory_seen_, sandbox_->memory_peak());
+  unmeasured_run_ = Duration::zero();
+  unmeasured_run_max_ = memory_seen_ > before ? kUnmeasuredRunMin : std::min(2 * unmeasured_run_max_, kUnmeasuredRunMax);
   return memory_seen_;
 }
 
 // The same after an invocation, whose figure may be that of an earlier look when little has run since.
 std::uint64_t Environment::measure_memory_after(Duration run, Look look) {
   unmeasured_run_ += run;
-  return look == Look::kAlways || unmeasured_run_ >= kUnmeasuredRunMax ? measure_memory() : memory_seen_;
+  const bool due = look == Look::kAlways || run >= kMeasuredRun || unmeasured_run_ >= unmeasured_run_max_;
+  return due ? measure_memory() : memory_seen_;
 }
 
 void Environment::report(Outcome& outcome, Duration run, const std::string& status, const runtime::Answer* answer) {

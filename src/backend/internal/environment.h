@@ -132,7 +132,8 @@ class Environment final : public runtime::FramedEvents, public runtime::Extensio
   base::Duration init_{0};
   std::uint64_t memory_seen_ = 0;     // bytes
   base::Duration unmeasured_run_{0};  // since the last look at it
-  std::string truncated_;             // request id, when the last answer broke off: the process may have ended
+  base::Duration unmeasured_run_max_ = std::chrono::milliseconds(2);
+  std::string truncated_;  // request id, when the last answer broke off: the process may have ended
   bool initialised_ = false, stopping_ = false, frozen_ = false;
   bool speaks_frames_ = false;  // the runtime, over channel_; else it uses the Runtime API
   bool runtime_waits_ = false;  // it has asked for an invocation

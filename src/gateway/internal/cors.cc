@@ -49,6 +49,7 @@ std::string allowed(const std::vector<std::string>& list, bool credentials, std:
 
 Cors Cors::parse(std::string_view text) {
   Cors cors;
+  if (text.empty()) return cors;
   const auto document = base::parse_json(text);
   const auto* object = document.ok() ? document->if_object() : nullptr;
   if (object == nullptr || object->empty()) return cors;

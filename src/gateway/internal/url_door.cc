@@ -74,10 +74,6 @@ class Sink final : public engine::AnswerQueue {
   net::Event changed_;
 };
 
-Awaitable<void> watch_peer(net::Exchange& exchange, std::shared_ptr<Sink> sink) {
-  if (co_await exchange.peer_gone()) sink->detach();
-}
-
 double random_share() {
   std::array<std::uint8_t, 4> bytes{};
   base::random_bytes(bytes);
@@ -381,11 +377,8 @@ Awaitable<Result<void>> UrlDoor::run_buffered(net::Exchange& exchange, Visit& vi
   const auto sink = std::make_shared<Sink>(executor, engine::ResponseMode::kBuffered);
   invocation->sink = sink;
   context_.invoker.invoke(invocation);
-  {
-    net::TaskScope watching(executor);
-    if (!sink->outcome) watching.spawn(watch_peer(exchange, sink));
-    while (!sink->outcome && !sink->detached()) co_await sink->changed();
-  }
+  if (!sink->outcome) exchange.when_peer_gone([sink] { sink->detach(); });
+  while (!sink->outcome && !sink->detached()) co_await sink->changed();
   if (sink->detached()) {  // the function runs to its end, as on AWS
     exchange.abort();
     co_return Result<void>();
@@ -402,8 +395,7 @@ Awaitable<Result<void>> UrlDoor::run_streaming(net::Exchange& exchange, Visit& v
   const auto sink = std::make_shared<Sink>(executor, engine::ResponseMode::kStreaming);
   invocation->sink = sink;
   context_.invoker.invoke(invocation);
-  net::TaskScope watching(executor);
-  watching.spawn(watch_peer(exchange, sink));
+  exchange.when_peer_gone([sink] { sink->detach(); });
   StreamAnswer answer(exchange, *sink, visit);
   Result<void> sent = co_await answer.run();
   if (sent.ok()) co_return sent;

@@ -37,8 +37,9 @@ void split(std::string_view text, char separator, Take take) {
   }
 }
 
+// The names that the Connection field makes the connection's own.
 std::vector<std::string> of_the_connection(const net::Headers& headers) {
-  std::vector<std::string> names(kOfTheConnection.begin(), kOfTheConnection.end());
+  std::vector<std::string> names;
   for (const std::string_view value : headers.find_all("connection")) {
     split(value, ',', [&names](std::string_view name) { names.push_back(net::to_lower(trim(name))); });
   }
@@ -64,12 +65,14 @@ void append_joined(json::object& object, std::string_view name, std::string valu
 
 std::string trace_root(const std::string& trace_id) { return trace_id.substr(0, trace_id.find(';')); }
 
-json::object headers_of(const UrlRequest& request) {
-  json::object headers;
+json::object headers_of(const UrlRequest& request, const json::storage_ptr& storage) {
+  json::object headers(storage);
   const std::vector<std::string> dropped = of_the_connection(request.head.headers);
   for (const auto& [original, value] : request.head.headers.fields()) {
     const std::string name = net::to_lower(original);
-    if (is_kept_back(name, request.caller != nullptr) || std::ranges::find(dropped, name) != dropped.end()) continue;
+    if (is_kept_back(name, request.caller != nullptr) || std::ranges::find(kOfTheConnection, name) != kOfTheConnection.end() ||
+        std::ranges::find(dropped, name) != dropped.end())
+      continue;
     append_joined(headers, name, value);
   }
   if (!request.body.empty() && !headers.contains("content-length")) headers["content-length"] = std::to_string(request.body.size());
@@ -80,8 +83,8 @@ json::object headers_of(const UrlRequest& request) {
   return headers;
 }
 
-json::array cookies_of(const net::Headers& headers) {
-  json::array cookies;
+json::array cookies_of(const net::Headers& headers, const json::storage_ptr& storage) {
+  json::array cookies(storage);
   for (const std::string_view value : headers.find_all("cookie")) {
     split(value, ';', [&cookies](std::string_view cookie) {
       if (const std::string_view one = trim(cookie); !one.empty()) cookies.emplace_back(base::valid_utf8(std::string(one)));
@@ -117,8 +120,8 @@ std::string shown_query(const UrlRequest& request) {
   std::string shown;
   split(query, '&', [&shown](std::string_view item) {
     const std::string name = net::to_lower(decode(item.substr(0, item.find('=')), true));
-    for (const char* proof : {"x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-expires", "x-amz-signedheaders", "x-amz-signature",
-                              "x-amz-security-token"}) {
+    for (const char* proof : {"x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-expires", "x-amz-signedheaders",
+                              "x-amz-signature", "x-amz-security-token"}) {
       if (name == proof) return;
     }
     shown.append(shown.empty() ? "" : "&").append(item);
@@ -126,8 +129,8 @@ std::string shown_query(const UrlRequest& request) {
   return shown;
 }
 
-json::object parameters_of(std::string_view query) {
-  json::object parameters;
+json::object parameters_of(std::string_view query, const json::storage_ptr& storage) {
+  json::object parameters(storage);
   split(query, '&', [&parameters](std::string_view item) {
     if (item.empty()) return;
     const std::size_t equals = item.find('=');
@@ -137,8 +140,8 @@ json::object parameters_of(std::string_view query) {
   return parameters;
 }
 
-json::object context_of(const UrlRequest& request) {
-  json::object context;
+json::object context_of(const UrlRequest& request, const json::storage_ptr& storage) {
+  json::object context(storage);
   context["accountId"] = request.caller == nullptr ? "anonymous" : request.caller->account;
   context["apiId"] = request.address.id;
   context["authentication"] = nullptr;
@@ -190,17 +193,19 @@ void append_body(std::string& text, const UrlRequest& request) {
 }  // namespace
 
 std::string url_event(UrlRequest request) {
-  json::object event;
+  std::array<unsigned char, 4096> room;  // for the parts of all but large events
+  json::monotonic_resource parts(room.data(), room.size());
+  const json::storage_ptr storage(&parts);
+  json::object event(storage);
   event["version"] = "2.0";
   event["routeKey"] = "$default";
   event["rawPath"] = base::valid_utf8(request.address.path);
   const std::string query = shown_query(request);
   event["rawQueryString"] = base::valid_utf8(query);
-  if (json::array cookies = cookies_of(request.head.headers); !cookies.empty()) event["cookies"] = std::move(cookies);
-  event["headers"] = headers_of(request);
-  if (json::object parameters = parameters_of(query); !parameters.empty())
-    event["queryStringParameters"] = std::move(parameters);
-  event["requestContext"] = context_of(request);
+  if (json::array cookies = cookies_of(request.head.headers, storage); !cookies.empty()) event["cookies"] = std::move(cookies);
+  event["headers"] = headers_of(request, storage);
+  if (json::object parameters = parameters_of(query, storage); !parameters.empty()) event["queryStringParameters"] = std::move(parameters);
+  event["requestContext"] = context_of(request, storage);
   std::string text = json::serialize(event);
   append_body(text, request);
   return text;

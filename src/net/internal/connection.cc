@@ -12,6 +12,7 @@
 #include "base/defer.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "net/internal/turn.h"
 
 namespace mayfly::net::internal {
 
@@ -201,13 +202,17 @@ void Connection::start_read() {
   reading_ = true;
   const std::span<char> room = input_.prepare();
   socket_.async_read_some(asio::buffer(room.data(), room.size()),
-                          [self = shared_from_this()](error_code error, std::size_t bytes) { self->on_read(error, bytes, false); });
+                          [self = shared_from_this()](error_code error, std::size_t bytes) {
+                            run_turn([&] { self->on_read(error, bytes, false); });
+                          });
 }
 
 void Connection::start_direct_read() {
   reading_ = true;
   socket_.async_read_some(asio::buffer(direct_.data() + direct_filled_, direct_.size() - direct_filled_),
-                          [self = shared_from_this()](error_code error, std::size_t bytes) { self->on_read(error, bytes, true); });
+                          [self = shared_from_this()](error_code error, std::size_t bytes) {
+                            run_turn([&] { self->on_read(error, bytes, true); });
+                          });
 }
 
 void Connection::on_read(error_code error, std::size_t bytes, bool direct) {
@@ -223,13 +228,7 @@ void Connection::on_read(error_code error, std::size_t bytes, bool direct) {
   } else if (error && !(error == asio::error::operation_aborted && read_expired_)) {
     read_end_ = ReadEnd::kFailed;
   }
-  if (watch_) {
-    if (read_end_ != ReadEnd::kOpen) {
-      report_peer_gone();
-    } else {
-      watch();
-    }
-  }
+  if (watching()) watch();
   resume(reader_);
 }
 
@@ -290,9 +289,8 @@ Awaitable<bool> Connection::read_head() {
 Refusal Connection::take_head(std::size_t size) {
   const std::string_view bytes = input_.view().substr(0, size);
   const HeadLimits limits{core_->limits.header_bytes_max, core_->limits.header_fields_max, core_->limits.target_bytes_max};
-  const Refusal refusal = check_head(bytes, limits, framing_);
+  const Refusal refusal = read_request_head(bytes, limits, framing_, head_);
   if (refusal.status != 0) return refusal;
-  if (!parse_request_head(bytes, framing_, head_).ok()) return {400, "the request header is malformed"};
   input_.consume(size);
   return {};
 }
@@ -329,7 +327,7 @@ void Connection::count_body(std::uint64_t bytes) {
 
 void Connection::end_body() {
   body_done_ = true;
-  if (watch_) watch();
+  if (watching()) watch();
 }
 
 Result<std::string> Connection::take_buffered() {
@@ -432,7 +430,7 @@ Awaitable<Result<std::string>> Connection::read_all(std::uint64_t limit) {
 
 // ---- Watching for the peer's end
 
-// Reads ahead for the sake of peer_gone(), once the body has ended: until then the handler's own reads see the end.
+// Reads ahead for the sake of those who watch, once the body has ended: until then the handler's own reads see the end.
 void Connection::watch() {
   if (read_end_ != ReadEnd::kOpen) {
     report_peer_gone();
@@ -442,8 +440,11 @@ void Connection::watch() {
 }
 
 void Connection::report_peer_gone() {
-  watch_->gone = true;
-  watch_->event.set();
+  if (watch_) {
+    watch_->gone = true;
+    watch_->event.set();
+  }
+  if (const auto call = std::exchange(when_gone_, nullptr)) call();
 }
 
 Awaitable<bool> Connection::peer_gone() {
@@ -452,6 +453,11 @@ Awaitable<bool> Connection::peer_gone() {
   watch();
   (void)co_await mine->event.wait();
   co_return mine->gone;
+}
+
+void Connection::when_peer_gone(std::function<void()> call) {
+  when_gone_ = std::move(call);
+  watch();
 }
 
 // ---- Answering
@@ -636,7 +642,7 @@ Awaitable<Result<void>> Connection::send(std::string_view first, std::string_vie
     socket_.async_wait(Socket::wait_write, [self = shared_from_this()](error_code error) {
       self->write_deadline_ = base::kNoDeadline;
       if (error && !self->write_expired_) self->answer_ = Answer::kBroken;
-      self->resume(self->writer_);
+      run_turn([&] { self->resume(self->writer_); });
     });
     write_deadline_ = now() + core_->limits.write_timeout;
     co_await suspend(writer_);
@@ -689,6 +695,7 @@ Awaitable<void> Connection::call_handler() {
 
 // Whether another request may follow.
 Awaitable<bool> Connection::finish_exchange() {
+  when_gone_ = nullptr;
   if (watch_) {
     watch_->event.set();
     watch_.reset();

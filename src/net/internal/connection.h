@@ -94,6 +94,7 @@ class Connection final : public Exchange, public std::enable_shared_from_this<Co
   void abort() override;
   [[nodiscard]] bool answered() const override { return answer_ == Answer::kDone || answer_ == Answer::kBroken; }
   [[nodiscard]] Awaitable<bool> peer_gone() override;
+  void when_peer_gone(std::function<void()> call) override;
 
  private:
   using Resume = std::move_only_function<void()>;
@@ -126,6 +127,7 @@ class Connection final : public Exchange, public std::enable_shared_from_this<Co
   [[nodiscard]] Awaitable<base::Result<void>> send_continue();
   void count_body(std::uint64_t bytes);
   void end_body();
+  [[nodiscard]] bool watching() const { return watch_ != nullptr || when_gone_; }
   void watch();
   void report_peer_gone();
 
@@ -184,6 +186,7 @@ class Connection final : public Exchange, public std::enable_shared_from_this<Co
   Answer answer_ = Answer::kNone;
   std::string output_;
   std::shared_ptr<Watch> watch_;
+  std::function<void()> when_gone_;
 };
 
 }  // namespace mayfly::net::internal

@@ -1,11 +1,13 @@
-// The framing guard: decides from the raw bytes of a request head whether everyone along the path must read the same
-// message out of them, before Beast's parser (which accepts some smuggling forms) sees them. Pure functions.
+// The framing guard: reads a request head, and decides from its raw bytes whether everyone along the path must read the same
+// message out of them. Pure functions. That Beast's parser agrees about every head it accepts is what its fuzz target checks.
 // Sources: RFC 9112 sections 2.2, 3, 5, 6 and RFC 9110 sections 5.5, 7.2, 10.1.1.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <string_view>
+
+#include "net/http.h"
 
 namespace mayfly::net::internal {
 
@@ -46,8 +48,9 @@ class HeadScanner {
   Refusal refusal_;
 };
 
-// Judges a whole head (request line to empty line, both included). Fills `framing` when it is accepted.
-[[nodiscard]] Refusal check_head(std::string_view head, const HeadLimits& limits, Framing& framing);
+// Judges and reads a whole head (request line to empty line, both included). `framing` and `request` are complete when it is
+// accepted, and make no sense when it is refused.
+[[nodiscard]] Refusal read_request_head(std::string_view head, const HeadLimits& limits, Framing& framing, RequestHead& request);
 
 // tchar of RFC 9110, section 5.6.2; not empty.
 [[nodiscard]] bool is_token(std::string_view text);
@@ -59,6 +62,8 @@ class HeadScanner {
 [[nodiscard]] std::optional<std::uint64_t> parse_length(std::string_view digits);
 // Whether the comma-separated list `value` holds `token`, case-insensitively.
 [[nodiscard]] bool list_contains(std::string_view value, std::string_view token);
+// Whether `value` is a comma-separated list of tokens, empty elements allowed (RFC 9110, section 5.6.1.2).
+[[nodiscard]] bool is_token_list(std::string_view value);
 // Fields that must not come as trailers: framing, routing, authentication, content description (RFC 9110, section 6.5.1).
 [[nodiscard]] bool is_forbidden_trailer(std::string_view name);
 

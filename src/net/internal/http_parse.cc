@@ -18,22 +18,16 @@ base::Error broken(std::string_view what) { return {base::ErrorCode::kInvalidArg
 std::string_view view(BeastView text) { return {text.data(), text.size()}; }
 
 // Collects what Beast's parser reports of a head; it is never shown a body.
-template <bool IsRequest>
-class HeadSink final : public http::basic_parser<IsRequest> {
+class HeadSink final : public http::basic_parser<false> {
  public:
   explicit HeadSink(Headers& headers) : headers_(headers) {
-    this->header_limit(std::numeric_limits<std::uint32_t>::max());
-    this->body_limit(boost::none);
+    header_limit(std::numeric_limits<std::uint32_t>::max());
+    body_limit(boost::none);
   }
-  std::string* method = nullptr;
-  std::string* target = nullptr;
   int status = 0;
 
  private:
-  void on_request_impl(http::verb, BeastView name, BeastView path, int, BeastError&) override {
-    method->assign(name.data(), name.size());
-    target->assign(path.data(), path.size());
-  }
+  void on_request_impl(http::verb, BeastView, BeastView, int, BeastError&) override {}
   void on_response_impl(int code, BeastView, int, BeastError&) override { status = code; }
   void on_field_impl(http::field, BeastView name, BeastView value, BeastError&) override {
     headers_.add(std::string(view(name)), std::string(view(value)));
@@ -48,8 +42,7 @@ class HeadSink final : public http::basic_parser<IsRequest> {
   Headers& headers_;
 };
 
-template <bool IsRequest>
-base::Result<void> feed(HeadSink<IsRequest>& sink, std::string_view head) {
+base::Result<void> feed(HeadSink& sink, std::string_view head) {
   BeastError error;
   const std::size_t taken = sink.put(boost::asio::const_buffer(head.data(), head.size()), error);
   if (error) return broken("the header is malformed: " + error.message());
@@ -89,22 +82,9 @@ base::Result<std::optional<std::string_view>> front_line(std::string_view input,
 
 }  // namespace
 
-base::Result<void> parse_request_head(std::string_view head, const Framing& framing, RequestHead& request) {
-  request.headers.clear();
-  HeadSink<true> sink(request.headers);
-  sink.method = &request.method;
-  sink.target = &request.target;
-  MAYFLY_TRY(feed(sink, head));
-  const auto length = sink.content_length();
-  const bool same = sink.chunked() == framing.chunked && length.has_value() == framing.content_length.has_value() &&
-                    (!length || *length == *framing.content_length);
-  if (!same) return broken("the framing of the message is ambiguous");
-  return {};
-}
-
 base::Result<ResponseHead> parse_response_head(std::string_view head) {
   ResponseHead result;
-  HeadSink<false> sink(result.headers);
+  HeadSink sink(result.headers);
   MAYFLY_TRY(feed(sink, head));
   result.status = sink.status;
   result.chunked = sink.chunked();

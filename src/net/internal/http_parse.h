@@ -1,5 +1,4 @@
-// From bytes to messages: heads through Beast's parser (behind the guard), chunked bodies through a strict decoder.
-// Knows no sockets.
+// From bytes to messages: response heads through Beast's parser, chunked bodies through a strict decoder. Knows no sockets.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +11,6 @@
 #include "net/internal/http_guard.h"
 
 namespace mayfly::net::internal {
-
-// Parses a head the guard accepted. An error when Beast reads it otherwise than the guard did.
-[[nodiscard]] base::Result<void> parse_request_head(std::string_view head, const Framing& framing, RequestHead& request);
 
 struct ResponseHead {
   int status = 0;

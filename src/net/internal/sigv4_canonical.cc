@@ -24,6 +24,19 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
   }
 }
 
+// Whether normalising and encoding leave the path as it is: nearly always.
+bool is_canonical(std::string_view path) {
+  if (!path.starts_with('/')) return false;
+  char before = 0;
+  for (const char c : path) {
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '~';
+    if (!plain && c != '/' && c != '.') return false;
+    if (before == '/' && (c == '/' || c == '.')) return false;  // empty and dot segments, and names that only look like these
+    before = c;
+  }
+  return true;
+}
+
 // As botocore and the JavaScript SDK do it: a final slash stays, a final dot segment leaves none.
 std::string normalised(std::string_view path) {
   std::vector<std::string_view> kept;
@@ -52,6 +65,10 @@ Result<std::string> encoded_once(std::string_view path) {
 }
 
 void append_folded(std::string& out, std::string_view value) {
+  if (value.find_first_of(" \t") == std::string_view::npos) {
+    out += value;
+    return;
+  }
   bool gap = false;
   bool begun = false;
   for (const char c : value) {
@@ -74,10 +91,12 @@ bool is_s3(std::string_view service) {
 
 Result<std::string> canonical_path(std::string_view path, std::string_view service) {
   if (is_s3(service)) return encoded_once(path);
+  if (is_canonical(path)) return std::string(path);
   return base::percent_encode(normalised(path), "/");
 }
 
 Result<std::string> canonical_query(std::string_view query, QuerySignature signature) {
+  if (query.empty()) return std::string();
   MAYFLY_ASSIGN(auto parameters, parse_query(query));
   if (signature == QuerySignature::kLeaveOut)
     std::erase_if(parameters, [](const auto& item) { return equal_ignoring_case(item.first, "X-Amz-Signature"); });
@@ -96,14 +115,16 @@ Result<std::string> canonical_query(std::string_view query, QuerySignature signa
 
 Result<std::string> canonical_headers(const Headers& headers, const std::vector<std::string>& names) {
   std::string result;
+  result.reserve(512);
   for (const std::string& name : names) {
-    const auto values = headers.find_all(name);
-    if (values.empty()) return Error(ErrorCode::kNotFound, name);
     result.append(name).append(":");
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      if (i > 0) result += ',';
-      append_folded(result, values[i]);
+    bool found = false;
+    for (const Headers::Field& field : headers.fields()) {
+      if (!equal_ignoring_case(field.name, name)) continue;
+      if (std::exchange(found, true)) result += ',';
+      append_folded(result, field.value);
     }
+    if (!found) return Error(ErrorCode::kNotFound, name);
     result += '\n';
   }
   return result;
@@ -114,15 +135,23 @@ Result<std::string> canonical_request(const RequestHead& head, const std::vector
   MAYFLY_ASSIGN(const std::string path, canonical_path(head.path(), input.service));
   MAYFLY_ASSIGN(const std::string query, canonical_query(head.query(), input.signature));
   MAYFLY_ASSIGN(const std::string headers, canonical_headers(head.headers, signed_headers));
-  std::string result = head.method;
-  result.append("\n").append(path).append("\n").append(query).append("\n").append(headers).append("\n");
+  std::string result;
+  result.reserve(headers.size() + path.size() + query.size() + 256);
+  result.append(head.method).append("\n").append(path).append("\n").append(query).append("\n").append(headers).append("\n");
   result.append(join_names(signed_headers)).append("\n").append(input.payload_hash);
   return result;
 }
 
 std::string string_to_sign(std::string_view amz_date, const DatedScope& scope, std::string_view canonical_request) {
-  std::string result(kSigv4Algorithm);
-  result.append("\n").append(amz_date).append("\n").append(scope.text()).append("\n").append(hex_sha256(canonical_request));
+  std::string result;
+  result.reserve(192);
+  result.append(kSigv4Algorithm)
+      .append("\n")
+      .append(amz_date)
+      .append("\n")
+      .append(scope.text())
+      .append("\n")
+      .append(hex_sha256(canonical_request));
   return result;
 }
 
