@@ -51,7 +51,7 @@ Result<ClientTarget> parse_url(std::string_view url) {
   return target;
 }
 
-Result<std::string> request_head(const ClientRequest& request, const ClientTarget& target) {
+Result<std::string> request_head(const ClientRequest& request, const ClientTarget& target, AfterAnswer after) {
   if (!is_token(request.method)) return Error(ErrorCode::kInvalidArgument, base::json_quote(request.method) + " is not an HTTP method");
   std::string head = request.method + " " + target.path + " HTTP/1.1\r\n";
   if (!request.headers.contains("host")) head += "Host: " + target.host_field + "\r\n";
@@ -65,7 +65,7 @@ Result<std::string> request_head(const ClientRequest& request, const ClientTarge
   }
   const bool states_length = !request.body.empty() || request.method == "POST" || request.method == "PUT" || request.method == "PATCH";
   if (states_length) head += "Content-Length: " + std::to_string(request.body.size()) + "\r\n";
-  head += "Connection: close\r\n\r\n";
+  head += after == AfterAnswer::kClose ? "Connection: close\r\n\r\n" : "\r\n";
   return head;
 }
 
@@ -80,15 +80,19 @@ Result<bool> ResponseReader::feed(std::string_view bytes) {
 
 // True when a head (also one of an interim answer, which is dropped) was taken off the input.
 Result<bool> ResponseReader::take_head() {
-  const std::size_t end = input_.find("\r\n\r\n");
+  const std::size_t end = input_.find("\r\n\r\n", scanned_);
   if (end == std::string::npos) {
-    if (input_.size() > kResponseHeadMax) return Error(ErrorCode::kTooLarge, "the answer's header is larger than 256 KiB");
+    scanned_ = input_.size() - std::min<std::size_t>(input_.size(), 3);
+    if (heads_ + input_.size() > kResponseHeadMax) return Error(ErrorCode::kTooLarge, "the answer's header is larger than 256 KiB");
     return false;
   }
   auto parsed = parse_response_head(std::string_view(input_).substr(0, end + 4));
   if (!parsed.ok()) return Error(ErrorCode::kUnavailable, "the peer does not speak HTTP/1.1: " + parsed.error().message());
   ResponseHead head = std::move(parsed).value();
   input_.erase(0, end + 4);
+  scanned_ = 0;
+  heads_ += end + 4;
+  if (heads_ > kResponseHeadMax) return Error(ErrorCode::kTooLarge, "the answer's header is larger than 256 KiB");
   if (head.status >= 100 && head.status < 200) return true;
   response_.status = head.status;
   response_.headers = std::move(head.headers);
@@ -124,6 +128,7 @@ Result<bool> ResponseReader::take_body() {
   if (head_->content_length)
     bytes = bytes.substr(0, static_cast<std::size_t>(std::min<std::uint64_t>(bytes.size(), *head_->content_length - received_)));
   MAYFLY_TRY(deliver(bytes));
+  excess_ = bytes.size() < input_.size();
   input_.clear();
   return head_->content_length && received_ == *head_->content_length;
 }

@@ -19,8 +19,10 @@ struct ClientTarget {
 };
 
 [[nodiscard]] base::Result<ClientTarget> parse_url(std::string_view url);
+enum class AfterAnswer : std::uint8_t { kClose, kKeepOpen };  // what is to become of the connection
 // Request line and fields, the empty line included.
-[[nodiscard]] base::Result<std::string> request_head(const ClientRequest& request, const ClientTarget& target);
+[[nodiscard]] base::Result<std::string> request_head(const ClientRequest& request, const ClientTarget& target,
+                                                     AfterAnswer after = AfterAnswer::kClose);
 
 // Takes an answer's bytes as they arrive.
 class ResponseReader {
@@ -32,6 +34,9 @@ class ResponseReader {
   // The peer has closed: whether that was the answer's end.
   [[nodiscard]] base::Result<void> end();
   [[nodiscard]] bool started() const { return head_.has_value() || !input_.empty(); }
+  [[nodiscard]] bool has_head() const { return head_.has_value(); }
+  // After a complete answer: whether another may follow on the same connection.
+  [[nodiscard]] bool persistent() const { return head_ && head_->persistent && input_.empty() && !excess_; }
   [[nodiscard]] Response take() { return std::move(response_); }
 
  private:
@@ -44,7 +49,10 @@ class ResponseReader {
   std::optional<ResponseHead> head_;
   std::optional<ChunkDecoder> decoder_;
   std::string input_;
+  std::size_t scanned_ = 0;      // of the input: holds no end of a head
+  std::uint64_t heads_ = 0;      // bytes of interim answers
   std::uint64_t received_ = 0;
+  bool excess_ = false;  // the peer said more than its answer
 };
 
 }  // namespace mayfly::net::internal

@@ -25,10 +25,14 @@ class HeadSink final : public http::basic_parser<false> {
     body_limit(boost::none);
   }
   int status = 0;
+  int version = 0;  // 11 of HTTP/1.1
 
  private:
   void on_request_impl(http::verb, BeastView, BeastView, int, BeastError&) override {}
-  void on_response_impl(int code, BeastView, int, BeastError&) override { status = code; }
+  void on_response_impl(int code, BeastView, int number, BeastError&) override {
+    status = code;
+    version = number;
+  }
   void on_field_impl(http::field, BeastView name, BeastView value, BeastError&) override {
     headers_.add(std::string(view(name)), std::string(view(value)));
   }
@@ -90,6 +94,14 @@ base::Result<ResponseHead> parse_response_head(std::string_view head) {
   result.chunked = sink.chunked();
   if (const auto length = sink.content_length()) result.content_length = *length;
   if (result.headers.contains("transfer-encoding") && !result.chunked) return broken("the answer has an unknown Transfer-Encoding");
+  result.persistent = sink.version >= 11;
+  for (const std::string_view options : result.headers.find_all("connection")) {
+    if (list_contains(options, "close")) {
+      result.persistent = false;
+      break;
+    }
+    if (list_contains(options, "keep-alive")) result.persistent = true;
+  }
   return result;
 }
 

@@ -17,6 +17,7 @@ struct ResponseHead {
   Headers headers;
   bool chunked = false;
   std::optional<std::uint64_t> content_length;
+  bool persistent = false;  // the peer means to keep the connection open after this answer
 };
 // A whole response head, the empty line included.
 [[nodiscard]] base::Result<ResponseHead> parse_response_head(std::string_view head);
