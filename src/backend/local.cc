@@ -24,6 +24,7 @@ using base::ErrorCode;
 using base::Result;
 using base::TimePoint;
 using boost::system::error_code;
+using engine::EndedRun;
 using engine::EnvironmentId;
 using engine::InitFailure;
 using engine::InitPhase;
@@ -134,10 +135,10 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   [[nodiscard]] sandbox::SandboxSpec specification(const Environment& environment, EnvironmentId id, const runtime::LaunchPlan& plan) const;
   void fail_start(EnvironmentId id, const Error& error);
   void process_ended(EnvironmentId id, const runtime::ProcessEnd& end);
-  void gone(EnvironmentId id, Outcome outcome);
+  void gone(EnvironmentId id, std::vector<EndedRun> ended);
   // Ends what runs inside: killed at once, or, where extensions are to hear of it first, moved to `departing` and killed later; the
   // dispatcher then hears on_gone with `if_busy` right after this turn of the loop. Whether it departs.
-  bool end_processes(EnvironmentId id, StopReason reason, const std::function<Outcome()>& if_busy);
+  bool end_processes(EnvironmentId id, StopReason reason, const std::function<std::vector<EndedRun>()>& if_busy);
   void announce_shutdown(EnvironmentId id);
   void main_ended(EnvironmentId id, const runtime::ProcessEnd& end);
   void fail_running(EnvironmentId id, const runtime::FunctionFault& fault, const std::string& text);
@@ -295,7 +296,7 @@ Result<void> LocalBackend::Impl::launch(Environment& environment, EnvironmentId 
     return Error(ErrorCode::kFunctionFailed, "Extension limit (10) reached: the layers bring more files in /opt/extensions",
                  "Extension.LaunchError");
   }
-  environment.set_plan(plan, std::move(extensions));
+  environment.set_plan(plan, std::move(extensions), runs_at_once(environment.version()));
   sandbox::SandboxSpec spec = specification(environment, id, plan);
   runtime::EnvironmentInputs inputs{.region = options.region,
                                     .log_stream = environment.log()->stream(),
@@ -321,7 +322,8 @@ sandbox::SandboxSpec LocalBackend::Impl::specification(const Environment& enviro
   spec.arguments = plan.arguments;
   for (const std::string& extension : environment.external_extensions()) spec.companions.push_back(kExtensionsDirectory + extension);
   if (!spec.companions.empty()) spec.companions_lack = runtime::variables_extensions_lack();
-  spec.connectors = static_cast<std::uint32_t>(spec.companions.size()) + 1;  // one for an extension inside the runtime
+  // One for an extension inside the runtime, which an HTTP server is not.
+  spec.connectors = static_cast<std::uint32_t>(spec.companions.size()) + (plan.http ? runtime::kHttpWorkerConnectors : 1);
   spec.memory_bytes = std::uint64_t{config.memory_mb} << 20U;
   spec.tmp_bytes = std::uint64_t{config.ephemeral_mb} << 20U;
   spec.cpu_milli = static_cast<std::uint32_t>(std::max<std::uint64_t>(1, config.memory_mb * kMilliCpuPerGroup / kMegabytesPerCpu));
@@ -352,15 +354,19 @@ void LocalBackend::Impl::fail_start(EnvironmentId id, const Error& error) {
   gone(id, {});
 }
 
-// An environment here has one invocation at a time, whatever the function asks for.
-std::uint32_t LocalBackend::Impl::runs_at_once(const engine::FunctionVersion& /*version*/) const { return 1; }
+// As many as the function asks for where its program is an HTTP server; other runtimes take one at a time.
+std::uint32_t LocalBackend::Impl::runs_at_once(const engine::FunctionVersion& version) const {
+  return runtime::wants_http_contract(version.config) ? version.config.runs_per_environment().value_or(1) : 1;
+}
 
 void LocalBackend::Impl::send(engine::RunOrder order) {
   if (Environment* environment = find(order.environment)) environment->send(std::move(order));
 }
 
-void LocalBackend::Impl::give_up(EnvironmentId /*id*/, engine::RunId /*run*/) {
-  MAYFLY_ASSERT(false, "a run is given up only beside others");
+void LocalBackend::Impl::give_up(EnvironmentId id, engine::RunId run) {
+  Environment* environment = find(id);
+  if (environment == nullptr) return;
+  later(Duration::zero(), [this, id, run, outcome = environment->give_up(run)] { environment_answered(id, run, outcome); });
 }
 
 void LocalBackend::Impl::freeze(EnvironmentId id) {
@@ -376,7 +382,7 @@ void LocalBackend::Impl::stop(EnvironmentId id, StopReason reason) {
   (void)end_processes(id, reason, [environment] { return environment->conclude({}); });
 }
 
-bool LocalBackend::Impl::end_processes(EnvironmentId id, StopReason reason, const std::function<Outcome()>& if_busy) {
+bool LocalBackend::Impl::end_processes(EnvironmentId id, StopReason reason, const std::function<std::vector<EndedRun>()>& if_busy) {
   const auto it = environments.find(id);
   if (it == environments.end()) return false;
   const Duration time = it->second->shutdown_time();
@@ -388,10 +394,10 @@ bool LocalBackend::Impl::end_processes(EnvironmentId id, StopReason reason, cons
   }
   Environment& environment = *departing.emplace(id, std::move(it->second)).first->second;
   environments.erase(it);
-  engine::EndedRun ended{.run = environment.run(), .outcome = if_busy()};
+  std::vector<EndedRun> ended = if_busy();
   environment.begin_shutdown(reason, now() + time);
   later(Duration::zero(), [this, id, ended = std::move(ended)] {
-    dispatcher.on_gone(id, {ended}, now());
+    dispatcher.on_gone(id, ended, now());
     rearm();
     something_ended.set();
   });
@@ -451,9 +457,9 @@ void LocalBackend::Impl::fail_running(EnvironmentId id, const runtime::FunctionF
   Environment* environment = find(id);
   if (environment == nullptr || environment->stopping()) return;
   if (!environment->initialised()) return report_init_failure(id, environment->conclude_init_with(fault, text));
-  Outcome outcome = environment->conclude_with(fault, text);
+  std::vector<EndedRun> ended = environment->conclude_with(fault, text);
   environment->prepare_stop(StopReason::kCrashed);
-  if (!end_processes(id, StopReason::kCrashed, [&outcome] { return outcome; })) gone(id, std::move(outcome));
+  if (!end_processes(id, StopReason::kCrashed, [&ended] { return ended; })) gone(id, std::move(ended));
 }
 
 void LocalBackend::Impl::environment_answered(EnvironmentId id, engine::RunId run, Outcome outcome) {
@@ -470,7 +476,7 @@ void LocalBackend::Impl::report_init_failure(EnvironmentId id, InitFailure failu
   if (Environment* environment = find(id)) {
     carry_log(*environment);
     environment->prepare_stop(StopReason::kCrashed);
-    (void)end_processes(id, StopReason::kCrashed, [] { return Outcome(); });
+    (void)end_processes(id, StopReason::kCrashed, [] { return std::vector<EndedRun>(); });
   }
   dispatcher.on_init_failed(id, std::move(failure), now());
   rearm();
@@ -534,9 +540,9 @@ void LocalBackend::Impl::main_ended(EnvironmentId id, const runtime::ProcessEnd&
   Environment* environment = find(id);
   if (environment == nullptr || environment->stopping()) return;
   if (!environment->initialised()) return report_init_failure(id, environment->conclude_init(&end));
-  Outcome outcome = environment->conclude(end);
+  std::vector<EndedRun> ended = environment->conclude(end);
   environment->prepare_stop(StopReason::kCrashed);
-  if (!end_processes(id, StopReason::kCrashed, [&outcome] { return outcome; })) gone(id, std::move(outcome));
+  if (!end_processes(id, StopReason::kCrashed, [&ended] { return ended; })) gone(id, std::move(ended));
 }
 
 void LocalBackend::Impl::handle(sandbox::SandboxExited event) {
@@ -566,15 +572,13 @@ void LocalBackend::Impl::process_ended(EnvironmentId id, const runtime::ProcessE
   gone(id, environment->conclude(end));
 }
 
-void LocalBackend::Impl::gone(EnvironmentId id, Outcome outcome) {
+void LocalBackend::Impl::gone(EnvironmentId id, std::vector<EndedRun> ended) {
   const auto it = environments.find(id);
   if (it == environments.end()) return;
-  const std::unique_ptr<Environment> ended = std::move(it->second);
+  const std::unique_ptr<Environment> environment = std::move(it->second);
   environments.erase(it);
-  revoke(*ended);
-  std::vector<engine::EndedRun> runs;
-  runs.push_back({.run = ended->run(), .outcome = std::move(outcome)});
-  dispatcher.on_gone(id, std::move(runs), now());
+  revoke(*environment);
+  dispatcher.on_gone(id, std::move(ended), now());
   rearm();
   something_ended.set();
 }
@@ -607,7 +611,7 @@ void LocalBackend::Impl::launcher_lost(const Error& error) {
     Outcome outcome;
     outcome.kind = engine::OutcomeKind::kRefused;
     outcome.error = told;
-    gone(id, std::move(outcome));
+    gone(id, environment->all_get(outcome));
   }
   if (ports.on_launcher_lost) ports.on_launcher_lost(error);
 }

@@ -61,6 +61,11 @@ Result<void> check_own_variables(const FunctionConfig& config) {
                              config.environment->at("AWS_LAMBDA_MAX_CONCURRENCY") + "\"; it can be a number from 1 to " +
                              std::to_string(Limits::kRunsPerEnvironmentMax) + ".");
   }
+  if (const auto contract = config.environment->find("MAYFLY_CONTRACT");
+      contract != config.environment->end() && contract->second != "http") {
+    return invalid_parameter("The environment variable MAYFLY_CONTRACT has the value \"" + contract->second +
+                             "\"; it can be http, or be left out");
+  }
   const auto waits = config.environment->find("MAYFLY_ALIAS_WAITS_FOR");
   if (waits == config.environment->end() || waits->second == "init") return {};
   return invalid_parameter("The environment variable MAYFLY_ALIAS_WAITS_FOR has the value \"" + waits->second +

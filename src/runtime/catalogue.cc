@@ -153,6 +153,32 @@ void append_heap_limits(std::vector<std::string>& arguments, const engine::Funct
   add("max-semi-space-size", std::max<std::uint32_t>(1, config.memory_mb / 20));
 }
 
+// The HTTP contract's Handler names the program: "server.js", "run.sh", "/opt/server".
+std::string program_of(const std::string& handler) { return handler.starts_with('/') ? handler : "/var/task/" + handler; }
+
+// Whether the interpreter runs it; else it runs by itself.
+bool is_script_of(const std::string& program, bool python) {
+  return python ? program.ends_with(".py") : program.ends_with(".js") || program.ends_with(".cjs") || program.ends_with(".mjs");
+}
+
+Result<void> check_program(const std::string& program, const std::string& code_directory, const std::vector<std::string>& layers) {
+  constexpr std::string_view kTask = "/var/task/";
+  constexpr std::string_view kOpt = "/opt/";
+  const auto there = [](const std::string& directory, std::string_view name) {
+    std::error_code absent;
+    return fs::is_regular_file(fs::path(directory) / name, absent);
+  };
+  const std::string_view name = program;
+  const bool in_task = name.starts_with(kTask);
+  if (!in_task && !name.starts_with(kOpt)) return {};  // of the root; its absence is told by the launcher
+  const bool found = in_task ? there(code_directory, name.substr(kTask.size()))
+                             : std::ranges::any_of(layers, [&](const auto& layer) { return there(layer, name.substr(kOpt.size())); });
+  if (found) return {};
+  return Error(ErrorCode::kFunctionFailed,
+               "Couldn't find " + program + ", which Handler names as the HTTP server to start (MAYFLY_CONTRACT=http)",
+               "Runtime.InvalidEntrypoint");
+}
+
 }  // namespace
 
 std::string_view runtime_status_name(RuntimeStatus status) {
@@ -262,6 +288,10 @@ Result<LaunchPlan> RuntimeCatalogue::plan(const engine::FunctionVersion& version
                                           const std::vector<std::string>& layers) const {
   const std::string& runtime = version.config.runtime;
   LaunchPlan plan;
+  if (wants_http_contract(version.config)) {
+    MAYFLY_ASSIGN(plan.http, http_contract(version.config));
+    plan.variables["PORT"] = std::to_string(plan.http->port);
+  }
   if (is_provided(runtime)) {
     const fs::path bootstrap = fs::path(code_directory) / "bootstrap";
     const bool in_layer = std::ranges::any_of(layers, [](const auto& layer) { return is_executable_file(fs::path(layer) / "bootstrap"); });
@@ -308,17 +338,28 @@ Result<LaunchPlan> RuntimeCatalogue::plan(const engine::FunctionVersion& version
   }
   plan.root_id = chosen->root_id;
   const bool python = chosen->family == "python";
-  plan.arguments = {chosen->path};
-  if (!python) append_heap_limits(plan.arguments, version.config);
-  plan.arguments.emplace_back(python ? "/var/runtime/python/bootstrap.py" : "/var/runtime/nodejs/bootstrap.cjs");
+  const std::string program = plan.http ? program_of(version.config.handler) : std::string();
+  if (plan.http) MAYFLY_TRY(check_program(program, code_directory, layers));
+  if (program.empty() || is_script_of(program, python)) {
+    plan.arguments = {chosen->path};
+    if (!python) append_heap_limits(plan.arguments, version.config);
+  }
+  if (plan.http) {
+    plan.arguments.push_back(program);
+  } else {
+    plan.arguments.emplace_back(python ? "/var/runtime/python/bootstrap.py" : "/var/runtime/nodejs/bootstrap.cjs");
+  }
   plan.runtime_version = python ? "python:3." + std::to_string(chosen->number) : "nodejs:" + std::to_string(chosen->number);
-  if (python) {
+  if (python && plan.http) {
+    plan.variables["PYTHONUNBUFFERED"] = "1";  // what it prints is logged when it is printed
+    plan.variables["PYTHONPATH"] = "/var/task:/opt/python:/opt/python/lib/python3." + std::to_string(wanted.number) + "/site-packages";
+  } else if (python) {
     plan.variables["PYTHONPATH"] = "/var/runtime";  // the bootstrap adds /opt/python itself, before the interpreter's own packages
     if (chosen->number != wanted.number)
       plan.variables["PYTHONPATH"] += ":/opt/python/lib/python3." + std::to_string(wanted.number) + "/site-packages";
   } else {
-    plan.variables["NODE_PATH"] =
-        "/opt/nodejs/node" + std::to_string(wanted.number) + "/node_modules:/opt/nodejs/node_modules:/var/runtime/node_modules:/var/runtime:/var/task";
+    plan.variables["NODE_PATH"] = "/opt/nodejs/node" + std::to_string(wanted.number) +
+                                  "/node_modules:/opt/nodejs/node_modules:/var/runtime/node_modules:/var/runtime:/var/task";
   }
   if (chosen->root_id != "host") {
     const std::string prefix = fs::path(chosen->path).parent_path().parent_path().string();

@@ -4,12 +4,14 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/result.h"
 #include "engine/function.h"
+#include "runtime/http_contract.h"
 
 namespace mayfly::runtime {
 
@@ -34,8 +36,9 @@ struct LaunchPlan {
   std::string root_id;
   std::vector<std::string> arguments;
   std::map<std::string, std::string> variables;
-  std::string runtime_version;  // "python:3.11": of the interpreter that really runs
-  std::string stand_in;         // "python3.12 runs on python3.11 (/usr/bin/python3.11)", or empty
+  std::string runtime_version;            // "python:3.11": of the interpreter that really runs
+  std::string stand_in;                   // "python3.12 runs on python3.11 (/usr/bin/python3.11)", or empty
+  std::optional<HttpContract> http = {};  // the main process is an HTTP server
 };
 
 struct CatalogueOptions {

@@ -43,11 +43,22 @@ EnvironmentLog::EnvironmentLog(engine::LogWriter& writer, const base::Clock& clo
 void EnvironmentLog::write(std::string message, std::optional<base::WallTime> time) {
   tail_ += message;
   if (!message.ends_with('\n')) tail_ += '\n';
-  if (tail_.size() > 4 * kTailBytes) tail_.erase(0, tail_.size() - kTailBytes);
+  if (tail_.size() > 4 * kTailBytes) {
+    tail_from_ += tail_.size() - kTailBytes;
+    tail_.erase(0, tail_.size() - kTailBytes);
+  }
   writer_.append(version_->config.log_group, stream_, time.value_or(clock_.wall_now()), std::move(message));
 }
 
-std::string EnvironmentLog::tail() const { return tail_.size() <= kTailBytes ? tail_ : tail_.substr(tail_.size() - kTailBytes); }
+std::string EnvironmentLog::tail(std::uint64_t position) const {
+  const std::uint64_t begin = std::max({position, tail_from_, tail_from_ + tail_.size() - std::min(tail_.size(), kTailBytes)});
+  return tail_.substr(static_cast<std::size_t>(begin - tail_from_));
+}
+
+void EnvironmentLog::forget_tail() {
+  tail_from_ += tail_.size();
+  tail_.clear();
+}
 
 void EnvironmentLog::event(Level level, std::string_view type, const std::string& record) {
   if (telemetry_ != nullptr) telemetry_->platform(type, "{" + record + "}");
@@ -128,7 +139,6 @@ void EnvironmentLog::subscribed(const Subscription& subscription) {
 }
 
 void EnvironmentLog::start(const std::string& request_id, const std::string& trace_id) {
-  trace_id_ = trace_id;
   if (!json()) {
     std::string line;
     line.reserve(96);
@@ -136,7 +146,7 @@ void EnvironmentLog::start(const std::string& request_id, const std::string& tra
     write(std::move(line));
   }
   if (!has_events()) return;
-  event(Level::kInfo, "platform.start", member("requestId", request_id) + "," + member("version", version_->version) + tracing(trace_id_));
+  event(Level::kInfo, "platform.start", member("requestId", request_id) + "," + member("version", version_->version) + tracing(trace_id));
 }
 
 void EnvironmentLog::end(const std::string& request_id) {
@@ -167,7 +177,8 @@ void EnvironmentLog::report_runtime_done(const std::string& request_id, const Re
     record += ",\"spans\":[" + span("responseLatency", began, latency) + "," + span("responseDuration", answered, run - latency) + "]";
     metrics += ",\"producedBytes\":" + std::to_string(figures.produced_bytes);
   }
-  event(well ? Level::kDebug : Level::kWarning, "platform.runtimeDone", record + tracing(trace_id_) + ",\"metrics\":{" + metrics + "}");
+  event(well ? Level::kDebug : Level::kWarning, "platform.runtimeDone",
+        record + tracing(figures.trace_id) + ",\"metrics\":{" + metrics + "}");
 }
 
 void EnvironmentLog::report(const std::string& request_id, const ReportFigures& figures) {
@@ -192,7 +203,8 @@ void EnvironmentLog::report(const std::string& request_id, const ReportFigures& 
   const std::string error = well || figures.error_type.empty() ? "" : "," + member("errorType", figures.error_type);
   const std::string request = member("requestId", request_id);
   const std::string status = "," + member("status", figures.status) + error;
-  event(well ? Level::kInfo : Level::kWarning, "platform.report", request + ",\"metrics\":{" + metrics + "}" + status + tracing(trace_id_));
+  event(well ? Level::kInfo : Level::kWarning, "platform.report",
+        request + ",\"metrics\":{" + metrics + "}" + status + tracing(figures.trace_id));
 }
 
 void EnvironmentLog::timed_out(const std::string& request_id, base::Duration allowed) {

@@ -25,6 +25,7 @@ struct ReportFigures {
   std::uint64_t memory_peak = 0;       // bytes
   std::string status = "success";      // "success", "timeout", "error"
   std::string error_type;              // with "error" only
+  std::string trace_id = {};           // of the invocation
   // For the spans of platform.runtimeDone; without `latency` there was no answer.
   std::optional<base::Duration> latency = {};  // run's begin to the answer's first byte
   std::uint64_t produced_bytes = 0;
@@ -63,9 +64,12 @@ class EnvironmentLog {
   void function_message(std::string message, std::optional<base::WallTime> time);
 
   [[nodiscard]] const std::string& stream() const { return stream_; }
-  // The last 4096 bytes since begin_tail().
-  [[nodiscard]] std::string tail() const;
-  void begin_tail() { tail_.clear(); }
+  // Where the log is now, in bytes since its beginning: what tail() is asked from.
+  [[nodiscard]] std::uint64_t position() const { return tail_from_ + tail_.size(); }
+  // The last 4096 bytes since `position`. Lines of invocations that ran at the same time are among them.
+  [[nodiscard]] std::string tail(std::uint64_t position = 0) const;
+  // Nobody will ask for the tail of what is there: forgets it.
+  void forget_tail();
 
  private:
   enum class Level : std::uint8_t { kDebug, kInfo, kWarning };
@@ -84,7 +88,7 @@ class EnvironmentLog {
   std::string stream_;
   std::string initialization_type_;
   std::string tail_;
-  std::string trace_id_;  // of the invocation that runs
+  std::uint64_t tail_from_ = 0;  // position of its first byte
   Telemetry* telemetry_ = nullptr;
 };
 

@@ -86,6 +86,25 @@ TEST(EnvironmentLog, KeepsTheLast4096BytesAsTail) {
   EXPECT_TRUE(log.tail().ends_with("line 2999\n"));
 }
 
+TEST(EnvironmentLog, KeepsTheTailOfEachThatRunsAtTheSameTime) {
+  Writer writer;
+  base::ManualClock clock;
+  EnvironmentLog log(writer, clock, make_version(), "s");
+  log.function_message("init\n", std::nullopt);
+  const std::uint64_t first = log.position();
+  log.function_message("one\n", std::nullopt);
+  const std::uint64_t second = log.position();
+  log.function_message("two", std::nullopt);
+  EXPECT_EQ(log.tail(), "init\none\ntwo\n");
+  EXPECT_EQ(log.tail(first), "one\ntwo\n");
+  EXPECT_EQ(log.tail(second), "two\n");
+  for (int i = 0; i < 3000; ++i) log.function_message("line " + std::to_string(i) + "\n", std::nullopt);
+  EXPECT_EQ(log.tail(first).size(), kTailBytes);
+  log.forget_tail();
+  EXPECT_EQ(log.tail(first), "");
+  EXPECT_EQ(log.tail(log.position()), "");
+}
+
 TEST(EnvironmentLog, NamesStreamsByDayVersionAndChance) {
   const std::string name = make_log_stream_name("$LATEST", base::ManualClock().wall_now());
   EXPECT_TRUE(name.starts_with("2026/01/01/[$LATEST]")) << name;

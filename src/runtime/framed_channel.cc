@@ -67,6 +67,7 @@ struct FramedChannel::Impl final : FrameReceiver, std::enable_shared_from_this<F
     std::string pending;                  // waits for the sink, or is the collected response
     std::string end_type, end_document;   // of END, where it carries an error
     bool failed = false;
+    bool given_up = false;  // nobody hears of it any more
   };
 
   Impl(asio::io_context& context, FramedEvents& events_in, const base::Clock& clock_in, RuntimeApiLimits limits_in)
@@ -256,7 +257,7 @@ bool FramedChannel::Impl::on_frame(const FrameHead& head, std::string body) {
       return hello(body);
     case FrameType::kReady:
       phase = Phase::kServing;
-      events->on_next();
+      events->on_next(0);
       return !abandoned();
     case FrameType::kInitError: {
       FramedError error;
@@ -306,8 +307,8 @@ bool FramedChannel::Impl::frame_of_run(const FrameHead& head, std::string body) 
 
 bool FramedChannel::Impl::begin_stream(Run& run, const std::string& type) {
   run.state = Run::State::kStreaming;
-  run.passes = run.invocation->mode == ResponseMode::kStreaming;
-  if (run.passes && run.invocation->sink)
+  run.passes = run.given_up || run.invocation->mode == ResponseMode::kStreaming;
+  if (run.passes && !run.given_up && run.invocation->sink)
     run.invocation->sink->on_stream_begin(type.empty() ? "application/octet-stream" : header_safe(type));
   return !abandoned();
 }
@@ -424,13 +425,15 @@ void FramedChannel::Impl::fail(const Run& run, FunctionFault fault) {
 void FramedChannel::Impl::report(const Run& run, Answer answer) {
   answer.run = run.number;
   answer.began = run.began;
-  if (!abandoned()) events->on_answer(std::move(answer));
+  if (!abandoned() && !run.given_up) events->on_answer(std::move(answer));
 }
 
 // The runtime can take another. False when decoding must stop.
 bool FramedChannel::Impl::free_run(RunNumber number) {
-  std::erase_if(runs, [&](const Run& run) { return run.number == number; });
-  if (!abandoned() && phase == Phase::kServing) events->on_next();
+  const Run* run = find(number);
+  const bool given_up = run != nullptr && run->given_up;
+  std::erase_if(runs, [&](const Run& each) { return each.number == number; });
+  if (!given_up && !abandoned() && phase == Phase::kServing) events->on_next(number);
   return !abandoned();
 }
 
@@ -550,6 +553,16 @@ void FramedChannel::hand_over(RunNumber run, InvocationPtr invocation, base::Dea
   made.number = run;
   made.invocation = std::move(invocation);
   impl.send(std::move(frame), std::move(payload));
+}
+
+void FramedChannel::give_up(RunNumber number) {
+  Impl::Run* run = impl_->find(number);
+  if (run == nullptr) return;
+  run->given_up = run->passes = true;  // what is still streamed goes nowhere
+  run->listening = false;
+  const auto waiting = static_cast<std::uint32_t>(run->pending.size());
+  run->pending.clear();
+  impl_->give_credit(*run, waiting);
 }
 
 void FramedChannel::abandon() {

@@ -17,7 +17,7 @@
 namespace mayfly::runtime {
 
 // What the runtime did. Called on the loop's thread; must not destroy the FramedChannel before returning. hand_over() may be called
-// from within. on_next() comes once with the runtime's READY and then after every on_answer(): a run is free again.
+// from within. on_next() comes once with the runtime's READY and then after every on_answer(), with its run: that is free again.
 class FramedEvents : public RuntimeEvents {
  public:
   // The runtime broke the protocol: it is heard no more, and what it runs will not be answered.
@@ -40,6 +40,8 @@ class FramedChannel {
   [[nodiscard]] bool ready() const;
   // Sends `invocation` as run `run`, which no run under way has; the payload is moved out of it. Only after an on_next() for each.
   void hand_over(RunNumber run, engine::InvocationPtr invocation, base::Deadline run_deadline);
+  // Nothing more is reported of `run`, and no stream piece of it reaches the sink; what the runtime says of it is dropped.
+  void give_up(RunNumber run);
   // From here on no event is reported, nothing is read, and no stream piece reaches the sink.
   void abandon();
 

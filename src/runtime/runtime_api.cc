@@ -198,7 +198,7 @@ struct RuntimeCalls {
     api.offered.reset();
     if (api.state == State::kInit || api.state == State::kAnswered) {
       api.state = State::kWaiting;
-      if (api.events != nullptr) api.events->on_next();
+      if (api.events != nullptr) api.events->on_next(0);
     }
     while (api.newest_next == ticket && !api.undelivered) {
       api.offered.reset();
@@ -381,9 +381,7 @@ void RuntimeApi::hand_over(InvocationPtr invocation, base::Deadline run_deadline
   impl_->offered.set();
 }
 
-void RuntimeApi::refuse_runtime() {
-  impl_->state = State::kElsewhere;
-}
+void RuntimeApi::refuse_runtime() { impl_->state = State::kElsewhere; }
 
 void RuntimeApi::abandon() { impl_->events = nullptr; }
 

@@ -14,13 +14,14 @@
 #include "net/task.h"
 #include "runtime/extensions.h"
 #include "runtime/faults.h"
+#include "runtime/framed_protocol.h"
 
 namespace mayfly::runtime {
 
 // The complete answer to an invocation.
 struct Answer {
   bool failed = false;
-  std::uint32_t run = 0;                      // which one, where several run at once (FramedChannel); else 0
+  RunNumber run = 0;                          // which one, where several run at once (FramedChannel, HttpWorker); else 0
   std::string payload;                        // empty when the body went to the sink as a stream and nothing failed
   std::string error_type;                     // when failed
   std::string cause = {};                     // when the platform found the fault, and not the function: words for the log
@@ -32,7 +33,8 @@ struct Answer {
 class RuntimeEvents {
  public:
   virtual ~RuntimeEvents() = default;
-  virtual void on_next() = 0;  // it asks for an invocation; the first time its init has ended
+  // It asks for an invocation: the first time its init has ended, then in place of run `run` (0 where one runs at a time).
+  virtual void on_next(RunNumber run) = 0;
   virtual void on_init_error(FunctionFault fault) = 0;
   virtual void on_answer(Answer answer) = 0;  // once for each hand_over(); the runtime is told afterwards
 };

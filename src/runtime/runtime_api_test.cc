@@ -75,7 +75,7 @@ class Peer {
 
 // Everything the API reports, to be waited for from the test's thread.
 struct Told final : RuntimeEvents, engine::ResponseSink {
-  void on_next() override { note("next"); }
+  void on_next(RunNumber) override { note("next"); }
   void on_init_error(FunctionFault fault) override { note("init-error " + fault.error_type + " " + fault.payload); }
   void on_answer(Answer answer) override {
     {

@@ -7,6 +7,7 @@
 namespace mayfly::backend {
 
 using base::Duration;
+using engine::EndedRun;
 using engine::InitFailure;
 using engine::InitPhase;
 using engine::Outcome;
@@ -62,10 +63,13 @@ std::string account_of(const std::string& arn) {  // arn:aws:lambda:REGION:ACCOU
 
 Environment::Environment(EnvironmentOwner& owner, const base::Clock& clock, engine::StartOrder order,
                          std::shared_ptr<runtime::EnvironmentLog> log)
-    : owner_(owner), clock_(clock), order_(std::move(order)), log_(std::move(log)), ordered_(clock.now()), run_(order_.run) {
+    : owner_(owner), clock_(clock), order_(std::move(order)), log_(std::move(log)), ordered_(clock.now()) {
   if (order_.phase != InitPhase::kInInvocation) return;
-  run_began_ = ordered_;
-  run_deadline_ = order_.run_deadline;
+  Run& waiting = runs_.emplace_back();
+  waiting.id = order_.run;
+  waiting.invocation = order_.waiting;
+  waiting.began = ordered_;
+  waiting.deadline = order_.run_deadline;
   log_->start(order_.waiting->request_id, order_.waiting->trace_id);
 }
 
@@ -73,7 +77,9 @@ Environment::~Environment() {
   if (telemetry_ && log_->observer() == telemetry_.get()) log_->observe(nullptr);  // another environment may go on in this log
 }
 
-void Environment::set_plan(const runtime::LaunchPlan& plan, std::vector<std::string> extensions) {
+void Environment::set_plan(const runtime::LaunchPlan& plan, std::vector<std::string> extensions, std::uint32_t runs_at_once) {
+  runs_at_once_ = runs_at_once;
+  contract_ = plan.http;
   external_ = std::move(extensions);
   stand_in_ = plan.stand_in;
   runtime_version_ = plan.runtime_version;
@@ -84,6 +90,12 @@ void Environment::adopt(sandbox::Sandbox sandbox, Listeners listeners) {
   sandbox_ = std::move(sandbox);
   made_ = clock_.now();
   if (stopping_) return;
+  std::vector<base::UniqueFd> for_server;
+  if (contract_) {
+    const auto first = sandbox_->connectors.end() - runtime::kHttpWorkerConnectors;
+    for_server.assign(std::make_move_iterator(first), std::make_move_iterator(sandbox_->connectors.end()));
+    sandbox_->connectors.erase(first, sandbox_->connectors.end());
+  }
   telemetry_ = std::make_unique<runtime::Telemetry>(executor, clock_, std::move(sandbox_->connectors));
   log_->observe(telemetry_.get());
   if (order_.phase == InitPhase::kOwn) log_->init_start(runtime_version_);
@@ -113,10 +125,10 @@ void Environment::adopt(sandbox::Sandbox sandbox, Listeners listeners) {
   }
   sandbox_->data_api.reset();
   serve_dns(listeners);
-  serve_apis(executor);
+  serve_apis(executor, std::move(for_server));
 }
 
-void Environment::serve_apis(const net::Executor& executor) {
+void Environment::serve_apis(const net::Executor& executor, std::vector<base::UniqueFd> for_server) {
   runtime::ExtensionFacts facts;
   facts.external = external_;
   facts.function_name = version().function_name;
@@ -126,9 +138,20 @@ void Environment::serve_apis(const net::Executor& executor) {
   extensions_ = std::make_unique<runtime::Extensions>(executor, std::move(facts), *this, *telemetry_, clock_);
   api_ = std::make_unique<runtime::RuntimeApi>(executor, std::move(sandbox_->runtime_api), *this, clock_, runtime::RuntimeApiLimits{},
                                                extensions_.get());
+  if (contract_) {
+    api_->refuse_runtime();
+    sandbox_->control_in.reset();
+    sandbox_->control_out.reset();
+    http_ = std::make_unique<runtime::HttpWorker>(
+        executor, std::move(for_server.front()), std::move(for_server.back()), *this, clock_,
+        runtime::HttpWorkerOptions{.contract = *contract_, .version = version_pointer(), .log_stream = log_->stream()});
+    return;
+  }
   channel_ =
       std::make_unique<runtime::FramedChannel>(executor, std::move(sandbox_->control_in), std::move(sandbox_->control_out), *this, clock_);
-  channel_->initialise({});
+  runtime::FramedInit init;
+  init.concurrency = runs_at_once_;
+  channel_->initialise(std::move(init));
 }
 
 // Where the runtime first asks for work, there it gets it.
@@ -144,6 +167,7 @@ void Environment::choose_channel() {
 void Environment::abandon_runtime() {
   if (api_) api_->abandon();
   if (channel_) channel_->abandon();
+  if (http_) http_->abandon();
 }
 
 void Environment::serve_dns(Listeners& listeners) {
@@ -164,20 +188,56 @@ void Environment::drain_output() {
 }
 
 std::string Environment::request_id() const {
-  if (invocation_) return invocation_->request_id;
-  return order_.phase == InitPhase::kInInvocation && !initialised_ ? order_.waiting->request_id : std::string();
+  const auto it = std::ranges::find(runs_, false, &Run::answered);
+  return it == runs_.end() ? std::string() : it->invocation->request_id;
+}
+
+bool Environment::busy() const {
+  return std::ranges::any_of(runs_, [](const Run& run) { return run.handed && !run.answered; });
+}
+
+Environment::Run* Environment::find(engine::RunId id) {
+  const auto it = std::ranges::find(runs_, id, &Run::id);
+  return it == runs_.end() ? nullptr : &*it;
+}
+
+// 0 where the runtime has one at a time and does not say which.
+Environment::Run* Environment::find_number(runtime::RunNumber number) {
+  const auto it = std::ranges::find_if(
+      runs_, [number](const Run& run) { return run.handed && (number == 0 || static_cast<runtime::RunNumber>(run.id) == number); });
+  return it == runs_.end() ? nullptr : &*it;
+}
+
+std::vector<EndedRun> Environment::all_get(const Outcome& outcome) const {
+  std::vector<EndedRun> ended;
+  for (const Run& run : runs_) {
+    if (!run.answered) ended.push_back({.run = run.id, .outcome = outcome});
+  }
+  return ended;
 }
 
 // ---- what the runtime does
 
-void Environment::on_next() {
+void Environment::on_next(runtime::RunNumber number) {
   if (stopping_) return;
-  runtime_waits_ = true;
-  if (!initialised_) {
-    choose_channel();
+  if (initialised_) {
+    if (Run* run = find_number(number)) run->back = true;
+  } else {
+    runtime_waits_ = true;
+    if (!contract_) choose_channel();
     log_->init_runtime_done(order_.phase == InitPhase::kOwn ? "init" : "invoke", "success");
+    if (runs_at_once_ > 1 && !contract_ && !speaks_frames_) return refuse_one_at_a_time();
   }
   on_extensions_moved();
+}
+
+// The engine counts on several runs, which only Mayfly's own bootstrap of this runtime can do.
+void Environment::refuse_one_at_a_time() {
+  owner_.environment_failed(
+      order_.id,
+      runtime::platform_fault("Runtime.ConcurrencyUnsupported", request_id(),
+                              "AWS_LAMBDA_MAX_CONCURRENCY is set, and the runtime's control pipes are closed or were not used: a "
+                              "wrapper program must hand on all descriptors"));
 }
 
 // The init is over, and later an invocation, when the runtime and every extension wait for what comes next.
@@ -186,14 +246,17 @@ void Environment::on_extensions_moved() {
   if (!initialised_ && extensions_->registered()) sandbox_->open_gate();
   if (!runtime_waits_ || !extensions_->ready()) return;
   if (!initialised_) return finish_init();
-  if (invocation_ || ready_) return;
-  ready_ = true;
-  owner_.environment_ready(order_.id, run_);
+  while (true) {  // the owner may send the next one from within
+    const auto done = std::ranges::find_if(runs_, [](const Run& run) { return run.answered && run.back; });
+    if (done == runs_.end()) return;
+    const engine::RunId id = done->id;
+    runs_.erase(done);
+    owner_.environment_ready(order_.id, id);
+  }
 }
 
 void Environment::finish_init() {
   initialised_ = true;
-  ready_ = true;
   drain_output();
   extensions_->close();
   for (const auto& each : extensions_->statuses()) log_->extension(each.name, each.state, each.events, "");
@@ -225,18 +288,20 @@ void Environment::on_extension_fault(runtime::ExtensionFault fault) {
 }
 
 void Environment::on_answer(runtime::Answer answer) {
-  if (stopping_ || !invocation_) return;
-  const Duration run = clock_.now() - run_began_;
+  Run* run = find_number(answer.run);
+  if (stopping_ || run == nullptr || run->answered) return;
+  const Duration took = clock_.now() - run->began;
   drain_output();
   Outcome outcome;
   outcome.kind = answer.failed ? OutcomeKind::kFunctionError : OutcomeKind::kSuccess;
   outcome.payload = std::move(answer.payload);
   outcome.error_type = std::move(answer.error_type);
   const bool found_here = !answer.cause.empty();  // nothing of it is in what the function wrote
-  if (found_here) log_->process_ended(invocation_->request_id, answer.cause, outcome.error_type);
-  if (outcome.error_type == "Runtime.TruncatedResponse") truncated_ = invocation_->request_id;
-  report(outcome, run, found_here ? "error" : "success", &answer);
-  owner_.environment_answered(order_.id, run_, std::move(outcome));
+  const std::string& id = run->invocation->request_id;
+  if (found_here) log_->process_ended(id, answer.cause, outcome.error_type);
+  if (outcome.error_type == "Runtime.TruncatedResponse") truncated_ = id;
+  report(*run, outcome, took, found_here ? "error" : "success", &answer);
+  owner_.environment_answered(order_.id, run->id, std::move(outcome));
 }
 
 // ---- what the owner wants
@@ -244,24 +309,42 @@ void Environment::on_answer(runtime::Answer answer) {
 void Environment::send(engine::RunOrder order) {
   freezing_ = false;
   thaw();
-  runtime_waits_ = ready_ = false;
-  invocation_ = std::move(order.invocation);
-  run_ = order.run;
-  first_ = order.first;
   truncated_.clear();
-  const bool redone = order_.phase == InitPhase::kInInvocation && invocation_ == order_.waiting;
-  if (!redone) {
-    run_began_ = clock_.now();
-    run_deadline_ = order.run_deadline;
-    if (!order.first) log_->begin_tail();
-    log_->start(invocation_->request_id, invocation_->trace_id);
+  Run* run = find(order.run);  // there already when its Timeout paid for the init
+  if (run == nullptr) {
+    if (runs_.empty() && !order.first) log_->forget_tail();
+    run = &runs_.emplace_back();
+    run->id = order.run;
+    run->invocation = std::move(order.invocation);
+    run->began = clock_.now();
+    run->deadline = order.run_deadline;
+    run->first = order.first;
+    if (!order.first) run->log_position = log_->position();
+    log_->start(run->invocation->request_id, run->invocation->trace_id);
   }
-  extensions_->invoke(*invocation_, order.run_deadline);
-  if (speaks_frames_) {
-    channel_->hand_over(static_cast<runtime::RunNumber>(run_), invocation_, order.run_deadline);
+  run->handed = true;
+  // As on AWS, where several invocations run extensions hear of none.
+  if (runs_at_once_ == 1) extensions_->invoke(*run->invocation, order.run_deadline);
+  const auto number = static_cast<runtime::RunNumber>(run->id);
+  if (http_) {
+    http_->hand_over(number, run->invocation, order.run_deadline);
+  } else if (speaks_frames_) {
+    channel_->hand_over(number, run->invocation, order.run_deadline);
   } else {
-    api_->hand_over(invocation_, order.run_deadline);
+    api_->hand_over(run->invocation, order.run_deadline);
   }
+}
+
+Outcome Environment::give_up(engine::RunId id) {
+  Run* run = find(id);
+  if (run == nullptr || run->answered) return {};
+  const auto number = static_cast<runtime::RunNumber>(id);
+  if (http_) http_->give_up(number);
+  if (channel_) channel_->give_up(number);
+  drain_output();
+  Outcome outcome = time_out(*run);
+  std::erase_if(runs_, [id](const Run& each) { return each.id == id; });
+  return outcome;
 }
 
 void Environment::thaw() {
@@ -273,7 +356,7 @@ void Environment::thaw() {
 }
 
 void Environment::freeze() {
-  if (!sandbox_ || invocation_ || !telemetry_) return;
+  if (!sandbox_ || busy() || !telemetry_) return;
   drain_output();
   if (!telemetry_->pending()) return freeze_now();
   freezing_ = true;
@@ -310,49 +393,54 @@ std::uint64_t Environment::measure_memory_after(Duration run, Look look) {
   return due ? measure_memory() : memory_seen_;
 }
 
-void Environment::report(Outcome& outcome, Duration run, const std::string& status, const runtime::Answer* answer) {
+void Environment::report(Run& run, Outcome& outcome, Duration took, const std::string& status, const runtime::Answer* answer) {
   runtime::ReportFigures figures;
-  figures.run = run;
-  if (first_) figures.init = init_;
-  figures.billed = engine::billed_duration(run, figures.init.value_or(Duration::zero()));
-  const auto& of = invocation_ ? invocation_ : order_.waiting;
-  const bool somebody_reads_it = of && of->tail_log;
-  figures.memory_peak = measure_memory_after(run, first_ || somebody_reads_it || status != "success" ? Look::kAlways : Look::kWhenDue);
+  figures.run = took;
+  if (run.first) figures.init = init_;
+  figures.billed = engine::billed_duration(took, figures.init.value_or(Duration::zero()));
+  const bool somebody_reads_it = run.invocation->tail_log;
+  figures.memory_peak = measure_memory_after(took, run.first || somebody_reads_it || status != "success" ? Look::kAlways : Look::kWhenDue);
   figures.status = status;
   figures.error_type = outcome.error_type;
-  if (answer != nullptr && answer->began) figures.latency = *answer->began - run_began_;
+  figures.trace_id = run.invocation->trace_id;
+  if (answer != nullptr && answer->began) figures.latency = *answer->began - run.began;
   if (answer != nullptr) figures.produced_bytes = answer->produced_bytes;
-  const std::string id = request_id();
+  const std::string& id = run.invocation->request_id;
   log_->end(id);
   log_->report(id, figures);
-  outcome.timings.run = run;
+  outcome.timings.run = took;
   outcome.billed = figures.billed;
   outcome.memory_peak = figures.memory_peak;
   outcome.stand_in = stand_in_;
   outcome.log_stream = log_->stream();
-  if (somebody_reads_it) outcome.log_tail = log_->tail();
-  invocation_ = nullptr;
-  first_ = false;
+  if (somebody_reads_it) outcome.log_tail = log_->tail(run.log_position);
+  run.answered = true;
+}
+
+Outcome Environment::time_out(Run& run) {
+  const Duration allowed =
+      std::chrono::ceil<std::chrono::milliseconds>(run.deadline - run.began);  // our clock began a moment after the dispatcher's
+  log_->timed_out(run.invocation->request_id, allowed);
+  Outcome outcome;
+  report(run, outcome, allowed, "timeout");
+  return outcome;
 }
 
 void Environment::prepare_stop(StopReason reason) {
   if (stopping_) return;
   abandon_runtime();
   drain_output();
-  const std::string id = request_id();
   stopping_ = true;
-  if (reason == StopReason::kTimeout && !id.empty()) {
-    const Duration allowed =
-        std::chrono::ceil<std::chrono::milliseconds>(run_deadline_ - run_began_);  // our clock began a moment after the dispatcher's
+  if (reason == StopReason::kTimeout) {
     if (!initialised_) log_->init_report(clock_.now() - ordered_, "invoke", "timeout", "");
-    log_->timed_out(id, allowed);
-    Outcome outcome;
-    report(outcome, allowed, "timeout");
-    timed_out_ = std::move(outcome);
+    for (Run& run : runs_) {
+      if (!run.answered) timed_out_.push_back({.run = run.id, .outcome = time_out(run)});
+    }
   } else if (reason == StopReason::kInitTimeout) {
     log_->init_report(clock_.now() - (made_ == base::TimePoint{} ? ordered_ : made_), "init", "timeout", "");
   } else if (reason == StopReason::kMisbehaved) {
-    log_->note(runtime_waits_
+    const bool runtime_is_back = std::ranges::all_of(runs_, [](const Run& run) { return !run.answered || run.back; });
+    log_->note(runtime_is_back
                    ? "an extension did not ask for its next event within the time of the last invocation; the environment was ended"
                    : "the runtime did not ask for its next invocation within the time of the last one; the environment was ended");
   }
@@ -404,32 +492,40 @@ void Environment::log_launch_error(const std::string& what) const {
   log_->extension(what.substr(begin, what.find(": ", begin) - begin), "LaunchError", {}, denied ? "PermissionDenied" : "UnknownError");
 }
 
-Outcome Environment::conclude_with(const runtime::FunctionFault& fault, const std::string& text) {
-  const std::string id = request_id();
+std::vector<EndedRun> Environment::conclude_with(const runtime::FunctionFault& fault, const std::string& text) {
   drain_output();
-  log_->process_ended(id, text, fault.error_type);
-  Outcome outcome;
-  outcome.kind = OutcomeKind::kFunctionError;
-  outcome.error_type = fault.error_type;
-  outcome.payload = fault.payload;
-  if (invocation_) report(outcome, clock_.now() - run_began_, "error");
-  return outcome;
+  if (!busy()) log_->process_ended({}, text, fault.error_type);
+  return end_runs(fault.error_type, text);
 }
 
-Outcome Environment::conclude(const runtime::ProcessEnd& end) {
-  if (timed_out_) return std::move(*timed_out_);
-  if (stopping_ && !invocation_) return {};
-  const std::string id = invocation_ ? request_id() : truncated_;
+std::vector<EndedRun> Environment::conclude(const runtime::ProcessEnd& end) {
+  if (!timed_out_.empty()) return std::move(timed_out_);
+  if (stopping_ && !busy()) return {};
   drain_output();
-  if (end.out_of_memory) memory_seen_ = std::uint64_t{version().config.memory_mb} << 20U;
-  runtime::FunctionFault fault = runtime::process_fault(end, id, version().config.memory_mb);
-  log_->process_ended(id, runtime::process_fault_text(end, version().config.memory_mb), fault.error_type);
-  Outcome outcome;
-  outcome.kind = OutcomeKind::kFunctionError;
-  outcome.error_type = std::move(fault.error_type);
-  outcome.payload = std::move(fault.payload);
-  if (invocation_) report(outcome, clock_.now() - run_began_, "error");
-  return outcome;
+  const std::uint32_t memory_mb = version().config.memory_mb;
+  if (end.out_of_memory) memory_seen_ = std::uint64_t{memory_mb} << 20U;
+  const std::string text = runtime::process_fault_text(end, memory_mb);
+  const std::string type = runtime::process_fault(end, {}, memory_mb).error_type;
+  if (!busy()) log_->process_ended(truncated_, text, type);
+  return end_runs(type, text);
+}
+
+// Everything that runs ends with the same fault.
+std::vector<EndedRun> Environment::end_runs(std::string_view error_type, const std::string& text) {
+  std::vector<EndedRun> ended;
+  for (Run& run : runs_) {
+    if (!run.handed || run.answered) continue;
+    const std::string& id = run.invocation->request_id;
+    runtime::FunctionFault fault = runtime::platform_fault(error_type, id, text);
+    log_->process_ended(id, text, fault.error_type);
+    Outcome outcome;
+    outcome.kind = OutcomeKind::kFunctionError;
+    outcome.error_type = std::move(fault.error_type);
+    outcome.payload = std::move(fault.payload);
+    report(run, outcome, clock_.now() - run.began, "error");
+    ended.push_back({.run = run.id, .outcome = std::move(outcome)});
+  }
+  return ended;
 }
 
 InitFailure Environment::init_failure(const runtime::FunctionFault& fault) {
@@ -438,10 +534,10 @@ InitFailure Environment::init_failure(const runtime::FunctionFault& fault) {
   InitFailure failure;
   failure.error_type = fault.error_type;
   failure.payload = fault.payload;
-  if (own) return failure;
+  if (own || runs_.empty()) return failure;
   Outcome outcome;
   outcome.error_type = fault.error_type;
-  report(outcome, clock_.now() - run_began_, "error");
+  report(runs_.front(), outcome, clock_.now() - runs_.front().began, "error");
   failure.log_tail = std::move(outcome.log_tail);
   failure.log_stream = std::move(outcome.log_stream);
   failure.memory_peak = outcome.memory_peak;

@@ -13,6 +13,7 @@
 #include "runtime/environment_log.h"
 #include "runtime/extensions.h"
 #include "runtime/framed_channel.h"
+#include "runtime/http_worker.h"
 #include "runtime/output.h"
 #include "runtime/runtime_api.h"
 
@@ -48,21 +49,24 @@ class Environment final : public runtime::FramedEvents, public runtime::Extensio
   [[nodiscard]] engine::Initialization initialization() const { return order_.initialization; }
   [[nodiscard]] const std::shared_ptr<runtime::EnvironmentLog>& log() const { return log_; }
   [[nodiscard]] bool initialised() const { return initialised_; }
-  [[nodiscard]] bool busy() const { return invocation_ != nullptr; }
+  // Whether an invocation runs that is not answered.
+  [[nodiscard]] bool busy() const;
   [[nodiscard]] bool stopping() const { return stopping_; }
-  // The invocation handed over last, or the one that waits for this init; 0 when there was none.
-  [[nodiscard]] engine::RunId run() const { return run_; }
+  // What every invocation that runs would get.
+  [[nodiscard]] std::vector<engine::EndedRun> all_get(const engine::Outcome& outcome) const;
 
-  // Of the invocation that runs, or whose Timeout pays for the init; else empty.
+  // Of an invocation that runs, or whose Timeout pays for the init; else empty.
   [[nodiscard]] std::string request_id() const;
 
-  // `extensions`: the files of /opt/extensions that are started with it.
-  void set_plan(const runtime::LaunchPlan& plan, std::vector<std::string> extensions);
+  // `extensions`: the files of /opt/extensions that are started with it. `runs_at_once`: how many invocations it may be sent.
+  void set_plan(const runtime::LaunchPlan& plan, std::vector<std::string> extensions, std::uint32_t runs_at_once);
   [[nodiscard]] const std::vector<std::string>& external_extensions() const { return external_; }
 
   // The sandbox runs: serves its listeners from now on.
   void adopt(sandbox::Sandbox sandbox, Listeners listeners);
   void send(engine::RunOrder order);
+  // The time of `run` is over, others go on: writes its last lines and forgets it. What its caller gets.
+  [[nodiscard]] engine::Outcome give_up(engine::RunId run);
   void freeze();
   // Writes what must be written before the processes end and cuts the runtime off. The owner kills.
   void prepare_stop(engine::StopReason reason);
@@ -81,14 +85,14 @@ class Environment final : public runtime::FramedEvents, public runtime::Extensio
   [[nodiscard]] bool shutting_down() const;
   [[nodiscard]] bool main_has_ended() const { return main_ended_; }
   [[nodiscard]] bool announced() const { return announced_; }
-  // An extension failed: writes the last lines; what the running invocation gets.
-  [[nodiscard]] engine::Outcome conclude_with(const runtime::FunctionFault& fault, const std::string& text);
+  // An extension failed: writes the last lines; what the running invocations get.
+  [[nodiscard]] std::vector<engine::EndedRun> conclude_with(const runtime::FunctionFault& fault, const std::string& text);
   [[nodiscard]] runtime::FunctionFault extension_fault(std::uint32_t number, const runtime::ProcessEnd& end) const;
   // The line about an extension that could not be executed: `what` is "fork/exec /opt/extensions/NAME: ...".
   void log_launch_error(const std::string& what) const;
 
-  // The process has ended: writes the last lines; what the running invocation gets.
-  [[nodiscard]] engine::Outcome conclude(const runtime::ProcessEnd& end);
+  // The process has ended: writes the last lines; what the running invocations get.
+  [[nodiscard]] std::vector<engine::EndedRun> conclude(const runtime::ProcessEnd& end);
   // The same for an init. `end` is null when the runtime reported the failure and its process still lives.
   [[nodiscard]] engine::InitFailure conclude_init(const runtime::ProcessEnd* end);
   // Nothing was started: `fault` and the words for the log.
@@ -96,7 +100,7 @@ class Environment final : public runtime::FramedEvents, public runtime::Extensio
   // How often something inside was killed for lack of memory.
   [[nodiscard]] std::uint64_t oom_kills() const { return sandbox_ ? sandbox_->oom_kills() : 0; }
 
-  void on_next() override;
+  void on_next(runtime::RunNumber number) override;
   void on_init_error(runtime::FunctionFault fault) override;
   void on_answer(runtime::Answer answer) override;
   void on_protocol_error(runtime::FunctionFault fault) override;
@@ -107,9 +111,24 @@ class Environment final : public runtime::FramedEvents, public runtime::Extensio
   std::string access_key;  // its temporary credentials'
 
  private:
+  // An invocation that was handed over, until the runtime and all extensions are back from it; or that waits for this init.
+  struct Run {
+    engine::RunId id = 0;
+    engine::InvocationPtr invocation;
+    base::TimePoint began{};
+    base::Deadline deadline = base::kNoDeadline;
+    std::uint64_t log_position = 0;
+    bool first = false;   // after an own init
+    bool handed = false;  // to the runtime
+    bool answered = false;
+    bool back = false;  // the runtime asks for another in place of it
+  };
+
   void serve_dns(Listeners& listeners);
-  void serve_apis(const net::Executor& executor);
+  // `for_server`: the HTTP worker's sockets, where there is one.
+  void serve_apis(const net::Executor& executor, std::vector<base::UniqueFd> for_server);
   void choose_channel();
+  void refuse_one_at_a_time();
   void abandon_runtime();
   void finish_init();
   void freeze_now();
@@ -118,8 +137,12 @@ class Environment final : public runtime::FramedEvents, public runtime::Extensio
   std::uint64_t measure_memory();
   enum class Look : std::uint8_t { kWhenDue, kAlways };
   std::uint64_t measure_memory_after(base::Duration run, Look look);
-  // END and REPORT; fills the outcome's figures.
-  void report(engine::Outcome& outcome, base::Duration run, const std::string& status, const runtime::Answer* answer = nullptr);
+  [[nodiscard]] Run* find(engine::RunId id);
+  [[nodiscard]] Run* find_number(runtime::RunNumber number);
+  // END and REPORT; fills the outcome's figures. The run is answered.
+  void report(Run& run, engine::Outcome& outcome, base::Duration took, const std::string& status, const runtime::Answer* answer = nullptr);
+  [[nodiscard]] engine::Outcome time_out(Run& run);
+  [[nodiscard]] std::vector<engine::EndedRun> end_runs(std::string_view error_type, const std::string& text);
   [[nodiscard]] engine::InitFailure init_failure(const runtime::FunctionFault& fault);
 
   EnvironmentOwner& owner_;
@@ -135,28 +158,26 @@ class Environment final : public runtime::FramedEvents, public runtime::Extensio
   base::Duration unmeasured_run_max_ = std::chrono::milliseconds(2);
   std::string truncated_;  // request id, when the last answer broke off: the process may have ended
   bool initialised_ = false, stopping_ = false, frozen_ = false;
-  bool speaks_frames_ = false;  // the runtime, over channel_; else it uses the Runtime API
-  bool runtime_waits_ = false;  // it has asked for an invocation
-  bool ready_ = false;          // and so have all extensions, and the owner knows
+  bool speaks_frames_ = false;  // the runtime, over channel_; else it uses the Runtime API, or is an HTTP server
+  bool runtime_waits_ = false;  // it has asked for its first invocation
   bool freezing_ = false;       // once telemetry is delivered
   bool main_ended_ = false, all_ended_ = false, announced_ = false;
   std::vector<std::string> external_;
   std::optional<runtime::ShutdownReason> shutdown_;
   base::Deadline shutdown_deadline_ = base::kNoDeadline;
 
-  engine::InvocationPtr invocation_;  // running
-  engine::RunId run_;
-  bool first_ = false;  // and the first, after an own init
-  base::TimePoint run_began_{};
-  base::Deadline run_deadline_ = base::kNoDeadline;
+  std::uint32_t runs_at_once_ = 1;
+  std::optional<runtime::HttpContract> contract_;
+  std::vector<Run> runs_;                             // at most runs_at_once_
   std::optional<runtime::FunctionFault> init_fault_;  // as posted
-  std::optional<engine::Outcome> timed_out_;          // written already
+  std::vector<engine::EndedRun> timed_out_;           // written already
 
   std::optional<sandbox::Sandbox> sandbox_;
   std::unique_ptr<runtime::Telemetry> telemetry_;
   std::unique_ptr<runtime::Extensions> extensions_;
   std::unique_ptr<runtime::RuntimeApi> api_;
   std::unique_ptr<runtime::FramedChannel> channel_;
+  std::unique_ptr<runtime::HttpWorker> http_;
   std::unique_ptr<net::HttpServer> data_server_;
   std::unique_ptr<DnsForwarder> dns_;
   std::unique_ptr<runtime::OutputReader> output_, framed_, extension_output_;
