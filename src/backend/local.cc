@@ -354,9 +354,11 @@ void LocalBackend::Impl::fail_start(EnvironmentId id, const Error& error) {
   gone(id, {});
 }
 
-// As many as the function asks for where its program is an HTTP server; other runtimes take one at a time.
+// As many as the function asks for where its program is an HTTP server or runs in Node.js, whose bootstrap tells runs apart; other
+// runtimes take one at a time.
 std::uint32_t LocalBackend::Impl::runs_at_once(const engine::FunctionVersion& version) const {
-  return runtime::wants_http_contract(version.config) ? version.config.runs_per_environment().value_or(1) : 1;
+  const bool can = runtime::wants_http_contract(version.config) || version.config.runtime.starts_with("nodejs");
+  return can ? version.config.runs_per_environment().value_or(1) : 1;
 }
 
 void LocalBackend::Impl::send(engine::RunOrder order) {
