@@ -147,6 +147,20 @@ Result<void> Launcher::start(const SandboxSpec& spec) {
   return impl_->send(out.take());
 }
 
+Result<void> Launcher::specialise(const Specialisation& specialisation) {
+  MAYFLY_TRY(internal::check_specialisation(specialisation));
+  Writer out(MessageKind::kSpecialise);
+  internal::write_specialisation(out, specialisation);
+  return impl_->send(out.take());
+}
+
+Result<void> Launcher::start_zygote(const ZygoteSpec& spec) {
+  MAYFLY_TRY(internal::check_zygote(spec));
+  Writer out(MessageKind::kStartZygote);
+  internal::write_zygote(out, spec);
+  return impl_->send(out.take());
+}
+
 void Launcher::kill(SandboxId id) { (void)impl_->send(Writer(MessageKind::kKill).number(id).take()); }
 void Launcher::terminate(SandboxId id) { (void)impl_->send(Writer(MessageKind::kTerminate).number(id).take()); }
 void Launcher::kill_main(SandboxId id) { (void)impl_->send(Writer(MessageKind::kKillMain).number(id).take()); }
@@ -179,6 +193,12 @@ Result<LauncherEvent> read_event(internal::Packet& packet) {
       event = SandboxFailed{.id = id, .error = in.error()};
       break;
     }
+    case MessageKind::kSpecialised:
+      event = SandboxSpecialised{.id = in.number<SandboxId>(), .cpu_milli = in.number<std::uint32_t>()};
+      break;
+    case MessageKind::kZygoteReady:
+      event = ZygoteReady{.id = in.number<SandboxId>()};
+      break;
     case MessageKind::kExited: {
       SandboxExited exited{.id = in.number<SandboxId>(), .exit_code = in.number<std::int32_t>(), .signal = in.number<std::int32_t>()};
       exited.out_of_memory = in.flag();

@@ -11,10 +11,12 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
 
+#include "base/embedded.h"
 #include "base/fd.h"
 #include "base/result.h"
 #include "base/time.h"
@@ -46,6 +48,9 @@ struct LauncherConfig {
   std::string network_cidr = "100.88.0.0/16";  // addresses of sandboxes with an outside network, /30 each
   std::vector<std::string> network_deny;       // further CIDRs that functions may not reach
   bool cpu_quota = true;
+  // What zygotes see at /var/runtime, in place of bootstrap_directory: that one belongs to the server, and a zygote is privileged.
+  // Must outlive the launcher's process. Without any there are no zygotes.
+  std::span<const base::EmbeddedFile> zygote_files = {};
 };
 
 enum class Network : std::uint8_t {
@@ -73,6 +78,31 @@ struct SandboxSpec {
   std::uint32_t processes_max = 1024;
   std::uint32_t files_max = 1024;
   Network network = Network::kOutside;
+  // Made ahead of time: it has no code, layers or companions yet; Launcher::specialise() gives it those of one function, once.
+  bool stem = false;
+  // Not 0: the main process is forked from that zygote, whose program and environment it has, instead of `arguments` being executed;
+  // `environment` and `working_directory` are its own business. SandboxFailed with kUnavailable when the zygote cannot.
+  SandboxId zygote = 0;
+};
+
+// An interpreter that has loaded what nearly every function needs and never runs any function's code: it lives to be forked
+// (SandboxSpec::zygote). Its program gets _MAYFLY_ZYGOTE, the descriptor its orders come through, and calls
+// mayfly_fork_into_sandboxes() of /var/runtime/native/libmayfly_zygote.so, which returns in each child.
+struct ZygoteSpec {
+  SandboxId id = 0;  // none of a sandbox
+  std::string root_id;
+  std::vector<std::string> arguments;
+  std::vector<std::string> environment;  // "NAME=value"; at most that of a sandbox
+};
+
+// What a stem becomes. Its user, network, /tmp, limits on files and processes stay what they are.
+struct Specialisation {
+  SandboxId stem = 0;
+  SandboxId id = 0;  // what it is called from here on
+  std::string code_id;
+  std::vector<std::string> layer_ids;
+  std::uint64_t memory_bytes = 0;
+  std::uint32_t cpu_milli = 0;
 };
 
 // A running sandbox as the server holds it. Every descriptor is close-on-exec and non-blocking where it is a socket or pipe.
@@ -134,6 +164,15 @@ struct SandboxFailed {
   // kNotFound: unknown root or code.
   base::Error error;
 };
+// The answer to specialise(); SandboxFailed{id} otherwise. Code and layers are where they belong, the limits are set.
+struct SandboxSpecialised {
+  SandboxId id = 0;
+  std::uint32_t cpu_milli = 0;  // for Sandbox::cpu_milli
+};
+// The zygote takes orders. SandboxFailed when it never comes to that, SandboxExited when it ends afterwards.
+struct ZygoteReady {
+  SandboxId id = 0;
+};
 // A program of a sandbox with companions ended; the sandbox goes on. Only after SandboxStarted and before SandboxExited.
 struct ProgramEnded {
   SandboxId id = 0;
@@ -155,7 +194,8 @@ struct ArchiveUnpacked {
   std::uint64_t request = 0;
   base::Result<std::uint64_t> bytes = std::uint64_t{0};  // unpacked size, or why the archive was refused whole
 };
-using LauncherEvent = std::variant<SandboxStarted, SandboxFailed, ProgramEnded, SandboxExited, ArchiveUnpacked>;
+using LauncherEvent =
+    std::variant<SandboxStarted, SandboxFailed, SandboxSpecialised, ZygoteReady, ProgramEnded, SandboxExited, ArchiveUnpacked>;
 
 // What this host can do, found once by the launcher; `mayfly doctor` prints it.
 struct HostCapabilities {
@@ -166,6 +206,7 @@ struct HostCapabilities {
   bool disk_tmp = false;         // /tmp is disk-backed (loop devices work); else tmpfs
   bool outside_network = false;  // veth and nftables work
   bool seccomp = true;
+  bool zygotes = false;            // Launcher::start_zygote() works
   std::vector<std::string> notes;  // one sentence for each thing lost, with the remedy
 };
 
@@ -182,9 +223,14 @@ class Launcher {
   [[nodiscard]] const HostCapabilities& capabilities() const;
 
   // Asks for a sandbox. kInvalidArgument for a bad specification; kTooLarge when arguments and environment exceed 60 000 bytes;
-  // kUnavailable when the launcher has ended. Waits only when about 4 MiB of requests (200 KiB without root) lie unread before it. A sandbox that asks
-  // for kOutside where that is not possible (HostCapabilities::outside_network) gets kNone.
+  // kUnavailable when the launcher has ended. Waits only when about 4 MiB of requests (200 KiB without root) lie unread before it. A
+  // sandbox that asks for kOutside where that is not possible (HostCapabilities::outside_network) gets kNone.
   [[nodiscard]] base::Result<void> start(const SandboxSpec& spec);
+  // Makes a stem that was started the sandbox of one function. At once answered by SandboxSpecialised or SandboxFailed, of
+  // Specialisation::id. A stem that could not be made one is killed. Errors as start().
+  [[nodiscard]] base::Result<void> specialise(const Specialisation& specialisation);
+  // Starts a zygote; kill() ends it. Errors as start().
+  [[nodiscard]] base::Result<void> start_zygote(const ZygoteSpec& spec);
   // Kills everything inside, at once and whole. SandboxExited follows. Unknown ids are ignored.
   void kill(SandboxId id);
   // Asks the main process to end: SIGTERM. kill() must follow if it does not.

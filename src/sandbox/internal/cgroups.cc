@@ -376,7 +376,7 @@ Result<Cgroup> Cgroups::make(std::uint64_t number, Sandbox& sandbox) {
   return made;
 }
 
-Result<void> Cgroups::limit(Cgroup& group, const CgroupLimits& limits) const {
+Result<void> Cgroups::limit(const Cgroup& group, const CgroupLimits& limits) const {
   if (group.memory) {
     const std::string bytes = std::to_string(limits.memory_bytes);
     MAYFLY_TRY(set(group.memory.get(), impl_->memory->v2 ? "memory.max" : "memory.limit_in_bytes", bytes));
@@ -388,8 +388,17 @@ Result<void> Cgroups::limit(Cgroup& group, const CgroupLimits& limits) const {
     MAYFLY_TRY(set(group.cpu.get(), v2 ? "cpu.weight" : "cpu.shares", std::to_string(weight)));
   }
   if (group.pids) MAYFLY_TRY(set(group.pids.get(), "pids.max", std::to_string(limits.processes_max + 1)));  // and the sandbox's init
-  for (UniqueFd* directory : {&group.memory, &group.cpu, &group.pids}) directory->reset();
   return {};
+}
+
+Result<std::vector<UniqueFd>> Cgroups::doors(std::uint64_t number) const {
+  std::vector<UniqueFd> doors;
+  for (const auto& one : impl_->all) {
+    if (!impl_->used(one)) continue;
+    MAYFLY_ASSIGN(UniqueFd procs, open_control(one.directory.get(), (std::to_string(number) + "/cgroup.procs").c_str(), O_WRONLY));
+    doors.push_back(std::move(procs));
+  }
+  return doors;
 }
 
 bool Cgroups::remove(std::uint64_t number) {

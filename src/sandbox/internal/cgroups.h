@@ -28,7 +28,7 @@ struct Cgroup {
   base::UniqueFd oom_event;            // readable when a v1 group runs out of memory (v2 kills the whole group itself)
   base::UniqueFd memory_events;        // memory.events or memory.oom_control
   base::UniqueFd memory_stat;
-  base::UniqueFd memory, cpu, pids;    // directories that limit() writes to
+  base::UniqueFd memory, cpu, pids;  // directories that limit() writes to; closed by their holder when it is over
 };
 
 class Cgroups {
@@ -42,8 +42,10 @@ class Cgroups {
 
   // Groups for the sandbox called `number`, without limits so far. The control files for the server go into `sandbox`.
   [[nodiscard]] base::Result<Cgroup> make(std::uint64_t number, Sandbox& sandbox);
-  // Limits what a group of make() holds, once; no CPU quota yet.
-  [[nodiscard]] base::Result<void> limit(Cgroup& group, const CgroupLimits& limits) const;
+  // Limits what a group of make() holds, and again when it becomes somebody else's; no CPU quota yet.
+  [[nodiscard]] base::Result<void> limit(const Cgroup& group, const CgroupLimits& limits) const;
+  // The cgroup.procs files of what make() made: a process that writes "0" to each is in.
+  [[nodiscard]] base::Result<std::vector<base::UniqueFd>> doors(std::uint64_t number) const;
   // Deletes the groups; false while the kernel still holds one (try again a little later).
   [[nodiscard]] bool remove(std::uint64_t number);
   // Kills what lives in any group of the instance and deletes all of them: leftovers of a former run. At most 2 s.

@@ -198,8 +198,11 @@ void add_personality(Builder& filter) {
 
 }  // namespace
 
-Result<Filter> function_filter() {
+namespace {
+
+Result<Filter> common_filter(std::initializer_list<const char*> besides) {
   Builder filter(SCMP_ACT_ERRNO(ENOSYS));
+  for (const char* call : besides) filter.add(SCMP_ACT_ALLOW, call);  // first: what is refused below stays allowed
   filter.add_groups(SCMP_ACT_ALLOW, kAllowed);
   for (const int number : kAllowedNumbers) filter.add_number(SCMP_ACT_ALLOW, number);
   filter.add_groups(SCMP_ACT_ERRNO(EPERM), kRefused);
@@ -208,6 +211,11 @@ Result<Filter> function_filter() {
   add_personality(filter);
   return filter.finish();
 }
+
+}  // namespace
+
+Result<Filter> function_filter() { return common_filter({}); }
+Result<Filter> zygote_filter() { return common_filter({"setns"}); }
 
 Result<Filter> init_filter() {
   Builder filter(SCMP_ACT_KILL_PROCESS);

@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <sstream>
+#include <string>
 
 namespace mayfly::sandbox::internal {
 
@@ -21,6 +23,28 @@ base::UniqueFd pidfd_of(pid_t pid) { return base::UniqueFd(static_cast<int>(sysc
 
 void signal_through(const base::UniqueFd& pidfd, int signal) {
   if (pidfd) (void)syscall(SYS_pidfd_send_signal, pidfd.get(), signal, nullptr, 0);
+}
+
+namespace {
+
+std::string children_of(pid_t pid) {
+  const std::string name = std::to_string(pid);
+  return base::read_file("/proc/" + name + "/task/" + name + "/children").value_or(std::string());
+}
+
+}  // namespace
+
+pid_t first_child_of(pid_t pid) {
+  pid_t first = -1;
+  std::istringstream(children_of(pid)) >> first;
+  return first;
+}
+
+pid_t last_child_of(pid_t pid) {
+  std::istringstream children(children_of(pid));
+  pid_t last = -1;
+  for (pid_t child = -1; children >> child;) last = child;
+  return last;
 }
 
 void reap(pid_t pid) {

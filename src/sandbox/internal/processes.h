@@ -19,6 +19,9 @@ struct Pipe {
 [[nodiscard]] base::UniqueFd pidfd_of(pid_t pid);
 // Invalid handles and processes that ended are ignored.
 void signal_through(const base::UniqueFd& pidfd, int signal);
+// Of a process's children the first one made, or the last; -1 without any.
+[[nodiscard]] pid_t first_child_of(pid_t pid);
+[[nodiscard]] pid_t last_child_of(pid_t pid);
 // Waits for the child to end.
 void reap(pid_t pid);
 

@@ -39,6 +39,26 @@ Result<void> check_range(T value, T least, T most, const char* what) {
   return bad(std::string(what) + " " + std::to_string(value) + " is not between " + std::to_string(least) + " and " + std::to_string(most));
 }
 
+Result<void> check_code(const std::string& code_id, const std::vector<std::string>& layer_ids) {
+  if (!is_code_id(code_id)) return bad("the code id \"" + code_id + "\" is not 64 hex digits");
+  if (layer_ids.size() > kLayersMax) return bad("more than 5 layers");
+  for (const auto& layer : layer_ids) {
+    if (!is_code_id(layer)) return bad("the layer id \"" + layer + "\" is not 64 hex digits");
+  }
+  return {};
+}
+
+constexpr std::uint64_t kMiB = 1ULL << 20U;
+Result<void> check_memory(std::uint64_t bytes) { return check_range(bytes, 4 * kMiB, kMiB * kMiB, "memory in bytes"); }
+Result<void> check_cpu(std::uint32_t milli) { return check_range(milli, 1U, 1'000'000U, "thousandths of a CPU"); }
+
+Result<void> check_variables(const std::vector<std::string>& variables) {
+  for (const auto& variable : variables) {
+    if (variable.find('=') == std::string::npos || variable.front() == '=') return bad("an environment variable is not NAME=value");
+  }
+  return {};
+}
+
 }  // namespace
 
 void wipe(std::string& secret) {
@@ -54,18 +74,15 @@ bool is_code_id(std::string_view id) {
 
 Result<void> check_spec(const SandboxSpec& spec) {
   if (spec.id == 0) return bad("a sandbox needs an id other than 0");
-  if (!is_code_id(spec.code_id)) return bad("the code id \"" + spec.code_id + "\" is not 64 hex digits");
-  if (spec.layer_ids.size() > kLayersMax) return bad("more than 5 layers");
-  for (const auto& layer : spec.layer_ids) {
-    if (!is_code_id(layer)) return bad("the layer id \"" + layer + "\" is not 64 hex digits");
-  }
+  if (spec.stem && !(spec.code_id.empty() && spec.layer_ids.empty() && spec.companions.empty()))
+    return bad("a stem has no code, layers or companions");
+  if (!spec.stem) MAYFLY_TRY(check_code(spec.code_id, spec.layer_ids));
+  if (spec.zygote != 0 && !spec.companions.empty()) return bad("a sandbox with companions cannot be forked");
   if (spec.arguments.empty() || !spec.arguments.front().starts_with('/'))
     return bad("the first argument must be the absolute path of a program");
   if (!spec.working_directory.starts_with('/') || spec.working_directory.find('\0') != std::string::npos)
     return bad("the working directory must be absolute");
-  for (const auto& variable : spec.environment) {
-    if (variable.find('=') == std::string::npos || variable.front() == '=') return bad("an environment variable is not NAME=value");
-  }
+  MAYFLY_TRY(check_variables(spec.environment));
   if (spec.companions.size() > kCompanionsMax) return bad("more than 10 companions");
   for (const auto& companion : spec.companions) {
     if (!companion.starts_with('/')) return bad("a companion must be the absolute path of a program");
@@ -78,13 +95,31 @@ Result<void> check_spec(const SandboxSpec& spec) {
   MAYFLY_TRY(check_texts(spec.companions_lack, "names of variables", total));
   if (total > kTextMax)
     return Error(ErrorCode::kTooLarge, "arguments and environment take " + std::to_string(total) + " bytes; 60000 are the most");
-  constexpr std::uint64_t kMiB = 1ULL << 20U;
-  MAYFLY_TRY(check_range(spec.memory_bytes, 4 * kMiB, kMiB * kMiB, "memory in bytes"));
+  MAYFLY_TRY(check_memory(spec.memory_bytes));
   MAYFLY_TRY(check_range(spec.tmp_bytes, kMiB, 65'536 * kMiB, "/tmp in bytes"));
-  MAYFLY_TRY(check_range(spec.cpu_milli, 1U, 1'000'000U, "thousandths of a CPU"));
+  MAYFLY_TRY(check_cpu(spec.cpu_milli));
   MAYFLY_TRY(check_range(spec.processes_max, 1U, 1'000'000U, "the process limit"));
   MAYFLY_TRY(check_range(spec.files_max, 16U, 1'048'576U, "the open files limit"));
   if (spec.network != Network::kNone && spec.network != Network::kOutside) return bad("an unknown network mode");
+  return {};
+}
+
+Result<void> check_specialisation(const Specialisation& specialisation) {
+  if (specialisation.id == 0) return bad("a sandbox needs an id other than 0");
+  MAYFLY_TRY(check_code(specialisation.code_id, specialisation.layer_ids));
+  MAYFLY_TRY(check_memory(specialisation.memory_bytes));
+  return check_cpu(specialisation.cpu_milli);
+}
+
+Result<void> check_zygote(const ZygoteSpec& spec) {
+  if (spec.id == 0) return bad("a zygote needs an id other than 0");
+  if (spec.arguments.empty() || !spec.arguments.front().starts_with('/'))
+    return bad("the first argument must be the absolute path of a program");
+  MAYFLY_TRY(check_variables(spec.environment));
+  std::size_t total = 0;
+  MAYFLY_TRY(check_texts(spec.arguments, "arguments", total));
+  MAYFLY_TRY(check_texts(spec.environment, "environment variables", total));
+  if (total > kTextMax) return Error(ErrorCode::kTooLarge, "arguments and environment take more than 60000 bytes");
   return {};
 }
 
@@ -151,6 +186,7 @@ void write_spec(Writer& out, const SandboxSpec& spec) {
   out.texts(spec.companions).texts(spec.companions_lack).number(spec.connectors);
   out.text(spec.working_directory).number(spec.memory_bytes).number(spec.tmp_bytes).number(spec.cpu_milli);
   out.number(spec.processes_max).number(spec.files_max).number(spec.network);
+  out.number(static_cast<std::uint8_t>(spec.stem)).number(spec.zygote);
 }
 
 SandboxSpec read_spec(Reader& in) {
@@ -171,12 +207,43 @@ SandboxSpec read_spec(Reader& in) {
   spec.processes_max = in.number<std::uint32_t>();
   spec.files_max = in.number<std::uint32_t>();
   spec.network = in.number<Network>();
+  spec.stem = in.flag();
+  spec.zygote = in.number<SandboxId>();
+  return spec;
+}
+
+void write_specialisation(Writer& out, const Specialisation& specialisation) {
+  out.number(specialisation.stem).number(specialisation.id).text(specialisation.code_id).texts(specialisation.layer_ids);
+  out.number(specialisation.memory_bytes).number(specialisation.cpu_milli);
+}
+
+Specialisation read_specialisation(Reader& in) {
+  Specialisation specialisation;
+  specialisation.stem = in.number<SandboxId>();
+  specialisation.id = in.number<SandboxId>();
+  specialisation.code_id = in.text();
+  specialisation.layer_ids = in.texts();
+  specialisation.memory_bytes = in.number<std::uint64_t>();
+  specialisation.cpu_milli = in.number<std::uint32_t>();
+  return specialisation;
+}
+
+void write_zygote(Writer& out, const ZygoteSpec& spec) {
+  out.number(spec.id).text(spec.root_id).texts(spec.arguments).texts(spec.environment);
+}
+
+ZygoteSpec read_zygote(Reader& in) {
+  ZygoteSpec spec;
+  spec.id = in.number<SandboxId>();
+  spec.root_id = in.text();
+  spec.arguments = in.texts();
+  spec.environment = in.texts();
   return spec;
 }
 
 void write_capabilities(Writer& out, const HostCapabilities& host) {
   for (const bool flag : {host.privileged, host.user_namespaces, host.memory_limit, host.cpu_quota, host.process_limit, host.freezer,
-                          host.disk_tmp, host.outside_network, host.seccomp}) {
+                          host.disk_tmp, host.outside_network, host.seccomp, host.zygotes}) {
     out.number(static_cast<std::uint8_t>(flag));
   }
   out.text(host.memory_controller).text(host.cpu_controller).text(host.pids_controller).text(host.freezer_controller).texts(host.notes);
@@ -185,7 +252,7 @@ void write_capabilities(Writer& out, const HostCapabilities& host) {
 HostCapabilities read_capabilities(Reader& in) {
   HostCapabilities host;
   for (bool* flag : {&host.privileged, &host.user_namespaces, &host.memory_limit, &host.cpu_quota, &host.process_limit, &host.freezer,
-                     &host.disk_tmp, &host.outside_network, &host.seccomp}) {
+                     &host.disk_tmp, &host.outside_network, &host.seccomp, &host.zygotes}) {
     *flag = in.flag();
   }
   for (std::string* name : {&host.memory_controller, &host.cpu_controller, &host.pids_controller, &host.freezer_controller})

@@ -30,6 +30,8 @@ enum class MessageKind : std::uint8_t {
   kKillMain,
   kUnpack,
   kRemoveCode,
+  kSpecialise,
+  kStartZygote,
   // launcher to server
   kHello,
   kHelloFailed,
@@ -38,6 +40,8 @@ enum class MessageKind : std::uint8_t {
   kProgramEnded,
   kExited,
   kUnpacked,
+  kSpecialised,
+  kZygoteReady,
   // between the launcher and its workshop
   kMake,
   kDiscard,
@@ -134,6 +138,10 @@ void wipe(std::string& secret);
 
 void write_spec(Writer& out, const SandboxSpec& spec);
 SandboxSpec read_spec(Reader& in);
+void write_specialisation(Writer& out, const Specialisation& specialisation);
+Specialisation read_specialisation(Reader& in);
+void write_zygote(Writer& out, const ZygoteSpec& spec);
+ZygoteSpec read_zygote(Reader& in);
 void write_capabilities(Writer& out, const HostCapabilities& host);
 HostCapabilities read_capabilities(Reader& in);
 void write_limits(Writer& out, const Launcher::UnpackLimits& limits);
@@ -144,6 +152,8 @@ Sandbox read_sandbox(Reader& in, std::vector<base::UniqueFd>& descriptors);
 
 // Whether the specification can be asked for at all (known to both ends; the launcher checks again).
 [[nodiscard]] base::Result<void> check_spec(const SandboxSpec& spec);
+[[nodiscard]] base::Result<void> check_specialisation(const Specialisation& specialisation);
+[[nodiscard]] base::Result<void> check_zygote(const ZygoteSpec& spec);
 [[nodiscard]] bool is_code_id(std::string_view id);
 
 }  // namespace mayfly::sandbox::internal

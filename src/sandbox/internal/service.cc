@@ -41,6 +41,7 @@
 #include "sandbox/internal/roots.h"
 #include "sandbox/internal/warden_process.h"
 #include "sandbox/internal/workshop.h"
+#include "sandbox/internal/zygote_process.h"
 
 namespace mayfly::sandbox::internal {
 
@@ -63,7 +64,7 @@ constexpr auto kPredecessorPatience = std::chrono::seconds(10);
 using Clock = std::chrono::steady_clock;
 
 // What an epoll event is about: kind in the upper byte, number of the sandbox or job below.
-enum class Source : std::uint8_t { kServer, kReport, kStatus, kInit, kOutOfMemory, kJob, kWorkshop };
+enum class Source : std::uint8_t { kServer, kReport, kStatus, kInit, kOutOfMemory, kJob, kWorkshop, kOrders, kZygote };
 std::uint64_t event_key(Source source, std::uint64_t id) { return (static_cast<std::uint64_t>(source) << 56U) | id; }
 
 // A sandbox from the order to the workshop to its end.
@@ -81,10 +82,12 @@ struct Live {
   std::uint32_t user = 0;
   pid_t init = -1;
   UniqueFd init_pidfd, main_pidfd;
-  UniqueFd report;  // step failures; its end means that the program runs
-  UniqueFd status;  // how its programs ended
-  UniqueFd orders;  // to the main process, until it has them
-  UniqueFd mounts;  // its mount namespace, until code is in it
+  UniqueFd report;       // step failures; its end means that the program runs
+  UniqueFd status;       // how its programs ended
+  UniqueFd orders;       // to the main process, until it has them, or until another one has taken its place
+  UniqueFd mounts;       // its mount namespace, until code is in it
+  bool stem = false;     // without code so far
+  SandboxId zygote = 0;  // of which its main process is to be forked
   bool init_waits = false, main_waits = false;
   Cgroup group;
   Sandbox handed_out;  // descriptors until they are sent
@@ -96,6 +99,7 @@ struct Live {
   std::optional<Error> failure;            // of a program that could not be executed after all was told to be well
   std::vector<std::string> code;
   std::uint64_t memory_bytes = 0;
+  std::uint32_t files_max = 0, processes_max = 0;
   bool started = false;
   bool killed = false;  // because the server asked
   bool out_of_memory = false;
@@ -103,18 +107,18 @@ struct Live {
 
 // Blank sandboxes of one shape, and who waits for one.
 struct Pool {
-  std::deque<std::uint64_t> blank;    // ready, the oldest first
-  std::deque<SandboxSpec> waiting;    // first come, first served
-  std::size_t coming = 0;             // ordered or on their way
-  std::size_t wanted = 0;             // how many are to be ready when nothing happens
-  std::size_t used = 0, missed = 0;   // starts since wanted was looked at last, and those that had to wait
+  std::deque<std::uint64_t> blank;   // ready, the oldest first
+  std::deque<SandboxSpec> waiting;   // first come, first served
+  std::size_t coming = 0;            // ordered or on their way
+  std::size_t wanted = 0;            // how many are to be ready when nothing happens
+  std::size_t used = 0, missed = 0;  // starts since wanted was looked at last, and those that had to wait
   Clock::time_point last_used;
 };
 
 // How many blanks are kept: enough that starts at the present pace find one, few where little happens.
 constexpr std::size_t kWantedLeast = 2;  // of a shape in use
 constexpr std::size_t kWantedMost = 16;
-constexpr std::size_t kComingMost = 4;  // of those that nobody waits for yet
+constexpr std::size_t kComingMost = 4;                       // of those that nobody waits for yet
 constexpr auto kRefillPause = std::chrono::milliseconds(3);  // after a start, which has the CPU first
 constexpr auto kPoolReview = std::chrono::seconds(5);
 constexpr auto kPoolRest = std::chrono::minutes(10);  // unused for so long, a shape keeps none
@@ -126,14 +130,16 @@ struct Outgoing {
   std::vector<int> descriptors;
 };
 
-// The only child of a sandbox's init is the main process, unless it already ended.
-pid_t main_process_of(pid_t init) {
-  const std::string pid = std::to_string(init);
-  const auto children = base::read_file("/proc/" + pid + "/task/" + pid + "/children");
-  pid_t first = -1;
-  if (children.ok()) std::istringstream(*children) >> first;
-  return first;
-}
+struct Zygote {
+  SandboxId id = 0;
+  ZygoteProcess process;
+  bool ready = false;
+  std::map<std::uint64_t, Clock::time_point> unanswered = {};  // sandboxes by number, and since when they wait for their main process
+};
+
+// A zygote that has not answered for so long hangs; nor is one waited for that has not come up by then.
+constexpr auto kZygotePatience = std::chrono::seconds(5);
+constexpr std::size_t kZygotesMost = 16;
 
 class Service {
  public:
@@ -159,19 +165,33 @@ class Service {
   [[nodiscard]] SandboxShape shape_of(const SandboxSpec& spec) const;
   void start_in(Live& live, SandboxSpec spec);
   Result<void> specialise(Live& live, const SandboxSpec& spec);
-  Result<void> mount_code(Live& live, const SandboxSpec& spec);
+  Result<void> mount_code(Live& live, const std::string& code_id, const std::vector<std::string>& layer_ids);
+  void keep_main(Live& live, pid_t main) const;
   struct Companions {
     Pipe output;
     UniqueFd gate;  // the main process's end
   };
   Result<Companions> prepare_companions(const SandboxSpec& spec, Live& live) const;
   Result<void> give_orders(Live& live, const SandboxSpec& spec);
+  void specialise(Reader& in);
+  Result<void> make_one_of(Live& live, const Specialisation& specialisation);
   void kill(Live& live);
   bool withdraw(SandboxId id);
   void signal_main(SandboxId id, int signal);
   void unpack(Reader& in, Packet& packet);
   void answer_unpack(std::uint64_t request, const Result<std::uint64_t>& result);
   void remove_code(const std::string& code_id);
+
+  // zygotes
+  void start_zygote(Reader& in);
+  Result<void> ask_for_place(Live& live) const;
+  void on_place(Live& live);
+  Result<void> order_child(Live& live, std::vector<UniqueFd> descriptors);
+  void on_zygote(std::uint64_t number);
+  void on_child(std::uint64_t number, const Forked& forked);
+  void end_zygote(std::uint64_t number, const Error& why);
+  bool kill_zygote(SandboxId id);
+  void review_zygotes();
 
   // blank sandboxes
   void order(const SandboxShape& shape, Pool& pool);
@@ -208,17 +228,19 @@ class Service {
   bool privileged_ = false;
   std::string work_;
   HostCapabilities host_;
-  Filter function_filter_, init_filter_;
+  Filter function_filter_, init_filter_, zygote_filter_;
   std::unique_ptr<NetworkBuilder> network_;
   std::unique_ptr<Cgroups> groups_;
   std::unique_ptr<Roots> roots_;
   std::optional<Warden> warden_;
   std::unique_ptr<Workshop> workshop_;
   std::unique_ptr<Archives> archives_;
-  UniqueFd mounts_, root_;  // the launcher's own mount namespace and root: the way back
+  UniqueFd mounts_, root_;                              // the launcher's own mount namespace and root: the way back
   std::map<std::uint64_t, std::unique_ptr<Live>> all_;  // by number
   std::map<SandboxId, std::uint64_t> numbers_;          // of those that belong to a specification
   std::map<SandboxShape, Pool> pools_;
+  std::optional<ZygoteRuntime> zygote_runtime_;
+  std::map<std::uint64_t, Zygote> zygotes_;  // by number
   std::uint64_t next_number_ = 1;
   std::size_t unanswered_ = 0;  // orders to the workshop
   Clock::time_point last_start_, last_review_;
@@ -301,6 +323,9 @@ void Service::describe() {
         "Mayfly does not run as root: every function runs as this same host user, held apart by namespaces only. Start Mayfly as root for "
         "a user of its own each.");
   }
+  host_.zygotes = zygote_runtime_.has_value();
+  if (!privileged_ && !config_.zygote_files.empty())
+    host_.notes.emplace_back("Python environments start anew each time instead of being forked from a zygote: that takes root.");
   groups_->describe(host_);
   if (!config_.cpu_quota) host_.cpu_quota = false;
   host_.disk_tmp = workshop_->disk_tmp();
@@ -330,6 +355,10 @@ Result<void> Service::prepare() {
   MAYFLY_ASSIGN(roots_, Roots::create(config_, work_, privileged_));
   MAYFLY_ASSIGN(function_filter_, function_filter());
   MAYFLY_ASSIGN(init_filter_, init_filter());
+  MAYFLY_ASSIGN(zygote_filter_, zygote_filter());
+  if (privileged_ && !config_.zygote_files.empty()) {
+    MAYFLY_ASSIGN(zygote_runtime_, ZygoteRuntime::write(work_ + "/zygote", config_.zygote_files).with_context("files of zygotes"));
+  }
   MAYFLY_ASSIGN(mounts_, base::open_file("/proc/self/ns/mnt", O_RDONLY));
   MAYFLY_ASSIGN(root_, base::open_file("/", O_PATH | O_DIRECTORY));
   MAYFLY_ASSIGN(warden_, Warden::start());
@@ -369,10 +398,15 @@ int Service::patience() const {
   using std::chrono::milliseconds;
   milliseconds wait = milliseconds::max();
   const auto now = Clock::now();
-  const auto until = [&](Clock::time_point time) { wait = std::min(wait, std::max(milliseconds(0), std::chrono::ceil<milliseconds>(time - now))); };
+  const auto until = [&](Clock::time_point time) {
+    wait = std::min(wait, std::max(milliseconds(0), std::chrono::ceil<milliseconds>(time - now)));
+  };
   if (refill_due_) until(last_start_ + kRefillPause);
   if (std::ranges::any_of(pools_, [](const auto& entry) { return entry.second.wanted > kWantedLeast || entry.second.used > 0; }))
     until(last_review_ + kPoolReview);
+  for (const auto& [number, zygote] : zygotes_) {
+    for (const auto& [child, since] : zygote.unanswered) until(since + kZygotePatience);
+  }
   if (!host_.disk_tmp && host_.memory_limit && !numbers_.empty()) wait = std::min(wait, milliseconds(kWatchMs));
   if (wait == milliseconds::max()) return pools_.empty() ? -1 : static_cast<int>(milliseconds(kPoolRest).count());
   return static_cast<int>(wait.count());
@@ -395,11 +429,13 @@ void Service::run() {
       }
       if (source == Source::kJob) on_job(id);
       if (source == Source::kWorkshop) on_workshop();
+      if (source == Source::kZygote) on_zygote(id);
       const auto found = all_.find(id);
       if (found == all_.end()) continue;
       Live& live = *found->second;
       if (source == Source::kReport) on_report(live);
       if (source == Source::kStatus) on_status(live);
+      if (source == Source::kOrders) on_place(live);
       if (source == Source::kInit) on_init_ended(live);
       if (source == Source::kOutOfMemory) {
         std::uint64_t count = 0;
@@ -409,6 +445,7 @@ void Service::run() {
       }
     }
     if (!pools_.empty()) review_pools();
+    if (!zygotes_.empty()) review_zygotes();
     if (refill_due_ && Clock::now() >= last_start_ + kRefillPause) refill();
     if (!host_.disk_tmp) watch_memory();
   }
@@ -447,7 +484,7 @@ void Service::handle(Packet& packet) {
     case MessageKind::kKill: {
       const auto id = in.number<SandboxId>();
       Live* live = find(id);
-      if (live == nullptr) return (void)withdraw(id);
+      if (live == nullptr) return (void)(kill_zygote(id) || withdraw(id));
       live->killed = true;
       return kill(*live);
     }
@@ -455,6 +492,10 @@ void Service::handle(Packet& packet) {
       return signal_main(in.number<SandboxId>(), SIGTERM);
     case MessageKind::kKillMain:
       return signal_main(in.number<SandboxId>(), SIGKILL);
+    case MessageKind::kSpecialise:
+      return specialise(in);
+    case MessageKind::kStartZygote:
+      return start_zygote(in);
     case MessageKind::kUnpack:
       return unpack(in, packet);
     case MessageKind::kRemoveCode:
@@ -474,7 +515,8 @@ Result<void> Service::check(const SandboxSpec& spec) const {
   const bool waits = std::ranges::any_of(pools_, [&](const auto& entry) {
     return std::ranges::any_of(entry.second.waiting, [&](const SandboxSpec& other) { return other.id == spec.id; });
   });
-  if (waits || numbers_.contains(spec.id)) return Error(ErrorCode::kAlreadyExists, "sandbox " + std::to_string(spec.id) + " exists already");
+  if (waits || numbers_.contains(spec.id))
+    return Error(ErrorCode::kAlreadyExists, "sandbox " + std::to_string(spec.id) + " exists already");
   return {};
 }
 
@@ -525,8 +567,10 @@ Result<void> Service::specialise(Live& live, const SandboxSpec& spec) {
   live.memory_bytes = spec.memory_bytes;
   live.program = spec.arguments.front();
   live.companions = spec.companions;
-  live.code = spec.layer_ids;
-  live.code.push_back(spec.code_id);
+  live.files_max = spec.files_max;
+  live.processes_max = spec.processes_max;
+  live.stem = spec.stem;
+  live.zygote = spec.zygote;
   Sandbox& sandbox = live.handed_out;
   sandbox.id = spec.id;
   sandbox.cpu_milli = spec.cpu_milli;
@@ -539,25 +583,63 @@ Result<void> Service::specialise(Live& live, const SandboxSpec& spec) {
     MAYFLY_ASSIGN(sandbox.memory_events, live.group.memory_events.duplicate());
     MAYFLY_ASSIGN(sandbox.memory_stat, live.group.memory_stat.duplicate());
   }
-  MAYFLY_TRY(mount_code(live, spec));
+  if (!spec.stem) {
+    for (UniqueFd* directory : {&live.group.memory, &live.group.cpu, &live.group.pids}) directory->reset();
+    MAYFLY_TRY(mount_code(live, spec.code_id, spec.layer_ids));
+  }
+  if (spec.zygote != 0) return ask_for_place(live);
   return give_orders(live, spec);
+}
+
+// A stem becomes a function's: nothing of one has run in it so far.
+void Service::specialise(Reader& in) {
+  const Specialisation wanted = read_specialisation(in);
+  auto ready = in.complete() ? check_specialisation(wanted) : Result<void>(Error(ErrorCode::kInvalidArgument, "the request is damaged"));
+  if (!ready.ok()) return fail(wanted.id, ready.error());
+  Live* live = find(wanted.stem);
+  if (live == nullptr || !live->stem || !live->started || live->killed)
+    return fail(wanted.id, Error(ErrorCode::kNotFound, "there is no stem " + std::to_string(wanted.stem) + " any more"));
+  if (find(wanted.id) != nullptr)
+    return fail(wanted.id, Error(ErrorCode::kAlreadyExists, "sandbox " + std::to_string(wanted.id) + " exists already"));
+  if (const auto done = make_one_of(*live, wanted); !done.ok()) {
+    fail(wanted.id, done.error());
+    return kill(*live);
+  }
+  numbers_.erase(live->id);
+  live->id = wanted.id;
+  numbers_.emplace(live->id, live->number);
+  Writer out(MessageKind::kSpecialised);
+  post(out.number(live->id).number(wanted.cpu_milli).take());
+}
+
+Result<void> Service::make_one_of(Live& live, const Specialisation& wanted) {
+  live.stem = false;
+  live.memory_bytes = wanted.memory_bytes;
+  const CgroupLimits limits{.memory_bytes = wanted.memory_bytes + (host_.disk_tmp ? 0 : live.shape.tmp_bytes),
+                            .cpu_milli = wanted.cpu_milli,
+                            .processes_max = live.processes_max};
+  MAYFLY_TRY(groups_->limit(live.group, limits));
+  for (UniqueFd* directory : {&live.group.memory, &live.group.cpu, &live.group.pids}) directory->reset();
+  return mount_code(live, wanted.code_id, wanted.layer_ids);
 }
 
 // From outside, by going into its mount namespace for a moment: nothing of a function runs there yet, and inside nobody has the
 // privilege any more.
-Result<void> Service::mount_code(Live& live, const SandboxSpec& spec) {
+Result<void> Service::mount_code(Live& live, const std::string& code_id, const std::vector<std::string>& layer_ids) {
+  live.code = layer_ids;
+  live.code.push_back(code_id);
   const auto open_code = [&](const std::string& id) -> Result<UniqueFd> {
     auto directory = base::open_beneath(code_.get(), id, O_PATH | O_DIRECTORY | O_NOFOLLOW);
     if (directory.ok() || directory.error().code() != ErrorCode::kNotFound) return directory;
     return Error(ErrorCode::kNotFound, "code " + id + " is not unpacked on this machine");
   };
-  MAYFLY_ASSIGN(const UniqueFd task, open_code(spec.code_id));
+  MAYFLY_ASSIGN(const UniqueFd task, open_code(code_id));
   std::vector<std::string> layers;
-  for (const auto& id : spec.layer_ids) {
+  for (const auto& id : layer_ids) {
     MAYFLY_ASSIGN(const UniqueFd layer, open_code(id));
     layers.push_back(config_.code_directory + "/" + id);
   }
-  MAYFLY_ASSIGN(std::vector<ReadyMount> mounts, roots_->layer_mounts(spec.root_id, layers));
+  MAYFLY_ASSIGN(std::vector<ReadyMount> mounts, roots_->layer_mounts(live.shape.root_id, layers));
   MAYFLY_ASSIGN(UniqueFd code, read_only_bind(task.get(), "", false));
   mounts.push_back({.mount = std::move(code), .target = "var/task"});
   if (setns(live.mounts.get(), CLONE_NEWNS) != 0) return errno_error("enter the sandbox's mounts", errno);
@@ -627,6 +709,144 @@ Result<void> Service::give_orders(Live& live, const SandboxSpec& spec) {
   live.orders.reset();
   if (!sent.ok() || !*sent) return Error(ErrorCode::kInternal, "the sandbox's main process takes no orders");
   return {};
+}
+
+// ---- zygotes
+
+void Service::start_zygote(Reader& in) {
+  const ZygoteSpec spec = read_zygote(in);
+  auto ready = in.complete() ? check_zygote(spec) : Result<void>(Error(ErrorCode::kInvalidArgument, "the request is damaged"));
+  if (ready.ok() && !zygote_runtime_) ready = Error(ErrorCode::kUnsupported, "this launcher has no zygotes");
+  if (ready.ok() && zygotes_.size() >= kZygotesMost) ready = Error(ErrorCode::kResourceExhausted, "there are 16 zygotes already");
+  if (!ready.ok()) return fail(spec.id, ready.error());
+  auto started = ZygoteProcess::start({.root_id = spec.root_id,
+                                       .arguments = spec.arguments,
+                                       .environment = spec.environment,
+                                       .user = config_.uid_base + config_.uid_count - 1,
+                                       .group = config_.uid_base + config_.uid_count - 1},
+                                      *roots_, *zygote_runtime_, zygote_filter_);
+  if (!started.ok()) return fail(spec.id, started.error());
+  const std::uint64_t number = next_number_++;
+  watch(started->fd(), Source::kZygote, number);
+  zygotes_.emplace(number, Zygote{.id = spec.id, .process = std::move(*started)});
+  zygotes_.at(number).unanswered.emplace(0, Clock::now());  // it says that it is ready
+}
+
+// The main process of the blank hands over what it has, and ends when its socket does.
+Result<void> Service::ask_for_place(Live& live) const {
+  const Orders orders{.stand_aside = 1};
+  MAYFLY_ASSIGN(const bool sent, send_packet(live.orders.get(), {reinterpret_cast<const char*>(&orders), sizeof orders}, {}, MSG_DONTWAIT));
+  if (!sent) return Error(ErrorCode::kInternal, "the sandbox's main process takes no orders");
+  watch(live.orders.get(), Source::kOrders, live.number);
+  return {};
+}
+
+void Service::on_place(Live& live) {
+  if (!live.orders || live.state != Live::State::kStarting) return;
+  auto packet = receive_packet(live.orders.get(), MSG_DONTWAIT);
+  if (packet.ok() && !*packet) return;
+  (void)epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, live.orders.get(), nullptr);
+  auto ordered = packet.ok() ? order_child(live, std::move((*packet)->descriptors)) : Result<void>(std::move(packet).error());
+  if (ordered.ok()) return;
+  live.state = Live::State::kAnswered;
+  fail(live.id, ordered.error());
+  kill(live);
+}
+
+Result<void> Service::order_child(Live& live, std::vector<UniqueFd> descriptors) {
+  const auto zygote = std::ranges::find_if(zygotes_, [&](const auto& entry) { return entry.second.id == live.zygote; });
+  if (zygote == zygotes_.end() || !zygote->second.ready) return Error(ErrorCode::kUnavailable, "the zygote has ended");
+  if (descriptors.size() != kForkFixed) return Error(ErrorCode::kInternal, "the sandbox's main process did not hand over what it has");
+  MAYFLY_ASSIGN(auto doors, groups_->doors(live.number));
+  std::vector<int> all;
+  for (const auto& each : descriptors) all.push_back(each.get());
+  for (const auto& door : doors) all.push_back(door.get());
+  auto order = std::make_unique<ForkOrder>();
+  order->sandbox = live.number;
+  order->user = order->group = live.user;
+  order->files_max = live.files_max;
+  order->processes_max = live.processes_max;
+  order->attach_count = static_cast<std::uint32_t>(doors.size());
+  order->filter_length = static_cast<std::uint32_t>(function_filter_.size());
+  std::ranges::copy(function_filter_, order->filter);
+  MAYFLY_TRY(zygote->second.process.order(*order, all));
+  zygote->second.unanswered.emplace(live.number, Clock::now());
+  return {};
+}
+
+void Service::on_zygote(std::uint64_t number) {
+  while (true) {
+    const auto found = zygotes_.find(number);
+    if (found == zygotes_.end()) return;
+    auto answer = found->second.process.collect();
+    if (!answer.ok()) return end_zygote(number, answer.error());
+    if (!*answer) return;
+    found->second.unanswered.erase((*answer)->sandbox);
+    if ((*answer)->sandbox != 0) {
+      on_child((*answer)->sandbox, **answer);
+      continue;
+    }
+    found->second.ready = true;
+    post(Writer(MessageKind::kZygoteReady).number(found->second.id).take());
+  }
+}
+
+// Another process is the main one now; it reports by itself how it fares.
+void Service::on_child(std::uint64_t number, const Forked& forked) {
+  const auto found = all_.find(number);
+  if (found == all_.end() || found->second->state != Live::State::kStarting) return;
+  Live& live = *found->second;
+  const Roll roll{.main = forked.inner};
+  auto told = forked.error != 0 ? Result<void>(errno_error("fork the zygote", forked.error))
+                                : base::write_all(live.status.get(), {reinterpret_cast<const char*>(&roll), sizeof roll});
+  if (!told.ok()) {
+    live.state = Live::State::kAnswered;
+    fail(live.id, Error(ErrorCode::kUnavailable, told.error().message()));
+    return kill(live);
+  }
+  keep_main(live, last_child_of(live.init));
+  live.orders.reset();
+  if (!live.report) on_running(live);  // it was quicker than the zygote's answer
+}
+
+void Service::end_zygote(std::uint64_t number, const Error& why) {
+  Zygote& zygote = zygotes_.at(number);
+  const SandboxId id = zygote.id;
+  const bool ready = zygote.ready;
+  std::vector<std::uint64_t> children;
+  for (const auto& [child, since] : zygote.unanswered) children.push_back(child);
+  zygotes_.erase(number);
+  for (const std::uint64_t child : children) {
+    const auto found = all_.find(child);
+    if (found == all_.end() || found->second->state != Live::State::kStarting) continue;
+    found->second->state = Live::State::kAnswered;
+    fail(found->second->id, Error(ErrorCode::kUnavailable, why.message()));
+    kill(*found->second);
+  }
+  if (!ready) return fail(id, why);
+  Writer out(MessageKind::kExited);
+  out.number(id).number(std::int32_t{-1}).number(std::int32_t{SIGKILL});
+  post(out.number(std::uint8_t{0}).number(std::uint8_t{1}).number(std::uint8_t{0}).take());
+}
+
+bool Service::kill_zygote(SandboxId id) {
+  const auto found = std::ranges::find_if(zygotes_, [&](const auto& entry) { return entry.second.id == id; });
+  if (found == zygotes_.end()) return false;
+  end_zygote(found->first, Error(ErrorCode::kUnavailable, "the zygote was ended"));
+  return true;
+}
+
+// One that hangs would hold up every sandbox that waits for it.
+void Service::review_zygotes() {
+  const auto since = Clock::now() - kZygotePatience;
+  std::vector<std::uint64_t> hang;
+  for (const auto& [number, zygote] : zygotes_) {
+    if (std::ranges::any_of(zygote.unanswered, [&](const auto& entry) { return entry.second < since; })) hang.push_back(number);
+  }
+  for (const std::uint64_t number : hang) {
+    base::log_warning("a zygote does not answer and is ended");
+    end_zygote(number, Error(ErrorCode::kUnavailable, "the zygote does not answer"));
+  }
 }
 
 // ---- blank sandboxes
@@ -719,14 +939,17 @@ void Service::on_made(Workshop::Made made) {
   if (live.group.oom_event) watch(live.group.oom_event.get(), Source::kOutOfMemory, live.number);
 }
 
+void Service::keep_main(Live& live, pid_t main) const {
+  if (main <= 0) return;
+  live.main_pidfd = pidfd_of(main);
+  live.handed_out.main_status = UniqueFd(open(("/proc/" + std::to_string(main) + "/status").c_str(), O_RDONLY | O_CLOEXEC));
+}
+
 // Both of its processes wait.
 void Service::on_blank(Live& live) {
   live.state = Live::State::kBlank;
   (void)epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, live.status.get(), nullptr);  // until there are companions
-  const pid_t main = main_process_of(live.init);
-  if (main > 0) live.main_pidfd = pidfd_of(main);
-  if (main > 0)
-    live.handed_out.main_status = UniqueFd(open(("/proc/" + std::to_string(main) + "/status").c_str(), O_RDONLY | O_CLOEXEC));
+  keep_main(live, first_child_of(live.init));
   Pool& pool = pools_[live.shape];
   --pool.coming;
   if (pool.waiting.empty()) {
@@ -801,7 +1024,10 @@ std::string cannot_execute(const std::string& program, int error) {
 }
 
 Error Service::explain(const Live& live, const StepFailure& failure) const {
-  std::string what = step_name(failure.step);
+  std::string what =
+      static_cast<std::int32_t>(failure.step) > kForkSteps
+          ? "become the main process, forked from a zygote: step " + std::to_string(static_cast<std::int32_t>(failure.step) - kForkSteps)
+          : std::string(step_name(failure.step));
   const auto index = static_cast<std::size_t>(failure.argument);
   if (failure.step == Step::kMount) what += index == 0 ? " /etc/sandbox" : " /tmp";
   if (failure.step == Step::kProtectProc && index < roots_->proc_masks().size())
@@ -831,8 +1057,10 @@ void Service::on_report(Live& live) {
       if (live.init_waits) on_blank(live);
       return;
     }
-    if (live.state == Live::State::kBlank) take_out(live);
-    else on_spoilt(live, whole ? explain(live, told) : Error(ErrorCode::kInternal, "its processes ended while it was made"));
+    if (live.state == Live::State::kBlank)
+      take_out(live);
+    else
+      on_spoilt(live, whole ? explain(live, told) : Error(ErrorCode::kInternal, "its processes ended while it was made"));
     return kill(live);
   }
   if (live.state == Live::State::kAnswered) {
@@ -840,6 +1068,7 @@ void Service::on_report(Live& live) {
     live.failure = explain(live, told);
     return kill(live);
   }
+  if (!whole && live.orders) return;  // on_child() knows it too, and more
   if (!whole || waits) return on_running(live);
   live.state = Live::State::kAnswered;
   fail(live.id, explain(live, told));
@@ -940,7 +1169,8 @@ bool Service::in_use(const std::string& code_id) const {
   const auto among = [&](const std::vector<std::string>& ids) { return std::ranges::find(ids, code_id) != ids.end(); };
   if (std::ranges::any_of(all_, [&](const auto& entry) { return among(entry.second->code); })) return true;
   return std::ranges::any_of(pools_, [&](const auto& entry) {
-    return std::ranges::any_of(entry.second.waiting, [&](const SandboxSpec& spec) { return spec.code_id == code_id || among(spec.layer_ids); });
+    return std::ranges::any_of(entry.second.waiting,
+                               [&](const SandboxSpec& spec) { return spec.code_id == code_id || among(spec.layer_ids); });
   });
 }
 
@@ -1003,6 +1233,7 @@ void Service::flush() {
 void Service::end() {
   socket_.reset();
   outbox_.clear();
+  zygotes_.clear();
   while (unanswered_ > 0) {  // what the workshop still makes has processes too
     pollfd answered{.fd = workshop_->fd(), .events = POLLIN, .revents = 0};
     constexpr int kPatienceMs = 2000;

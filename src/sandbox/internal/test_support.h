@@ -57,6 +57,9 @@ class Bench {
   [[nodiscard]] base::Result<Sandbox> start(const SandboxSpec& spec);
   // The answer to a start asked of launcher().
   [[nodiscard]] base::Result<Sandbox> wait_answer(SandboxId id);
+  // The same for a stem that becomes a function's, and for a zygote.
+  [[nodiscard]] base::Result<void> specialise(const Specialisation& specialisation);
+  [[nodiscard]] base::Result<void> start_zygote(const ZygoteSpec& spec);
   // Waits for the end of sandbox `id`.
   [[nodiscard]] std::optional<SandboxExited> wait_exit(SandboxId id, std::chrono::milliseconds patience = std::chrono::seconds(20));
   // Both, and the output.
@@ -72,7 +75,11 @@ class Bench {
   bool pump(const std::function<bool()>& done, std::chrono::milliseconds patience = std::chrono::seconds(20));
 
  private:
+  base::Result<void> answer_without_sandbox(SandboxId id);
+
   std::unique_ptr<Launcher> launcher_;
+  SandboxId awaited_ = 0;  // whose failure is the answer to something else than start()
+  std::map<SandboxId, base::Result<void>> specialised_;
   SandboxId next_ = 1;
   std::uint64_t next_code_ = 1;
   std::map<SandboxId, base::Result<Sandbox>> answers_;

@@ -105,7 +105,15 @@ bool Bench::pump(const std::function<bool()>& done, std::chrono::milliseconds pa
     if (!events.ok()) return false;
     for (auto& event : *events) {
       if (auto* started = std::get_if<SandboxStarted>(&event)) answers_.emplace(started->sandbox.id, std::move(started->sandbox));
-      if (auto* failed = std::get_if<SandboxFailed>(&event)) answers_.emplace(failed->id, std::move(failed->error));
+      if (auto* made = std::get_if<SandboxSpecialised>(&event)) specialised_.emplace(made->id, Result<void>());
+      if (auto* zygote = std::get_if<ZygoteReady>(&event)) specialised_.emplace(zygote->id, Result<void>());
+      if (auto* failed = std::get_if<SandboxFailed>(&event)) {
+        if (awaited_ == failed->id) {
+          specialised_.emplace(failed->id, std::move(failed->error));
+        } else {
+          answers_.emplace(failed->id, std::move(failed->error));
+        }
+      }
       if (auto* exited = std::get_if<SandboxExited>(&event)) exits_.emplace(exited->id, *exited);
       if (auto* ended = std::get_if<ProgramEnded>(&event)) programs_ended.insert_or_assign({ended->id, ended->companion}, *ended);
       if (auto* unpacked = std::get_if<ArchiveUnpacked>(&event)) unpacked_.emplace(unpacked->request, std::move(unpacked->bytes));
@@ -123,6 +131,24 @@ Result<Sandbox> Bench::wait_answer(SandboxId id) {
   if (!pump([&] { return answers_.contains(id); })) return base::Error(base::ErrorCode::kDeadlineExceeded, "no answer to start");
   auto answer = std::move(answers_.extract(id).mapped());
   return answer;
+}
+
+Result<void> Bench::answer_without_sandbox(SandboxId id) {
+  awaited_ = id;
+  const bool answered = pump([&] { return specialised_.contains(id); });
+  awaited_ = 0;
+  if (!answered) return base::Error(base::ErrorCode::kDeadlineExceeded, "no answer");
+  return std::move(specialised_.extract(id).mapped());
+}
+
+Result<void> Bench::specialise(const Specialisation& specialisation) {
+  MAYFLY_TRY(launcher_->specialise(specialisation));
+  return answer_without_sandbox(specialisation.id);
+}
+
+Result<void> Bench::start_zygote(const ZygoteSpec& spec) {
+  MAYFLY_TRY(launcher_->start_zygote(spec));
+  return answer_without_sandbox(spec.id);
 }
 
 std::optional<SandboxExited> Bench::wait_exit(SandboxId id, std::chrono::milliseconds patience) {

@@ -42,9 +42,9 @@ template <typename Holder, typename Fd>
 std::array<Fd*, 23> descriptors_of(Holder& blank) {
   auto& group = blank.group;
   auto& sandbox = blank.sandbox;
-  return {&blank.init_pidfd,   &blank.report,         &blank.status,       &blank.orders,         &group.thaw,        &group.oom_event,
-          &group.memory_events, &group.memory_stat,   &group.memory,       &group.cpu,            &group.pids,        &sandbox.runtime_api,
-          &sandbox.data_api,   &sandbox.dns_udp,      &sandbox.dns_tcp,    &sandbox.output,       &sandbox.framed_log, &sandbox.control_in,
+  return {&blank.init_pidfd,    &blank.report,        &blank.status,           &blank.orders,     &group.thaw,         &group.oom_event,
+          &group.memory_events, &group.memory_stat,   &group.memory,           &group.cpu,        &group.pids,         &sandbox.runtime_api,
+          &sandbox.data_api,    &sandbox.dns_udp,     &sandbox.dns_tcp,        &sandbox.output,   &sandbox.framed_log, &sandbox.control_in,
           &sandbox.control_out, &sandbox.freeze_file, &sandbox.cpu_quota_file, &sandbox.cpu_stat, &sandbox.main_status};
 }
 
@@ -136,14 +136,17 @@ bool Worker::take_requests() {
       discards_.push_back(number);
       continue;
     }
-    SandboxShape shape{.root_id = in.text(), .network = in.number<Network>(), .tmp_bytes = in.number<std::uint64_t>(),
+    SandboxShape shape{.root_id = in.text(),
+                       .network = in.number<Network>(),
+                       .tmp_bytes = in.number<std::uint64_t>(),
                        .connectors = in.number<std::uint32_t>()};
     orders_.push_back({.number = number, .shape = std::move(shape)});
   }
 }
 
 void Worker::wait() {
-  std::array<pollfd, 2> ready{{{.fd = socket_.get(), .events = POLLIN, .revents = 0}, {.fd = scratch_->fd(), .events = POLLIN, .revents = 0}}};
+  std::array<pollfd, 2> ready{
+      {{.fd = socket_.get(), .events = POLLIN, .revents = 0}, {.fd = scratch_->fd(), .events = POLLIN, .revents = 0}}};
   (void)poll(ready.data(), ready.size(), groups_to_remove_.empty() ? -1 : kRetryMs);
   if (ready[1].revents != 0) scratch_->collect();
   retry_groups();
@@ -185,7 +188,7 @@ void Worker::retry_groups() {
 
 Result<std::uint32_t> Worker::take_user() {
   if (!tools_.privileged) return kInsideUser;
-  const std::uint32_t usable = tools_.config.uid_count - 1;  // the first is every sandbox's init
+  const std::uint32_t usable = tools_.config.uid_count - 2;  // the first is every sandbox's init, the last every zygote
   for (std::uint32_t i = 0; i < usable; ++i) {
     const std::uint32_t user = tools_.config.uid_base + 1 + next_user_;
     next_user_ = (next_user_ + 1) % usable;  // round robin: an id rests as long as possible
@@ -273,16 +276,8 @@ Result<void> Worker::spawn(const SandboxShape& shape, Place& place, const Unique
 
   auto plan = std::make_unique<BlankPlan>();
   fill(*plan, place);
-  std::vector<int> descriptors = {root.get(),
-                                  netns.get(),
-                                  tools_.null,
-                                  output.write.get(),
-                                  framed.write.get(),
-                                  to_main.read.get(),
-                                  to_server.write.get(),
-                                  report.write.get(),
-                                  init_status.get(),
-                                  main_orders.get()};
+  std::vector<int> descriptors = {root.get(),         netns.get(),           tools_.null,        output.write.get(), framed.write.get(),
+                                  to_main.read.get(), to_server.write.get(), report.write.get(), init_status.get(),  main_orders.get()};
   const auto add_mount = [&](const UniqueFd& mount, const std::string& target) {
     target.copy(plan->mount_targets[plan->mount_count++], sizeof plan->mount_targets[0] - 1);
     descriptors.push_back(mount.get());

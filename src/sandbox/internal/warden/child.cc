@@ -2,20 +2,20 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <linux/close_range.h>
-#include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "sandbox/internal/program_steps.h"
+#include "sandbox/internal/zygote/order.h"
 
 namespace mayfly::sandbox::internal {
 namespace {
@@ -47,42 +47,7 @@ class Steps {
   int report_;
 };
 
-int drop_capabilities() {
-  if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0 && errno != EINVAL) return -1;
-  __user_cap_header_struct head{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
-  __user_cap_data_struct none[2] = {};
-  return static_cast<int>(syscall(SYS_capset, &head, none));
-}
-
-// Straight system calls: libc's would try to tell other threads.
-int change_user(const BlankPlan& plan, uid_t user, gid_t group) {
-  if (!plan.switch_identity) return 0;
-  if (syscall(SYS_setgroups, 0, nullptr) != 0 || syscall(SYS_setresgid, group, group, group) != 0) return -1;
-  return static_cast<int>(syscall(SYS_setresuid, user, user, user));
-}
-
-int load_filter(const sock_filter* filter, std::uint32_t length) {
-  if (length == 0) return 0;
-  const sock_fprog program{.len = static_cast<unsigned short>(length), .filter = const_cast<sock_filter*>(filter)};
-  return static_cast<int>(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program));
-}
-
-int set_limit(int resource, rlim_t most) {
-  rlimit now{};
-  if (getrlimit(static_cast<__rlimit_resource>(resource), &now) != 0) return -1;
-  if (now.rlim_max != RLIM_INFINITY && now.rlim_max < most) most = now.rlim_max;  // raising a hard limit takes CAP_SYS_RESOURCE
-  const rlimit wanted{.rlim_cur = most, .rlim_max = most};
-  return setrlimit(static_cast<__rlimit_resource>(resource), &wanted);
-}
-
-// Those that are the same for every function.
-int set_fixed_limits() {
-  constexpr rlim_t kLockedBytes = 65'536;
-  // One byte, not zero: zero still starts a core_pattern that pipes to a program, as root on the host, with the function's memory.
-  constexpr rlim_t kNoCore = 1;
-  if (set_limit(RLIMIT_CORE, kNoCore) != 0 || set_limit(RLIMIT_MEMLOCK, kLockedBytes) != 0) return -1;
-  return set_limit(RLIMIT_RTPRIO, 0) != 0 ? -1 : set_limit(RLIMIT_NICE, 0);
-}
+int change_user(const BlankPlan& plan, uid_t user, gid_t group) { return plan.switch_identity ? become(user, group) : 0; }
 
 int set_ordered_limits(const Orders& orders) {
   if (set_limit(RLIMIT_NOFILE, orders.files_max) != 0) return -1;
@@ -209,6 +174,7 @@ bool parse_orders(std::size_t size) {
   memcpy(&orders, received, sizeof orders);
   char* at = received + sizeof orders;
   char* const end = received + size;
+  if (orders.stand_aside != 0) return at == end;
   if (orders.arguments == 0 || orders.arguments > Orders::kTextsMax || orders.variables > Orders::kTextsMax ||
       orders.companions > Orders::kCompanionsMax || static_cast<std::size_t>(end - at) < orders.variables)
     return false;
@@ -248,6 +214,41 @@ int receive_orders() {
   return -1;
 }
 
+// Hands what it has to the process that takes its place, and is in nobody's way until the launcher has seen to that.
+[[noreturn]] void stand_aside() {
+  constexpr const char* kNamespaces[] = {"pid", "mnt", "net", "ipc", "uts", "cgroup"};
+  static_assert(kForkPids == 0 && kForkMounts == 1 && kForkNetwork == 2 && kForkIpc == 3 && kForkHostName == 4 && kForkCgroups == 5);
+  static_assert(kForkReport == 6 && kForkNull == 7 && kForkControlOut == kForkNull + kControlOut);
+  int handed[kForkFixed];
+  char path[32] = "/proc/self/ns/";
+  const std::size_t name = strlen(path);
+  for (std::size_t i = 0; i < kForkReport; ++i) {
+    memcpy(path + name, kNamespaces[i], strlen(kNamespaces[i]) + 1);
+    handed[i] = open(path, O_RDONLY | O_CLOEXEC);
+    if (handed[i] < 0) _exit(127);
+  }
+  handed[kForkReport] = kReport;
+  for (int own = 0; own <= kControlOut; ++own) handed[kForkNull + own] = own;
+  char byte = 0;
+  iovec part{.iov_base = &byte, .iov_len = 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof handed)] = {};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  cmsghdr* head = CMSG_FIRSTHDR(&message);
+  head->cmsg_level = SOL_SOCKET;
+  head->cmsg_type = SCM_RIGHTS;
+  head->cmsg_len = CMSG_LEN(sizeof handed);
+  memcpy(CMSG_DATA(head), handed, sizeof handed);
+  if (sendmsg(kOrders, &message, MSG_NOSIGNAL) != 1) _exit(127);
+  (void)close_range(0, kReport, 0);
+  while (read(kOrders, &byte, 1) < 0 && errno == EINTR) {
+  }
+  _exit(0);
+}
+
 // Becomes companion `number`, from 1 on. Already with the sandbox's user, limits and filter.
 [[noreturn]] void run_companion(const Steps& steps, std::uint32_t number) {
   steps.check(Step::kNewSession, setsid());
@@ -284,6 +285,7 @@ void wait_at_gate() {
   report_waiting();
 
   steps.check(Step::kOrders, receive_orders());
+  if (programs.orders.stand_aside != 0) stand_aside();
   steps.check(Step::kOrderedLimits, set_ordered_limits(programs.orders));
   // Before any program runs, so that their pids follow the main process's without a gap; init, whose children they are, counts on it.
   for (std::uint32_t i = 1; i <= programs.orders.companions; ++i) {
@@ -325,6 +327,7 @@ void drop_init(const BlankPlan& plan, int status, const Steps& steps) {
     if (pid < 0) _exit(0);  // nothing is left inside
     static Roll roll;
     (void)!read(status, &roll, sizeof roll);  // does not wait; what was read before stays
+    if (roll.main != 0) main = roll.main;
     const auto which = static_cast<std::uint32_t>(pid - main);
     if (pid < main || which > roll.companions || which > Orders::kCompanionsMax || told[which]) continue;  // an orphan
     told[which] = true;
@@ -346,7 +349,7 @@ void run_child(const BlankPlan& plan, const int* descriptors) {
   build_root(plan, descriptors, steps);
   offer_to_oom_killer();
   steps.check(Step::kShowMounts, show_mounts(descriptors[kPlanStatus]));
-  steps.check(Step::kInitCapabilities, prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));  // for both, until the main process is a program
+  steps.check(Step::kInitCapabilities, prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));       // for both, until the main process is a program
   const auto main = static_cast<pid_t>(syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));  // fork without libc's locks
   if (main == 0) run_main(plan, descriptors, steps);
   steps.check(Step::kStartMain, main);

@@ -66,9 +66,11 @@ struct ProgramStatus {
   std::uint32_t companion = 0;  // from 1 on; 0 is the main process
 };
 
-// On the status socket, to init: what it is to expect; before the orders, and only when there are companions.
+// On the status socket, to init: what it is to expect, where that is not the main process alone. Once; before the orders, or before the
+// process that waits for them ends because another has taken its place.
 struct Roll {
   std::uint32_t companions = 0;
+  pid_t main = 0;  // what the main process is called inside, where it is not init's first child; else 0
 };
 
 struct ProcMask {
@@ -122,6 +124,9 @@ struct Spawned {
 
 // To the main process: this, then a byte for each variable (1: companions get it too), then texts that end with NUL: working directory,
 // arguments, variables, companions. With companions two descriptors: where they print, and the main process's gate.
+//
+// To stand aside: nothing but this with stand_aside set. It answers with one byte and its descriptors as ForkDescriptor (zygote/order.h)
+// has them, and ends with the socket: another process becomes the main one.
 struct Orders {
   static constexpr std::size_t kBytesMax = 65'536;
   static constexpr std::size_t kTextsMax = 560;  // arguments or variables
@@ -129,6 +134,7 @@ struct Orders {
   std::uint32_t files_max = 0;
   std::uint32_t processes_max = 0;  // 0: no limit (without root the user's other processes would count)
   std::uint32_t arguments = 0, variables = 0, companions = 0;
+  std::uint32_t stand_aside = 0;
 };
 
 }  // namespace mayfly::sandbox::internal

@@ -17,22 +17,13 @@
 
 #include <initializer_list>
 
+#include "sandbox/internal/program_steps.h"
 #include "sandbox/internal/warden/child.h"
 
 namespace mayfly::sandbox::internal {
 namespace {
 
 constexpr int kChannel = 3;
-constexpr int kCapabilityMost = 63;
-
-// Nothing that is executed below ever gains a capability.
-bool empty_bounding_set() {
-  for (int capability = 0; capability <= kCapabilityMost; ++capability) {
-    if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0) continue;
-    return errno == EINVAL;  // past the last one this kernel knows
-  }
-  return true;
-}
 
 void ignore_signal(int) {}
 
@@ -41,7 +32,8 @@ void arrange_signals() {
   struct sigaction nothing = {};
   nothing.sa_handler = ignore_signal;
   nothing.sa_flags = SA_RESTART;
-  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGUSR1, SIGUSR2, SIGTSTP}) (void)sigaction(number, &nothing, nullptr);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGUSR1, SIGUSR2, SIGTSTP})
+    (void)sigaction(number, &nothing, nullptr);
 }
 
 BlankPlan plan;
@@ -68,8 +60,9 @@ bool receive_plan() {
 }
 
 bool is_whole() {
-  return plan.mount_count <= BlankPlan::kMountsMax && plan.attach_count <= BlankPlan::kAttachMax && plan.mask_count <= BlankPlan::kMasksMax &&
-         plan.filter_length <= BlankPlan::kFilterMax && plan.init_filter_length <= BlankPlan::kInitFilterMax &&
+  return plan.mount_count <= BlankPlan::kMountsMax && plan.attach_count <= BlankPlan::kAttachMax &&
+         plan.mask_count <= BlankPlan::kMasksMax && plan.filter_length <= BlankPlan::kFilterMax &&
+         plan.init_filter_length <= BlankPlan::kInitFilterMax &&
          descriptor_count == kPlanFixed + plan.mount_count + plan.attach_count + (plan.into_group ? 1U : 0U);
 }
 
@@ -117,7 +110,7 @@ int main() {
   (void)prctl(PR_SET_NAME, "mayfly-sandbox", 0, 0, 0);
   (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   arrange_signals();
-  if (!empty_bounding_set()) return 1;
+  if (empty_bounding_set() != 0) return 1;  // nothing that is executed below ever gains a capability
   while (receive_plan()) {
     int pidfd = -1;
     const Spawned spawned = spawn(pidfd);
