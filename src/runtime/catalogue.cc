@@ -247,6 +247,14 @@ const RuntimeCatalogue::Interpreter* RuntimeCatalogue::nearest(std::string_view 
   return best;
 }
 
+std::vector<std::string> RuntimeCatalogue::pythons() const {
+  std::vector<std::string> paths;
+  for (const Interpreter& each : interpreters_) {
+    if (each.family == "python") paths.push_back(each.path);
+  }
+  return paths;
+}
+
 std::vector<RuntimeRow> RuntimeCatalogue::rows() const {
   std::vector<RuntimeRow> rows;
   const auto add_row = [&](std::string_view family, int number) {

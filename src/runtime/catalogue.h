@@ -54,6 +54,8 @@ class RuntimeCatalogue {
   [[nodiscard]] static base::Result<RuntimeCatalogue> detect(const CatalogueOptions& options);
 
   [[nodiscard]] std::vector<RuntimeRow> rows() const;
+  // Paths of the Pythons that were found.
+  [[nodiscard]] std::vector<std::string> pythons() const;
   [[nodiscard]] const std::vector<RootPlan>& roots() const { return roots_; }
   // Whether functions of `runtime` can run here. kInvalidArgument (InvalidParameterValueException) saying what is missing.
   [[nodiscard]] base::Result<void> check(const std::string& runtime) const;

@@ -107,6 +107,7 @@ Result<DataDirectory> DataDirectory::open(const std::string& given, ServerIdenti
 }
 
 Result<void> DataDirectory::write_runtimes() const {
+  MAYFLY_TRY(base::remove_tree(runtimes() + "/python/__pycache__"));  // of these files or older ones, whole or cut off by a crash
   for (const base::EmbeddedFile& file : embedded::runtimes()) {
     const std::string path = runtimes() + "/" + std::string(file.name);
     const std::string folder = path.substr(0, path.rfind('/'));

@@ -28,6 +28,7 @@
 #include "observe/metrics.h"
 #include "runtime/catalogue.h"
 #include "sandbox/launcher.h"
+#include "server/bytecode.h"
 #include "server/config.h"
 #include "server/data_directory.h"
 #include "services/buckets.h"
@@ -441,6 +442,9 @@ net::Awaitable<void> Platform::serve_until_told() {
 }
 
 int Platform::run() {
+  (void)pool_.submit([directory = foundations_.data.runtimes() + "/python", pythons = foundations_.runtimes.pythons()] {
+    compile_python_bootstraps(directory, pythons);
+  });
   boost::asio::signal_set signals(loop_.executor(), SIGTERM, SIGINT);
   signals.async_wait([this](const boost::system::error_code& failed, int number) {
     if (failed) return;
