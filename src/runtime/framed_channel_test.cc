@@ -85,7 +85,13 @@ class Peer {
 
 // Everything the channel reports, to be waited for from the test's thread.
 struct Told final : FramedEvents, engine::ResponseSink {
-  void on_next(RunNumber) override { note("next"); }
+  void on_next(RunNumber run) override {
+    {
+      const std::lock_guard lock(mutex);
+      freed.push_back(run);
+    }
+    note("next");
+  }
   void on_init_error(FunctionFault fault) override { note("init-error " + fault.error_type + " " + fault.payload); }
   void on_answer(Answer answer) override {
     note(std::to_string(answer.run) + (answer.failed ? " failed " + answer.error_type + " " : " answer ") +
@@ -121,6 +127,7 @@ struct Told final : FramedEvents, engine::ResponseSink {
   std::mutex mutex;
   std::condition_variable changed;
   std::vector<std::string> lines;
+  std::vector<RunNumber> freed;
   std::size_t streamed = 0;
   bool holding = false, deaf = false;
   std::function<void(bool)> held;
@@ -460,6 +467,26 @@ TEST_F(FramedChannelTest, WhoeverBreaksTheProtocolIsReportedOnceAndHeardNoMore) 
     peer.try_send(kResponse);
     on_loop([&] { EXPECT_TRUE(told->lines.empty()) << each.why; });
   }
+}
+
+TEST_F(FramedChannelTest, OfARunThatWasGivenUpNothingIsReportedAndTheOthersGoOn) {
+  serve();
+  for (const RunNumber run : {1, 2, 3}) hand_over(run, run == 3 ? engine::ResponseMode::kStreaming : engine::ResponseMode::kBuffered);
+  for (int i = 0; i < 3; ++i) (void)peer.receive();
+  peer.send(frame(FrameType::kResponseBegin, 3, "text/plain") + frame(FrameType::kChunk, 3, "heard"));
+  EXPECT_EQ(told->take(), "begin text/plain");
+  EXPECT_EQ(told->take(), "piece heard");
+  on_loop([&] {
+    channel->give_up(1);
+    channel->give_up(3);
+    channel->give_up(9);
+  });
+  peer.send(frame(FrameType::kResponse, 1, "late") + frame(FrameType::kChunk, 3, "unheard") + frame(FrameType::kEnd, 3, "") +
+            frame(FrameType::kResponse, 2, "in time"));
+  EXPECT_EQ(told->take(), "2 answer in time");
+  EXPECT_EQ(told->take(), "next");
+  EXPECT_EQ(told->freed, (std::vector<RunNumber>{0, 2}));
+  expect_broken(frame(FrameType::kResponse, 1, "again"), "not under way");
 }
 
 TEST_F(FramedChannelTest, NothingIsReportedOnceAbandoned) {
