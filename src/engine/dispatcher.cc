@@ -1,9 +1,11 @@
 #include "engine/dispatcher.h"
 
 #include <algorithm>
+#include <boost/json.hpp>
 #include <cstdio>
 #include <list>
 #include <map>
+#include <set>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -11,113 +13,31 @@
 
 #include "base/assert.h"
 #include "base/json.h"
-#include "engine/internal/capacity.h"
-#include "engine/internal/timer_set.h"
+#include "engine/internal/pool.h"
 
 namespace mayfly::engine {
 namespace {
 
-using base::Duration;
 using base::Error;
 using base::ErrorCode;
-using base::TimePoint;
-
-enum class State : std::uint8_t {
-  kStarting,  // being made or initialising
-  kIdle,      // the runtime waits for an invocation
-  kBusy,      // invocations run, or are answered and the runtime has not come back yet
-  kStopping,  // told to end, or ended badly; on_gone is awaited
-};
-
-bool is_active(State state) { return state == State::kStarting || state == State::kBusy; }
 
 constexpr std::string_view kAccountLimit = "ConcurrentInvocationLimitExceeded";
 constexpr std::string_view kReservedLimit = "ReservedFunctionConcurrentInvocationLimitExceeded";
 
-struct Waiting {
-  std::uint64_t sequence = 0;
-  InvocationPtr invocation;
-  TimePoint since;
-  bool extended = false;  // its queue budget is spent, a start is under way for it
-  TimePoint timer = base::kNoDeadline;
+// Names a pool; the texts are its version's.
+struct PoolKey {
+  std::string_view function, version;
+  std::uint64_t generation = 0;
+  explicit PoolKey(const FunctionVersion& of) : function(of.function_name), version(of.version), generation(of.generation) {}
+  bool operator==(const PoolKey&) const = default;
 };
-
-struct Environment;
-
-struct Pool {
-  std::string key;
-  std::uint64_t number = 0;
-  VersionPtr version;
-  FunctionUse* function = nullptr;
-  std::uint32_t slots = 1;                        // invocations that one environment takes at once
-  std::list<Waiting> queue;                       // oldest first
-  std::vector<Environment*> idle;                 // on demand; the last one was used last
-  std::vector<Environment*> ready;                // provisioned and idle, likewise
-  std::vector<std::vector<Environment*>> partly;  // busy ones that take more, by how many they have; empty where slots is 1
-  std::uint32_t starting = 0;                     // own inits on demand under way: each will take waiting invocations, one a slot
-  std::uint32_t expected = 0;                     // slots whose invocation is answered and which are due back within the grace
-  std::uint32_t environments = 0;                 // of every state
-  bool outdated = false;
-
-  std::uint32_t target = 0;                // provisioned environments wanted
-  std::uint32_t provisioned = 0;           // that live
-  std::uint32_t provisioned_starting = 0;  // of these
-  std::uint32_t held = 0;                  // its part of the function's
-  std::string failure;                     // why the last one could not be made; "" once one was ready again
-  std::uint32_t failures = 0;              // in a row
-  TimePoint retry_at{};
-  TimePoint timer = base::kNoDeadline;
-
-  [[nodiscard]] bool lacks() const { return provisioned < target; }
+struct PoolKeyHash {
+  std::size_t operator()(const PoolKey& key) const { return std::hash<std::string_view>()(key.function) * 31 + key.generation; }
 };
-
-// An invocation in an environment, from its hand-over until the runtime asks for the next one in its place.
-struct Run {
-  RunId id = 0;
-  InvocationPtr invocation;  // null once its outcome is known
-  TimePoint since;           // when the invocation came to the dispatcher
-  TimePoint handed;          // when its run began
-  TimePoint deadline = base::kNoDeadline;
-  TimePoint due = base::kNoDeadline;  // when the dispatcher looks at it again
-  bool cold = false;                  // the first of its environment
-  bool bills_init = false;            // and the environment's own init is on its bill
-  bool expected = false;              // answered and due back within the grace
-  bool timed_out = false;             // and not answered yet
-
-  [[nodiscard]] bool answered() const { return invocation == nullptr; }
-};
-
-struct Environment {
-  EnvironmentId id = 0;
-  Pool* pool = nullptr;
-  State state = State::kStarting;
-  InitPhase phase = InitPhase::kOwn;
-  std::vector<Run> runs;  // in no order; also the one that waits for an init in its own time
-  RunId next_run = 1;
-  std::size_t place = kNowhere;  // in its pool's `partly`
-  Duration start{0}, init{0};
-  bool provisioned = false;
-  bool retiring = false;  // was provisioned, ends with what runs
-  bool closed = false;    // takes nothing more: a run in it timed out or did not come back; ends for `close_reason` when the others have
-  StopReason close_reason = StopReason::kTimeout;
-  bool started = false;  // the sandbox runs
-  bool proven = false;   // an invocation was handed over before
-  bool served = false;   // the same, or its init is nobody's: it was provisioned
-  bool frozen = false;
-  TimePoint idle_since;
-  TimePoint timer = base::kNoDeadline;
-
-  static constexpr std::size_t kNowhere = SIZE_MAX;
-  [[nodiscard]] bool somebody_waits() const {
-    return std::ranges::any_of(runs, [](const Run& run) { return !run.answered(); });
-  }
-};
-
-std::string pool_key(const FunctionVersion& version) {
-  return version.function_name + ':' + version.version + ':' + std::to_string(version.generation);
-}
 
 Duration timeout_of(const Invocation& invocation) { return std::chrono::seconds(invocation.version->config.timeout_s); }
+
+constexpr std::string_view kStartRateLimit = "FunctionInvocationRateLimitExceeded";
 
 Outcome refusal(Error error, std::string throttle_reason = {}) {
   Outcome outcome;
@@ -125,11 +45,6 @@ Outcome refusal(Error error, std::string throttle_reason = {}) {
   outcome.error = std::move(error);
   outcome.throttle_reason = std::move(throttle_reason);
   return outcome;
-}
-
-Outcome throttled(const FunctionUse& function) {
-  return refusal(Error(ErrorCode::kResourceExhausted, "Rate Exceeded.", "TooManyRequestsException"),
-                 std::string(function.reservation_full() ? kReservedLimit : kAccountLimit));
 }
 
 // The form of AWS's StatusReason, and what happened.
@@ -148,6 +63,14 @@ Outcome too_late(Duration waited) {
       Error(ErrorCode::kDeadlineExceeded,
             "The call's deadline passed after " + milliseconds(waited) + " in the queue, before an environment was free; nothing ran.",
             "ServiceException"));
+}
+
+// What the last failure of a version says, in one line: the errorMessage of its document.
+std::string message_of(const std::string& document) {
+  const auto parsed = base::parse_json(document);
+  if (!parsed.ok() || !parsed->is_object()) return {};
+  const auto* message = parsed->get_object().if_contains("errorMessage");
+  return message != nullptr && message->is_string() ? std::string(message->get_string()) : std::string();
 }
 
 Error as_service_error(const std::optional<Error>& error) {
@@ -175,7 +98,11 @@ std::string timeout_document(const std::string& request_id, Duration timeout) {
 
 struct Dispatcher::Impl {
   Impl(DispatcherOptions options_in, EnvironmentBackend& backend_in, InvocationObserver& observer_in)
-      : options(options_in), backend(backend_in), observer(observer_in), capacity(options_in.concurrency_max) {}
+      : options(std::move(options_in)),
+        backend(backend_in),
+        observer(observer_in),
+        keep_alive(options.keep_alive ? options.keep_alive : std::make_shared<FixedKeepAlive>(options.idle_timeout)),
+        capacity(options.concurrency_max) {}
 
   struct Finished {
     InvocationPtr invocation;
@@ -185,32 +112,44 @@ struct Dispatcher::Impl {
   DispatcherOptions options;
   EnvironmentBackend& backend;
   InvocationObserver& observer;
-  std::unordered_map<std::string, FunctionUse> functions;
-  std::unordered_map<std::string, std::unique_ptr<Pool>> pools;
+  const std::shared_ptr<const KeepAlivePolicy> keep_alive;
+  std::unordered_map<std::string, Function> functions;
+  std::list<Function*> unused_functions;  // remembered for their history; the one unused longest first
+  std::unordered_map<PoolKey, std::unique_ptr<Pool>, PoolKeyHash> pools;
   std::unordered_map<EnvironmentId, Environment> environments;
-  std::unordered_map<std::uint64_t, Pool*> waiting;  // sequence to pool
-  std::unordered_set<Pool*> starved;                 // wanted a start that the limits did not allow
+  std::list<Waiting> spare_entries;   // of queues, to be used again
+  std::unordered_set<Pool*> starved;  // wanted a start that the limits did not allow
+  std::uint64_t turns = 0;
   std::map<std::uint64_t, Pool*> provisioned_pools;  // by number: those with a target
   std::uint32_t lacking = 0;                         // of these: have fewer environments than their target
-  TimerSet timers;
+  TimerHeap timers;
   EnvironmentId next_id = 1;
   std::uint64_t next_sequence = 1, next_pool = 1;
   Capacity capacity;
   std::uint32_t live = 0;
-  std::uint32_t spare = 0;  // idle ones that may be ended to make room
+  std::uint32_t spare = 0;   // idle ones that may be ended to make room
+  std::uint32_t queued = 0;  // invocations
+  struct Dearer {            // ended last; by age where equal
+    bool operator()(const Environment* a, const Environment* b) const {
+      return a->priority != b->priority ? a->priority < b->priority : a->id < b->id;
+    }
+  };
+  std::set<Environment*, Dearer> evictable;  // frozen on-demand ones
+  double eviction_clock = 0;                 // priority of the last one that was ended for another's sake
+  std::uint64_t idle_bytes = 0;              // of idle on-demand environments
   bool draining = false;
   Counts totals;  // the counters; the gauges are worked out when asked for
   std::vector<Finished> finished;
   bool flushing = false;
 
-  // Keys of timers: a number and what it counts.
-  enum class Timed : std::uint8_t { kEnvironment, kWaiting, kPool };
-  static TimerSet::Key timer_key(std::uint64_t number, Timed kind) { return (number << 2U) | static_cast<std::uint64_t>(kind); }
-  void set_timer(Environment& environment, TimePoint when) {
-    timers.move(timer_key(environment.id, Timed::kEnvironment), environment.timer, when);
+  void set_timer(Environment& environment, TimePoint when) { timers.set(environment.timer, when); }
+  void set_timer(Pool& pool, TimePoint now) {
+    TimePoint when = std::min(pool.again_at, pool.forget_failures_at);
+    if (pool.lacks() && pool.retry_at > now) when = std::min(when, pool.retry_at);
+    const TimePoint next_start = pool.function->rate.next(options.burst_starts);
+    if (needs_more(pool) && next_start > now) when = std::min(when, next_start);
+    timers.set(pool.timer, when);
   }
-  void set_timer(Waiting& entry, TimePoint when) { timers.move(timer_key(entry.sequence, Timed::kWaiting), entry.timer, when); }
-  void set_timer(Pool& pool, TimePoint when) { timers.move(timer_key(pool.number, Timed::kPool), pool.timer, when); }
 
   // ---- outcomes -------------------------------------------------------------------------------------------------------
 
@@ -237,7 +176,8 @@ struct Dispatcher::Impl {
     record.log_group = version.config.log_group;
     record.log_stream = outcome.log_stream;
     record.kind = outcome.kind;
-    record.error_type = outcome.kind == OutcomeKind::kRefused ? outcome.error->id() : outcome.error_type;
+    record.error_type =
+        outcome.kind == OutcomeKind::kRefused ? std::string_view(outcome.error->id()) : std::string_view(outcome.error_type);
     record.timings = outcome.timings;
     record.billed = outcome.billed;
     record.memory_mb = version.config.memory_mb;
@@ -251,8 +191,8 @@ struct Dispatcher::Impl {
     finished.push_back({std::move(invocation), std::move(outcome)});
   }
 
-  void refuse(InvocationPtr invocation, Outcome outcome, Duration queued) {
-    outcome.timings.queued = queued;
+  void refuse(InvocationPtr invocation, Outcome outcome, Duration waited) {
+    outcome.timings.queued = waited;
     finish(std::move(invocation), std::move(outcome));
   }
 
@@ -270,38 +210,83 @@ struct Dispatcher::Impl {
     run.invocation = nullptr;
   }
 
+  Outcome throttled(const Pool& pool, TimePoint now) {
+    const Function& function = *pool.function;
+    const bool too_fast = !function.reservation_full() && capacity.may_run(function) && function.rate.next(options.burst_starts) > now;
+    return refusal(Error(ErrorCode::kResourceExhausted, "Rate Exceeded.", "TooManyRequestsException"),
+                   std::string(function.reservation_full() ? kReservedLimit
+                               : too_fast                  ? kStartRateLimit
+                                                           : kAccountLimit));
+  }
+
+  // What a call gets while the version's circuit is open: a function's error as the failures before it, as it is the function that
+  // keeps failing; nothing ran and nothing is billed.
+  Outcome circuit_open(const Pool& pool, const Invocation& invocation, TimePoint now) const {
+    Outcome outcome;
+    outcome.kind = OutcomeKind::kFunctionError;
+    outcome.error_type = pool.breaker.error_type();
+    std::string message = "RequestId: " + invocation.request_id + " Error: Not run: the last " + std::to_string(pool.breaker.failures()) +
+                          " environments of this version failed, so one is tried only now and then. The next try is due in " +
+                          milliseconds(std::max(pool.breaker.next_try() - now, Duration::zero())) + ".";
+    if (!pool.breaker.message().empty()) message += " The last failure: " + pool.breaker.message();
+    outcome.payload = R"({"errorType":)" + base::json_quote(outcome.error_type) + R"(,"errorMessage":)" + base::json_quote(message) + "}";
+    return outcome;
+  }
+
   // ---- pools and states -----------------------------------------------------------------------------------------------
 
-  Pool& pool_for(const VersionPtr& version) {
-    std::string key = pool_key(*version);
-    std::unique_ptr<Pool>& pool = pools[key];
-    if (!pool) {
-      pool = std::make_unique<Pool>();
-      pool->key = std::move(key);
-      pool->number = next_pool++;
-      pool->version = version;
-      pool->slots = std::max(backend.runs_at_once(*version), 1U);
-      if (pool->slots > 1) pool->partly.resize(pool->slots);
-      pool->function = &functions[version->function_name];
-      ++pool->function->pools;
+  Function& function_for(const std::string& name) {
+    Function& function = functions[name];
+    if (function.name.empty()) function.name = name;
+    if (function.is_unused) {
+      unused_functions.erase(function.unused);
+      function.is_unused = false;
     }
-    return *pool;
+    return function;
+  }
+
+  // Nothing of `function` is left but what its history tells; that is kept for as many as options say.
+  void lay_aside(Function& function) {
+    if (function.pools != 0 || function.reserved || function.is_unused) return;
+    function.is_unused = true;
+    function.unused = unused_functions.insert(unused_functions.end(), &function);
+    if (unused_functions.size() <= options.functions_remembered_max) return;
+    const std::string oldest = unused_functions.front()->name;
+    unused_functions.pop_front();
+    functions.erase(oldest);
+  }
+
+  Pool& pool_for(const VersionPtr& version) {
+    const auto found = pools.find(PoolKey(*version));
+    if (found != pools.end()) return *found->second;
+    auto pool = std::make_unique<Pool>();
+    pool->number = next_pool++;
+    pool->version = version;
+    pool->slots = std::max(backend.runs_at_once(*version), 1U);
+    if (pool->slots > 1) pool->partly.resize(pool->slots);
+    pool->idle_bytes = std::uint64_t{version->config.memory_mb} << 20U;
+    pool->function = &function_for(version->function_name);
+    ++pool->function->pools;
+    return *pools.emplace(PoolKey(*version), std::move(pool)).first->second;
   }
 
   void forget_if_empty(Pool& pool) {
     if (pool.environments != 0 || !pool.queue.empty() || pool.target != 0) return;
+    if (!pool.outdated && !draining && (pool.again_at != base::kNoDeadline || pool.forget_failures_at != base::kNoDeadline)) return;
     starved.erase(&pool);
-    const std::string name = pool.version->function_name;
-    FunctionUse& function = *pool.function;
-    pools.erase(std::string(pool.key));
-    if (--function.pools == 0 && !function.reserved) functions.erase(name);
+    timers.forget(pool.timer);
+    Function& function = *pool.function;
+    const VersionPtr version = pool.version;  // the key's texts are its
+    pools.erase(PoolKey(*version));
+    --function.pools;
+    lay_aside(function);
   }
 
   // Adds or takes away what `environment` counts for in its present state.
   enum class Tally : std::uint8_t { kAdd, kTakeAway };
   void tally(Environment& environment, Tally how) {
     Pool& pool = *environment.pool;
-    FunctionUse& function = *pool.function;
+    Function& function = *pool.function;
     const State state = environment.state;
     const auto count = [how](std::uint32_t& counter, bool counts, std::uint32_t by = 1) {
       if (counts) counter = how == Tally::kAdd ? counter + by : counter - by;
@@ -309,6 +294,7 @@ struct Dispatcher::Impl {
     const bool own_init = state == State::kStarting && environment.phase == InitPhase::kOwn;
     const bool lives = state != State::kStopping;
     count(live, lives);
+    count(pool.living, lives);
     count(spare, state == State::kIdle && !environment.provisioned);
     count(function.starting, own_init, pool.slots);
     count(pool.starting, own_init && !environment.provisioned);
@@ -336,23 +322,36 @@ struct Dispatcher::Impl {
   }
 
   // The one place where an environment changes state: it keeps every count.
-  void enter(Environment& environment, State next) {
-    MAYFLY_ASSERT(environment.state != State::kStopping || next == State::kStopping, "a stopping environment stays so");
-    if (environment.state == State::kIdle && next != State::kIdle) {
-      std::vector<Environment*>& free = free_of(environment);
-      if (free.back() == &environment) {
-        free.pop_back();
-      } else {
-        std::erase(free, &environment);
-      }
-    }
+  void enter(Environment& environment, State next, TimePoint now) {
+    const State before = environment.state;
+    MAYFLY_ASSERT(before != State::kStopping || next == State::kStopping, "a stopping environment stays so");
+    Function& function = *environment.pool->function;
+    if (before == State::kIdle && next != State::kIdle) leave_idle(environment);
     if (next == State::kStopping) {
       for (Run& run : environment.runs) no_longer_expected(environment, run);
     }
     tally(environment, Tally::kTakeAway);
     environment.state = next;
     tally(environment, Tally::kAdd);
+    if (next == State::kBusy) {
+      function.history->on_busy(++function.busy, now);
+    } else if (before == State::kBusy) {
+      function.history->on_free(function.busy--, now);
+    }
     place(environment);
+  }
+
+  void leave_idle(Environment& environment) {
+    std::vector<Environment*>& free = free_of(environment);
+    if (free.back() == &environment) {
+      free.pop_back();
+    } else {
+      std::erase(free, &environment);
+    }
+    idle_bytes -= environment.bytes;
+    environment.bytes = 0;
+    if (environment.evictable) evictable.erase(&environment);
+    environment.evictable = false;
   }
 
   static std::vector<Environment*>& free_of(Environment& environment) {
@@ -372,7 +371,7 @@ struct Dispatcher::Impl {
       environment.place = Environment::kNowhere;
     }
     const std::size_t runs = environment.runs.size();
-    if (environment.state != State::kBusy || environment.closed || runs == 0 || runs >= pool.slots) return;
+    if (environment.state != State::kBusy || environment.closed || environment.yielding || runs == 0 || runs >= pool.slots) return;
     environment.place = runs * kPlaces + pool.partly[runs].size();
     pool.partly[runs].push_back(&environment);
   }
@@ -405,16 +404,15 @@ struct Dispatcher::Impl {
     set_timer(environment, first);
   }
 
-  void stop(Environment& environment, StopReason reason) {
-    enter(environment, State::kStopping);
+  void stop(Environment& environment, StopReason reason, TimePoint now) {
+    enter(environment, State::kStopping, now);
     set_timer(environment, base::kNoDeadline);
     backend.stop(environment.id, reason);
   }
 
   void erase(Environment& environment) {
     Pool& pool = *environment.pool;
-    if (environment.state != State::kStopping) enter(environment, State::kStopping);
-    set_timer(environment, base::kNoDeadline);
+    timers.forget(environment.timer);
     --pool.environments;
     environments.erase(environment.id);
     forget_if_empty(pool);
@@ -422,13 +420,23 @@ struct Dispatcher::Impl {
 
   // ---- starting -------------------------------------------------------------------------------------------------------
 
-  Environment* oldest_spare() {
+  // The idle environment that is ended first where room is needed: of those that were put to rest the least dear, else the one
+  // that became idle first.
+  Environment* least_dear() {
+    if (!evictable.empty()) return *evictable.begin();
     Environment* oldest = nullptr;
-    for (auto& [id, environment] : environments) {
-      if (environment.state != State::kIdle || environment.provisioned) continue;
-      if (oldest == nullptr || environment.idle_since < oldest->idle_since) oldest = &environment;
+    for (auto& [key, pool] : pools) {
+      for (Environment* environment : pool->idle) {
+        if (oldest == nullptr || environment->idle_since < oldest->idle_since) oldest = environment;
+      }
     }
     return oldest;
+  }
+
+  // Greedy dual: what is used often, dear to make and small stays; the clock makes those age that are not used (docs/adr/0012).
+  void evict(Environment& environment, TimePoint now) {
+    eviction_clock = std::max(eviction_clock, environment.priority);
+    stop(environment, StopReason::kIdle, now);
   }
 
   bool room_for_one() const { return live < options.environments_max || spare > 0; }
@@ -457,12 +465,18 @@ struct Dispatcher::Impl {
     return environment.provisioned ? Capacity::may_go_on_provisioned(function) : capacity.may_go_on(function);
   }
 
-  // Whether one more environment may become active for `pool`: one of its idle ones, or a new one.
-  bool may_serve(Pool& pool) { return usable(pool) != nullptr || (capacity.may_run(*pool.function) && room_for_one()); }
+  // Whether one more environment on demand may be made.
+  bool may_start(const Pool& pool, TimePoint now) const {
+    if (!capacity.may_run(*pool.function) || !room_for_one() || pool.function->rate.next(options.burst_starts) > now) return false;
+    return !pool.breaker.open(options.circuit_breaker) || (pool.starting == 0 && pool.breaker.next_try() <= now);
+  }
 
-  Environment& make_environment(Pool& pool, InitPhase phase, Initialization initialization) {
+  // Whether one more environment may become active for `pool`: one of its idle ones, or a new one.
+  bool may_serve(Pool& pool, TimePoint now) { return usable(pool) != nullptr || may_start(pool, now); }
+
+  Environment& make_environment(Pool& pool, InitPhase phase, Initialization initialization, TimePoint now) {
     if (live >= options.environments_max) {
-      if (Environment* oldest = oldest_spare()) stop(*oldest, StopReason::kIdle);
+      if (Environment* victim = least_dear()) evict(*victim, now);
     }
     const EnvironmentId id = next_id++;
     Environment& environment = environments[id];
@@ -475,12 +489,18 @@ struct Dispatcher::Impl {
     return environment;
   }
 
-  void start_own(Pool& pool, Initialization initialization, TimePoint now) {
-    Environment& environment = make_environment(pool, InitPhase::kOwn, initialization);
+  Environment& start_own(Pool& pool, Initialization initialization, TimePoint now) {
+    Environment& environment = make_environment(pool, InitPhase::kOwn, initialization, now);
     environment.served = environment.provisioned;
+    if (!environment.provisioned) {
+      pool.function->rate.started(options.burst_starts, now);
+      if (pool.breaker.open(options.circuit_breaker)) pool.breaker.trying(now);
+      pool.again_at = base::kNoDeadline;  // it is here
+    }
     set_timer(environment, now + options.start_budget);
     backend.start(
         {.id = environment.id, .version = pool.version, .phase = InitPhase::kOwn, .waiting = nullptr, .initialization = initialization});
+    return environment;
   }
 
   static std::size_t covered(const Pool& pool) { return std::size_t{pool.starting} * pool.slots + pool.expected; }
@@ -488,36 +508,77 @@ struct Dispatcher::Impl {
   // One step towards serving the oldest waiting invocation of `pool`; may_serve() holds. An idle environment is there beside
   // a queue only when the concurrency limit kept it from being used.
   void serve_one(Pool& pool, TimePoint now) {
+    pool.function->turn = ++turns;
     Environment* free = usable(pool);
-    if (free == nullptr) return start_own(pool, Initialization::kOnDemand, now);
-    if (std::optional<Waiting> next = take_next(pool, now)) hand_over(*free, std::move(next->invocation), next->since, now);
+    if (free == nullptr) {
+      (void)start_own(pool, Initialization::kOnDemand, now);
+    } else if (std::optional<Taken> next = take_next(pool, now)) {
+      hand_over(*free, *std::move(next), now);
+    }
   }
 
-  // Starts what the waiting invocations of `pool` still need, as far as the limits allow.
+  static bool needs_more(const Pool& pool) { return pool.queue.size() > covered(pool); }
+
+  // Starts what the waiting invocations of `pool` still need, as far as the limits allow; where others wait too, in turn with them.
   void pump(Pool& pool, TimePoint now) {
-    while (pool.queue.size() > covered(pool) && may_serve(pool)) serve_one(pool, now);
-    if (pool.queue.size() > covered(pool)) {
+    if (pool.breaker.open(options.circuit_breaker) && !may_serve(pool, now)) refuse_uncovered(pool, now);
+    if (needs_more(pool) && !starved.empty()) {
       starved.insert(&pool);
+      share_out(now);
+    } else {
+      while (needs_more(pool) && may_serve(pool, now)) serve_one(pool, now);
+    }
+    if (needs_more(pool) && pool.breaker.open(options.circuit_breaker)) refuse_uncovered(pool, now);
+    if (needs_more(pool)) {
+      starved.insert(&pool);
+      set_timer(pool, now);
     } else {
       starved.erase(&pool);
     }
   }
 
-  // Gives freed capacity to what is promised, then to the invocation that waited longest, whichever function it calls.
+  // Gives freed capacity to what is promised, then to those that wait.
   void feed(TimePoint now) {
     if (lacking > 0) {
       for (const auto& [number, pool] : provisioned_pools) provision(*pool, now);
     }
+    share_out(now);
+  }
+
+  // Whether `a` is to have the next place rather than `b`: its function has fewer, else its turn is longer ago, else it waits longer.
+  static bool goes_before(const Pool& a, const Pool& b) {
+    const Function &of_a = *a.function, &of_b = *b.function;
+    if (of_a.active != of_b.active) return of_a.active < of_b.active;
+    if (of_a.turn != of_b.turn) return of_a.turn < of_b.turn;
+    return a.queue.front().sequence < b.queue.front().sequence;
+  }
+
+  void share_out(TimePoint now) {
     while (!starved.empty()) {
-      Pool* oldest = nullptr;
+      Pool* next = nullptr;
       for (Pool* pool : starved) {
-        if (pool->queue.size() <= covered(*pool) || !may_serve(*pool)) continue;
-        if (oldest == nullptr || pool->queue.front().sequence < oldest->queue.front().sequence) oldest = pool;
+        if (needs_more(*pool) && may_serve(*pool, now) && (next == nullptr || goes_before(*pool, *next))) next = pool;
       }
-      if (oldest == nullptr) return;
-      serve_one(*oldest, now);
-      if (oldest->queue.size() <= covered(*oldest)) starved.erase(oldest);
+      if (next == nullptr) return;
+      serve_one(*next, now);
+      if (!needs_more(*next)) starved.erase(next);
     }
+  }
+
+  // Whether an environment of `pool` that is free again leaves its place to another function: one that waits for the account's
+  // concurrency and has fewer places, or as many without this one and its turn longer ago. So a function with many calls cannot keep
+  // every place because it has them.
+  bool owes_a_place(const Environment& environment, TimePoint now) const {
+    if (starved.empty() || environment.provisioned) return false;
+    const Function& own = *environment.pool->function;
+    if (own.reserved) return false;
+    return std::ranges::any_of(starved, [&](const Pool* pool) {
+      const Function& other = *pool->function;
+      if (&other == &own || other.reserved || !needs_more(*pool)) return false;
+      if (other.active + 1 >= own.active && !(other.active < own.active && other.turn < own.turn)) return false;
+      if (!pool->idle.empty()) return true;
+      return other.rate.next(options.burst_starts) <= now && !pool->breaker.open(options.circuit_breaker);
+    });
   }
 
   // ---- provisioned concurrency ----------------------------------------------------------------------------------------
@@ -526,11 +587,11 @@ struct Dispatcher::Impl {
   void provision(Pool& pool, TimePoint now) {
     while (pool.lacks() && pool.retry_at <= now && pool.provisioned_starting < (pool.failure.empty() ? options.provision_starts_max : 1) &&
            capacity.may_provision(*pool.function) && room_for_one()) {
-      start_own(pool, Initialization::kProvisioned, now);
+      (void)start_own(pool, Initialization::kProvisioned, now);
     }
   }
 
-  void set_target(Pool& pool, std::uint32_t target) {
+  void set_target(Pool& pool, std::uint32_t target, TimePoint now) {
     if (pool.target == target) return;
     change_held(pool, [&] {
       pool.target = target;
@@ -538,25 +599,25 @@ struct Dispatcher::Impl {
     });
     pool.failures = 0;
     pool.retry_at = {};
-    set_timer(pool, base::kNoDeadline);
+    set_timer(pool, now);
     if (target == 0) {
       provisioned_pools.erase(pool.number);
     } else {
       provisioned_pools[pool.number] = &pool;
     }
-    if (pool.provisioned > target) shed(pool);
+    if (pool.provisioned > target) shed(pool, now);
   }
 
   // Ends provisioned environments beyond the target: idle ones, then those that start; what runs finishes first.
-  void shed(Pool& pool) {
+  void shed(Pool& pool, TimePoint now) {
     const StopReason reason = draining ? StopReason::kShutdown : StopReason::kReplaced;
-    while (pool.provisioned > pool.target && !pool.ready.empty()) stop(*pool.ready.front(), reason);
+    while (pool.provisioned > pool.target && !pool.ready.empty()) stop(*pool.ready.front(), reason, now);
     for (const bool running : {false, true}) {
       for (auto& [id, environment] : environments) {
         if (pool.provisioned <= pool.target) return;
         if (environment.pool != &pool || !environment.provisioned || environment.state == State::kStopping) continue;
         if (environment.state == State::kStarting) {
-          stop(environment, reason);
+          stop(environment, reason, now);
         } else if (running) {
           tally(environment, Tally::kTakeAway);
           environment.provisioned = false;
@@ -577,56 +638,98 @@ struct Dispatcher::Impl {
     for (std::uint32_t i = 0; i < pool.failures && pause < options.provision_retry_max; ++i) pause *= 2;
     ++pool.failures;
     pool.retry_at = now + std::min(pause, options.provision_retry_max);
-    set_timer(pool, pool.retry_at);
+    set_timer(pool, now);
   }
 
   // ---- the queue ------------------------------------------------------------------------------------------------------
 
   void enqueue(Pool& pool, InvocationPtr invocation, TimePoint now) {
-    const TimePoint limit = std::min(invocation->call_deadline, now + options.queue_budget);
-    Waiting& entry = pool.queue.emplace_back();
+    if (spare_entries.empty()) spare_entries.emplace_back();
+    pool.queue.splice(pool.queue.end(), spare_entries, spare_entries.begin());
+    Waiting& entry = pool.queue.back();
+    entry.pool = &pool;
     entry.sequence = next_sequence++;
-    entry.invocation = std::move(invocation);
     entry.since = now;
+    entry.extended = entry.returned = false;
     ++pool.function->queued;
-    waiting[entry.sequence] = &pool;
-    set_timer(entry, limit);
+    ++queued;
+    timers.set(entry.timer, std::min(invocation->call_deadline, now + options.queue_budget));
+    entry.invocation = std::move(invocation);
   }
 
-  Waiting take(Pool& pool, std::list<Waiting>::iterator position) {
-    set_timer(*position, base::kNoDeadline);
-    Waiting entry = std::move(*position);
-    pool.queue.erase(position);
-    waiting.erase(entry.sequence);
+  // Back to the front: `run` ended with an environment that had not received it.
+  void return_to_queue(Pool& pool, Run& run, TimePoint now) {
+    enqueue(pool, std::move(run.invocation), now);
+    run.invocation = nullptr;
+    Waiting& entry = pool.queue.back();
+    entry.since = run.since;
+    entry.returned = true;
+    if (pool.queue.size() > 1) entry.sequence = pool.queue.front().sequence;
+    pool.queue.splice(pool.queue.begin(), pool.queue, std::prev(pool.queue.end()));
+  }
+
+  struct Taken {
+    InvocationPtr invocation;
+    TimePoint since;
+    bool returned = false;
+  };
+
+  Taken take(Pool& pool, std::list<Waiting>::iterator position) {
+    timers.forget(position->timer);
+    Taken taken{.invocation = std::move(position->invocation), .since = position->since, .returned = position->returned};
+    spare_entries.splice(spare_entries.begin(), pool.queue, position);
     --pool.function->queued;
-    return entry;
+    --queued;
+    return taken;
   }
 
   // The oldest waiting invocation of `pool` that still has time; those without are refused on the way.
-  std::optional<Waiting> take_next(Pool& pool, TimePoint now) {
+  std::optional<Taken> take_next(Pool& pool, TimePoint now) {
     while (!pool.queue.empty()) {
-      Waiting entry = take(pool, pool.queue.begin());
-      if (entry.invocation->call_deadline > now) return entry;
-      refuse(std::move(entry.invocation), too_late(now - entry.since), now - entry.since);
+      Taken taken = take(pool, pool.queue.begin());
+      if (taken.invocation->call_deadline > now) return taken;
+      refuse(std::move(taken.invocation), too_late(now - taken.since), now - taken.since);
     }
     return std::nullopt;
   }
 
-  void expire_waiting(std::uint64_t sequence, TimePoint now) {
-    Pool& pool = *waiting.at(sequence);
+  void expire_waiting(Waiting& entry, TimePoint now) {
+    Pool& pool = *entry.pool;
     std::size_t position = 0;
     auto it = pool.queue.begin();
-    for (; it->sequence != sequence; ++it) ++position;
+    for (; &*it != &entry; ++it) ++position;
     if (it->invocation->call_deadline > now && !it->extended && position < covered(pool)) {
       it->extended = true;
-      set_timer(*it, std::min(it->invocation->call_deadline, now + options.start_budget));
+      timers.set(it->timer, std::min(it->invocation->call_deadline, now + options.start_budget));
       return;
     }
     const bool out_of_time = it->invocation->call_deadline <= now;
-    Waiting entry = take(pool, it);
-    refuse(std::move(entry.invocation), out_of_time ? too_late(now - entry.since) : throttled(*pool.function), now - entry.since);
+    Taken taken = take(pool, it);
+    refuse(std::move(taken.invocation), out_of_time ? too_late(now - taken.since) : throttled(pool, now), now - taken.since);
     pump(pool, now);
     forget_if_empty(pool);
+  }
+
+  // Its circuit is open: only those wait on for whom an environment is on its way.
+  void refuse_uncovered(Pool& pool, TimePoint now) {
+    while (needs_more(pool)) {
+      Taken taken = take(pool, std::prev(pool.queue.end()));
+      Outcome outcome = circuit_open(pool, *taken.invocation, now);
+      refuse(std::move(taken.invocation), std::move(outcome), now - taken.since);
+    }
+    starved.erase(&pool);
+  }
+
+  // An environment of `pool` failed by the function's own fault.
+  void count_failure(Pool& pool, const std::string& error_type, const std::string& document, TimePoint now) {
+    pool.breaker.failed(options.circuit_breaker, error_type, message_of(document), now);
+    pool.forget_failures_at = now + 2 * options.circuit_breaker.pause_max;
+    set_timer(pool, now);
+  }
+  void count_success(Pool& pool) {
+    if (pool.forget_failures_at == base::kNoDeadline) return;
+    pool.breaker.succeeded();
+    pool.forget_failures_at = base::kNoDeadline;
   }
 
   // Over a reservation nothing waits, unless an environment of the function is about to be free and no other call waits for it.
@@ -635,13 +738,13 @@ struct Dispatcher::Impl {
   }
 
   // Refuses whatever waits for a function that may run nothing.
-  void refuse_waiting(FunctionUse& function, TimePoint now) {
+  void refuse_waiting(Function& function, TimePoint now) {
     std::vector<Pool*> emptied;
     for (auto& [key, pool] : pools) {
       if (pool->function != &function) continue;
       while (!pool->queue.empty()) {
-        Waiting entry = take(*pool, pool->queue.begin());
-        refuse(std::move(entry.invocation), throttled(function), now - entry.since);
+        Taken taken = take(*pool, pool->queue.begin());
+        refuse(std::move(taken.invocation), throttled(*pool, now), now - taken.since);
       }
       starved.erase(pool.get());
       emptied.push_back(pool.get());
@@ -651,28 +754,31 @@ struct Dispatcher::Impl {
 
   // ---- running --------------------------------------------------------------------------------------------------------
 
-  Run& add_run(Environment& environment, InvocationPtr invocation, TimePoint since, TimePoint now) {
+  Run& add_run(Environment& environment, Taken taken, TimePoint now) {
     Run& run = environment.runs.emplace_back();
     run.id = environment.next_run++;
-    run.since = since;
+    run.since = taken.since;
     run.handed = now;
-    run.deadline = run.due = std::min(now + timeout_of(*invocation), invocation->call_deadline);
-    run.invocation = std::move(invocation);
+    run.deadline = run.due = std::min(now + timeout_of(*taken.invocation), taken.invocation->call_deadline);
+    run.invocation = std::move(taken.invocation);
+    run.returned = taken.returned;
     run.cold = !environment.served || environment.phase == InitPhase::kInInvocation;
     environment.served = environment.proven = true;
     return run;
   }
 
-  void hand_over(Environment& environment, InvocationPtr invocation, TimePoint since, TimePoint now) {
+  void hand_over(Environment& environment, Taken taken, TimePoint now) {
     const bool cold = !environment.served;
-    Run& run = add_run(environment, std::move(invocation), since, now);
+    Run& run = add_run(environment, std::move(taken), now);
+    ++environment.pool->function->calls;
+    environment.ahead = false;
     run.cold = run.bills_init = cold;
     environment.frozen = false;
     if (environment.provisioned) environment.pool->failures = 0;
     if (environment.state == State::kBusy) {
       place(environment);
     } else {
-      enter(environment, State::kBusy);
+      enter(environment, State::kBusy, now);
     }
     set_run_timer(environment);
     backend.send({.environment = environment.id, .run = run.id, .invocation = run.invocation, .run_deadline = run.deadline, .first = cold});
@@ -682,11 +788,15 @@ struct Dispatcher::Impl {
   // runs.
   void available(Environment& environment, TimePoint now) {
     Pool& pool = *environment.pool;
+    // One that was made just now was made in its function's turn.
+    if (environment.state == State::kBusy && owes_a_place(environment, now)) environment.yielding = true;
     bool took = false;
-    while (!environment.closed && environment.runs.size() < pool.slots && !pool.queue.empty() && may_go_on(environment)) {
-      std::optional<Waiting> next = take_next(pool, now);
+    while (!environment.closed && !environment.yielding && environment.runs.size() < pool.slots && !pool.queue.empty() &&
+           may_go_on(environment)) {
+      std::optional<Taken> next = take_next(pool, now);
       if (!next) break;
-      hand_over(environment, std::move(next->invocation), next->since, now);
+      if (!starved.empty()) pool.function->turn = ++turns;
+      hand_over(environment, *std::move(next), now);
       took = true;
     }
     if (took) return pump(pool, now);
@@ -696,20 +806,76 @@ struct Dispatcher::Impl {
       place(environment);
       set_run_timer(environment);
     }
-    pump(pool, now);
     feed(now);
+    pump(pool, now);
   }
 
   void become_idle(Environment& environment, TimePoint now) {
-    if (environment.closed) return stop(environment, environment.close_reason);
-    if (draining || environment.pool->outdated || environment.retiring)
-      return stop(environment, draining ? StopReason::kShutdown : StopReason::kReplaced);
-    enter(environment, State::kIdle);
+    Pool& pool = *environment.pool;
+    environment.yielding = false;
+    if (environment.closed) return stop(environment, environment.close_reason, now);
+    if (draining || pool.outdated || environment.retiring)
+      return stop(environment, draining ? StopReason::kShutdown : StopReason::kReplaced, now);
+    enter(environment, State::kIdle, now);
     free_of(environment).push_back(&environment);
+    if (!environment.provisioned) environment.bytes = pool.idle_bytes;
+    idle_bytes += environment.bytes;
     environment.idle_since = now;
     environment.frozen = false;
     const Duration rest = environment.provisioned ? options.freeze_after : std::min(options.freeze_after, options.idle_timeout);
     set_timer(environment, now + rest);
+  }
+
+  // An idle environment on demand has not been used for a moment: how long it stays, and which others must go for it.
+  void settle(Environment& environment, TimePoint now) {
+    Pool& pool = *environment.pool;
+    Function& function = *pool.function;
+    KeepAlivePlan plan = plan_of(pool);
+    if (environment.ahead) plan = {.keep = std::max(pool.again_keep, ArrivalHistory::kShortest)};
+    environment.keep_until = environment.idle_since + plan.keep;
+    const double cost = std::max(base::to_ms(environment.start + environment.init), 1.0);
+    const double mebibytes = std::max(static_cast<double>(environment.bytes) / (1 << 20U), 1.0);
+    environment.priority = eviction_clock + static_cast<double>(std::max<std::uint64_t>(function.calls, 1)) * cost / mebibytes;
+    environment.evictable = true;
+    evictable.insert(&environment);
+    while (idle_bytes > options.idle_memory_max && !evictable.empty()) evict(**evictable.begin(), now);
+  }
+
+  // Made anew when the history or the size has changed by an eighth: it costs microseconds.
+  const KeepAlivePlan& plan_of(const Pool& pool) {
+    Function& function = *pool.function;
+    const std::uint32_t gaps = function.history->gaps();
+    const bool same_gaps = gaps >= function.planned_gaps && gaps - function.planned_gaps <= function.planned_gaps / 8;
+    if (!function.planned || !same_gaps || function.planned_bytes / 8 != pool.idle_bytes / 8) {
+      function.plan = keep_alive->plan(*function.history, pool.idle_bytes);
+      function.planned = true;
+      function.planned_gaps = gaps;
+      function.planned_bytes = pool.idle_bytes;
+    }
+    return function.plan;
+  }
+
+  // The time that `environment` was to be kept is over. Where a later call is foreseen, another one is made before it.
+  void keep_no_longer(Environment& environment, TimePoint now) {
+    Pool& pool = *environment.pool;
+    const bool was_ahead = environment.ahead;
+    const KeepAlivePlan plan = plan_of(pool);
+    const TimePoint again_at = environment.idle_since + plan.again_after;
+    stop(environment, StopReason::kIdle, now);
+    if (was_ahead || plan.again_after == Duration::zero() || pool.function->active != 0 || pool.living != 0) return;
+    pool.again_at = std::max(again_at, now);
+    pool.again_keep = plan.again_keep;
+    set_timer(pool, now);
+  }
+
+  // Makes an environment for a call that is foreseen, where nobody has to go or wait for it.
+  void start_ahead(Pool& pool, TimePoint now) {
+    pool.again_at = base::kNoDeadline;
+    if (draining || pool.outdated || pool.living > 0 || live >= options.environments_max || !may_start(pool, now)) return;
+    if (pool.breaker.failures() > 0 || idle_bytes + pool.idle_bytes > options.idle_memory_max) return;
+    Environment& environment = start_own(pool, Initialization::kOnDemand, now);
+    environment.ahead = environment.served = true;
+    ++totals.started_ahead;
   }
 
   // Nothing new comes into `environment`; it ends for `reason` once nobody waits for an answer of it any more.
@@ -724,7 +890,7 @@ struct Dispatcher::Impl {
   bool ended_closed(Environment& environment, TimePoint now) {
     if (environment.state != State::kBusy || !environment.closed || environment.somebody_waits()) return false;
     Pool& pool = *environment.pool;
-    stop(environment, environment.close_reason);
+    stop(environment, environment.close_reason, now);
     pump(pool, now);
     feed(now);
     return true;
@@ -733,10 +899,10 @@ struct Dispatcher::Impl {
   // A first init ended badly: it is done again at the expense of the oldest waiting invocation, if any waits.
   void redo_init(Pool& pool, TimePoint now) {
     if (!capacity.may_run(*pool.function)) return;  // it waits on
-    std::optional<Waiting> next = take_next(pool, now);
+    std::optional<Taken> next = take_next(pool, now);
     if (!next) return;
-    Environment& environment = make_environment(pool, InitPhase::kInInvocation, Initialization::kOnDemand);
-    const Run& run = add_run(environment, std::move(next->invocation), next->since, now);
+    Environment& environment = make_environment(pool, InitPhase::kInInvocation, Initialization::kOnDemand, now);
+    const Run& run = add_run(environment, *std::move(next), now);
     set_run_timer(environment);
     backend.start({.id = environment.id,
                    .version = pool.version,
@@ -750,6 +916,7 @@ struct Dispatcher::Impl {
   void init_failed(Environment& environment, InitFailure failure, TimePoint now) {
     Pool& pool = *environment.pool;
     const bool bound = environment.phase == InitPhase::kInInvocation;
+    if (!environment.provisioned && !failure.platform_fault) count_failure(pool, failure.error_type, failure.payload, now);
     if (environment.provisioned) {
       provision_failed(pool, provision_failure(failure), now);
     } else if (bound && environment.somebody_waits()) {
@@ -768,8 +935,16 @@ struct Dispatcher::Impl {
         finish_run(environment, run, std::move(outcome), now);
       }
     } else if (failure.platform_fault) {
-      if (std::optional<Waiting> next = take_next(pool, now)) {
+      if (std::optional<Taken> next = take_next(pool, now)) {
         refuse(std::move(next->invocation), refusal(as_service_error(failure.error)), now - next->since);
+      }
+    } else if (pool.breaker.open(options.circuit_breaker)) {  // a try is one init, and whoever it was for hears how it failed
+      if (std::optional<Taken> next = take_next(pool, now)) {
+        Outcome outcome;
+        outcome.kind = OutcomeKind::kFunctionError;
+        outcome.error_type = std::move(failure.error_type);
+        outcome.payload = std::move(failure.payload);
+        refuse(std::move(next->invocation), std::move(outcome), now - next->since);
       }
     } else {
       redo_init(pool, now);
@@ -785,7 +960,7 @@ struct Dispatcher::Impl {
     ++totals.timeouts;
     const bool alone = std::ranges::none_of(environment.runs, [](const Run& each) { return !each.answered() && !each.timed_out; });
     if (alone) {
-      enter(environment, State::kStopping);
+      enter(environment, State::kStopping, now);
       set_run_timer(environment);
       backend.stop(environment.id, StopReason::kTimeout);
     } else {
@@ -836,7 +1011,7 @@ struct Dispatcher::Impl {
 
   void start_took_too_long(Environment& environment, TimePoint now) {
     const bool started = environment.started;
-    stop(environment, StopReason::kInitTimeout);
+    stop(environment, StopReason::kInitTimeout, now);
     InitFailure failure;
     failure.platform_fault = !started;
     if (started) {
@@ -859,13 +1034,25 @@ struct Dispatcher::Impl {
       case State::kStopping:
         return look_at_runs(environment, now);
       case State::kIdle:
-        if (!environment.frozen && (environment.provisioned || environment.idle_since + options.idle_timeout > now)) {
-          environment.frozen = true;
-          set_timer(environment, environment.provisioned ? base::kNoDeadline : environment.idle_since + options.idle_timeout);
-          return backend.freeze(environment.id);
+        if (environment.frozen) return keep_no_longer(environment, now);
+        if (!environment.provisioned) {
+          settle(environment, now);
+          if (environment.state != State::kIdle) return;  // there was no room for it
+          if (environment.keep_until <= now) return keep_no_longer(environment, now);
         }
-        return stop(environment, StopReason::kIdle);
+        environment.frozen = true;
+        set_timer(environment, environment.keep_until);
+        return backend.freeze(environment.id);
     }
+  }
+
+  void on_pool_timer(Pool& pool, TimePoint now) {
+    if (pool.forget_failures_at <= now) count_success(pool);
+    if (pool.again_at <= now) start_ahead(pool, now);
+    feed(now);
+    pump(pool, now);
+    set_timer(pool, now);
+    forget_if_empty(pool);
   }
 
   Environment* find(EnvironmentId id) {
@@ -893,19 +1080,22 @@ void Dispatcher::invoke(InvocationPtr invocation, TimePoint now) {
     return d.flush();
   }
   Pool& pool = d.pool_for(invocation->version);
-  FunctionUse& function = *pool.function;
+  const Function& function = *pool.function;
   if (Environment* free = pool.queue.empty() ? d.usable(pool) : nullptr) {
-    d.hand_over(*free, std::move(invocation), now, now);
-  } else if (!d.may_serve(pool) &&
+    d.hand_over(*free, {.invocation = std::move(invocation), .since = now}, now);
+  } else if (pool.breaker.open(d.options.circuit_breaker) && !d.may_serve(pool, now) && pool.queue.size() >= Impl::covered(pool)) {
+    Outcome outcome = d.circuit_open(pool, *invocation, now);
+    d.refuse(std::move(invocation), std::move(outcome), Duration::zero());
+  } else if (!d.may_serve(pool, now) &&
              (Impl::over_reservation(function) || function.queued >= d.options.queue_max_per_function + Impl::covered(pool))) {
     // Those an environment is already being made for do not count as waiting in the queue.
-    d.refuse(std::move(invocation), throttled(function), Duration::zero());
+    d.refuse(std::move(invocation), d.throttled(pool, now), Duration::zero());
     d.forget_if_empty(pool);
   } else {
     d.enqueue(pool, std::move(invocation), now);
     d.pump(pool, now);
     if (d.options.queue_budget == Duration::zero() && pool.queue.size() > Impl::covered(pool)) {
-      d.expire_waiting(pool.queue.back().sequence, now);
+      d.expire_waiting(pool.queue.back(), now);
     }
   }
   d.flush();
@@ -931,7 +1121,7 @@ void Dispatcher::on_initialised(EnvironmentId id, Duration start, Duration init,
     impl_->available(*environment, now);
     impl_->feed(now);  // where one tried alone the others may follow
   } else {
-    impl_->enter(*environment, State::kBusy);
+    impl_->enter(*environment, State::kBusy, now);
     const Run& run = environment->runs.front();
     impl_->backend.send({.environment = id, .run = run.id, .invocation = run.invocation, .run_deadline = run.deadline});
     if (environment->pool->slots > 1) impl_->available(*environment, now);
@@ -942,7 +1132,7 @@ void Dispatcher::on_initialised(EnvironmentId id, Duration start, Duration init,
 void Dispatcher::on_init_failed(EnvironmentId id, InitFailure failure, TimePoint now) {
   Environment* environment = impl_->find(id);
   if (environment == nullptr || environment->state != State::kStarting) return;
-  impl_->enter(*environment, State::kStopping);
+  impl_->enter(*environment, State::kStopping, now);
   impl_->set_timer(*environment, base::kNoDeadline);
   impl_->init_failed(*environment, std::move(failure), now);
   impl_->flush();
@@ -957,6 +1147,11 @@ void Dispatcher::on_answered(EnvironmentId id, RunId run_id, Outcome outcome, Ti
     impl_->finish_timed_out(*environment, *run, std::move(outcome), now);
     impl_->set_run_timer(*environment);
   } else {
+    Pool& pool = *environment->pool;
+    impl_->count_success(pool);
+    if (outcome.memory_peak > 0) {
+      pool.idle_bytes = std::min<std::uint64_t>(outcome.memory_peak, std::uint64_t{pool.version->config.memory_mb} << 20U);
+    }
     impl_->finish_run(*environment, *run, std::move(outcome), now);
     if (!environment->closed) Impl::expect(*environment, *run);
     run->due = std::min(run->deadline, now + impl_->options.ready_grace);
@@ -981,7 +1176,7 @@ void Dispatcher::on_gone(EnvironmentId id, std::vector<EndedRun> ended, TimePoin
   Environment& environment = *found;
   Pool& pool = *environment.pool;
   const State was = environment.state;
-  impl_->enter(environment, State::kStopping);
+  impl_->enter(environment, State::kStopping, now);
   impl_->set_timer(environment, base::kNoDeadline);
   if (was == State::kStarting) {  // the backend owes on_init_failed first; take it as one
     InitFailure failure;
@@ -998,6 +1193,12 @@ void Dispatcher::on_gone(EnvironmentId id, std::vector<EndedRun> ended, TimePoin
   for (Run& run : environment.runs) {
     if (run.answered()) continue;
     const auto told = std::ranges::find(ended, run.id, &EndedRun::run);
+    if (told != ended.end() && !told->received && !run.returned && !run.timed_out && run.invocation->call_deadline > now) {
+      impl_->return_to_queue(pool, run, now);
+      continue;
+    }
+    if (told != ended.end() && was == State::kBusy && !run.timed_out && told->outcome.kind == OutcomeKind::kFunctionError)
+      impl_->count_failure(pool, told->outcome.error_type, told->outcome.payload, now);
     Outcome outcome =
         told != ended.end()
             ? std::move(told->outcome)
@@ -1024,8 +1225,8 @@ void Dispatcher::drop_outdated(const std::string& function_name, const std::func
   for (auto& [key, pool] : impl_->pools) {
     if (pool->version->function_name != function_name || current(*pool->version)) continue;
     pool->outdated = true;
-    impl_->set_target(*pool, 0);
-    while (!pool->idle.empty()) impl_->stop(*pool->idle.back(), StopReason::kReplaced);
+    impl_->set_target(*pool, 0, now);
+    while (!pool->idle.empty()) impl_->stop(*pool->idle.back(), StopReason::kReplaced, now);
     outdated.push_back(pool.get());
   }
   for (Pool* pool : outdated) impl_->forget_if_empty(*pool);
@@ -1035,12 +1236,14 @@ void Dispatcher::drop_outdated(const std::string& function_name, const std::func
 
 void Dispatcher::set_reserved_concurrency(const std::string& function_name, std::optional<std::uint32_t> reserved, TimePoint now) {
   Impl& d = *impl_;
-  const auto it = reserved ? d.functions.try_emplace(function_name).first : d.functions.find(function_name);
-  if (it == d.functions.end() || it->second.reserved == reserved) return;
-  FunctionUse& function = it->second;
+  const auto it = d.functions.find(function_name);
+  if (it == d.functions.end() && !reserved) return;
+  Function& function = it == d.functions.end() ? d.function_for(function_name) : it->second;
+  if (function.reserved == reserved) return;
+  if (reserved) (void)d.function_for(function_name);  // in use, also without any pool
   d.capacity.change(function, [&] { function.reserved = reserved; });
   if (reserved == 0U) d.refuse_waiting(function, now);
-  if (!reserved && function.pools == 0) d.functions.erase(it);
+  d.lay_aside(function);
   d.feed(now);
   d.flush();
 }
@@ -1055,12 +1258,12 @@ void Dispatcher::set_provisioned_concurrency(const VersionPtr& version, std::uin
     if (count == 0 || other.generation != version->generation) former.push_back(pool);
   }
   for (Pool* pool : former) {
-    d.set_target(*pool, 0);
+    d.set_target(*pool, 0, now);
     d.forget_if_empty(*pool);
   }
   if (count > 0) {
     Pool& pool = d.pool_for(version);
-    if (!pool.outdated) d.set_target(pool, count);
+    if (!pool.outdated) d.set_target(pool, count, now);
     d.forget_if_empty(pool);
   }
   d.feed(now);
@@ -1082,40 +1285,52 @@ ProvisionedStatus Dispatcher::provisioned_status(const std::string& function_nam
 base::Deadline Dispatcher::next_timer() const { return impl_->timers.next(); }
 
 void Dispatcher::on_timer(TimePoint now) {
-  while (impl_->timers.due(now)) {
-    const TimerSet::Key key = impl_->timers.first();
-    const std::uint64_t number = key >> 2U;
-    switch (static_cast<Impl::Timed>(key & 3U)) {
-      case Impl::Timed::kEnvironment:
-        impl_->on_environment_timer(impl_->environments.at(number), now);
+  while (const Timer* due = impl_->timers.take_due(now)) {
+    switch (due->of) {
+      case Timer::Of::kEnvironment:
+        impl_->on_environment_timer(*static_cast<Environment*>(due->owner), now);
         break;
-      case Impl::Timed::kWaiting:
-        impl_->expire_waiting(number, now);
+      case Timer::Of::kWaiting:
+        impl_->expire_waiting(*static_cast<Waiting*>(due->owner), now);
         break;
-      case Impl::Timed::kPool:
-        impl_->set_timer(*impl_->provisioned_pools.at(number), base::kNoDeadline);
-        impl_->feed(now);
+      case Timer::Of::kPool:
+        impl_->on_pool_timer(*static_cast<Pool*>(due->owner), now);
         break;
     }
   }
   impl_->flush();
 }
 
+std::uint64_t Dispatcher::evict_idle(std::uint64_t bytes, TimePoint now) {
+  std::uint64_t freed = 0;
+  while (freed < bytes) {
+    Environment* victim = impl_->least_dear();
+    if (victim == nullptr) break;
+    freed += victim->bytes;
+    impl_->evict(*victim, now);
+  }
+  impl_->flush();
+  return freed;
+}
+
 void Dispatcher::drain(TimePoint now) {
   impl_->draining = true;
   while (!impl_->provisioned_pools.empty()) {
     Pool& pool = *impl_->provisioned_pools.begin()->second;
-    impl_->set_target(pool, 0);
+    impl_->set_target(pool, 0, now);
     impl_->forget_if_empty(pool);
   }
-  for (auto& [key, pool] : impl_->pools) {
-    while (!pool->idle.empty()) impl_->stop(*pool->idle.back(), StopReason::kShutdown);
+  std::vector<Pool*> all;
+  for (auto& [key, pool] : impl_->pools) all.push_back(pool.get());
+  for (Pool* pool : all) {
+    while (!pool->idle.empty()) impl_->stop(*pool->idle.back(), StopReason::kShutdown, now);
+    impl_->forget_if_empty(*pool);
   }
   impl_->feed(now);
   impl_->flush();
 }
 
-bool Dispatcher::finished() const { return impl_->environments.empty() && impl_->waiting.empty(); }
+bool Dispatcher::finished() const { return impl_->environments.empty() && impl_->queued == 0; }
 
 Dispatcher::Counts Dispatcher::counts() const {
   Counts counts = impl_->totals;
@@ -1125,12 +1340,15 @@ Dispatcher::Counts Dispatcher::counts() const {
     counts.busy += environment.state == State::kBusy ? 1U : 0U;
     counts.provisioned += environment.provisioned && environment.state != State::kStopping ? 1U : 0U;
   }
-  counts.queued = static_cast<std::uint32_t>(impl_->waiting.size());
+  counts.queued = impl_->queued;
+  counts.idle_bytes = impl_->idle_bytes;
   return counts;
 }
 
 void Dispatcher::each_version(const std::function<void(const FunctionVersion&)>& visit) const {
-  for (const auto& [key, pool] : impl_->pools) visit(*pool->version);
+  for (const auto& [key, pool] : impl_->pools) {
+    if (pool->environments != 0 || !pool->queue.empty() || pool->target != 0) visit(*pool->version);
+  }
 }
 
 std::uint32_t Dispatcher::concurrency_of(const std::string& function_name) const {

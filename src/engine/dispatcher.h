@@ -13,6 +13,7 @@
 
 #include "base/time.h"
 #include "engine/invocation.h"
+#include "engine/keep_alive.h"
 
 namespace mayfly::engine {
 
@@ -68,6 +69,9 @@ struct RunOrder {
 struct EndedRun {
   RunId run = 0;
   Outcome outcome;
+  // False only where the runtime provably was not given the invocation (the environment had died idle, or at its thaw): then it is
+  // handed to another environment, once.
+  bool received = true;
 };
 
 // Implemented by backend/local (and by a fake in tests). Calls never block and never call back into the Dispatcher before
@@ -94,11 +98,22 @@ class EnvironmentBackend {
   virtual void stop(EnvironmentId id, StopReason reason) = 0;
 };
 
+// When a version whose environments fail one after the other is tried only now and then.
+struct CircuitBreakerOptions {
+  std::uint32_t failures_max = 10;  // in a row: failed inits, and environments that ended while an invocation ran; then it opens
+  base::Duration pause_min = std::chrono::seconds(1), pause_max = std::chrono::seconds(30);  // until a try; doubles with each that fails
+};
+
 struct DispatcherOptions {
   std::uint32_t concurrency_max = 1000;         // environments that may be busy or starting at once (the account's concurrency)
   std::uint32_t environments_max = 2000;        // and with the idle ones: older idle ones are ended first
   std::uint32_t queue_max_per_function = 1000;  // invocations waiting with no environment on its way for them; beyond it 429
-  base::Duration idle_timeout = std::chrono::minutes(10);
+  std::uint32_t burst_starts = 1000;  // environments that one function may start within 10 s, after a pause all at once, as on AWS
+  base::Duration idle_timeout = std::chrono::minutes(10);  // how long environments stay idle, without another `keep_alive`
+  std::shared_ptr<const KeepAlivePolicy> keep_alive = nullptr;
+  std::uint64_t idle_memory_max = UINT64_MAX;       // bytes of idle environments on demand; beyond it the least dear ones end
+  std::uint32_t functions_remembered_max = 10'000;  // with no environment, for their history
+  CircuitBreakerOptions circuit_breaker = {};
   base::Duration freeze_after = std::chrono::milliseconds(10);
   base::Duration queue_budget = std::chrono::seconds(10);  // longest wait for a free environment
   base::Duration start_budget = std::chrono::seconds(20);  // making an environment and its own init
@@ -165,7 +180,11 @@ class Dispatcher final {
   void set_provisioned_concurrency(const VersionPtr& version, std::uint32_t count, base::TimePoint now);
   [[nodiscard]] ProvisionedStatus provisioned_status(const std::string& function_name, const std::string& version) const;
 
-  // When on_timer() wants to be called; kNoDeadline when never.
+  // The machine runs short of memory: ends idle environments on demand, the least dear first, until they held `bytes`. What they held
+  // together.
+  std::uint64_t evict_idle(std::uint64_t bytes, base::TimePoint now);
+
+  // When on_timer() wants to be called; kNoDeadline when never. Calls before anything is due are harmless.
   [[nodiscard]] base::Deadline next_timer() const;
   void on_timer(base::TimePoint now);
 
@@ -177,6 +196,8 @@ class Dispatcher final {
     std::uint32_t starting = 0, idle = 0, busy = 0, queued = 0;
     std::uint32_t provisioned = 0;  // of the three before: provisioned ones
     std::uint64_t invocations = 0, cold_starts = 0, throttles = 0, errors = 0, timeouts = 0;
+    std::uint64_t idle_bytes = 0;          // of idle environments on demand
+    std::uint64_t started_ahead = 0;       // environments made for calls that were foreseen
     std::uint64_t reserved_throttles = 0;  // of the throttles: because of the function's own reservation
   };
   [[nodiscard]] Counts counts() const;

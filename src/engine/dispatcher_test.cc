@@ -1108,5 +1108,246 @@ TEST_F(DispatcherTest, AnEnvironmentThatDiesTellsEachOfItsInvocationsItsOwnOutco
   EXPECT_EQ(second->outcomes.at(0).payload, "1");
 }
 
+// ---- places shared fairly
+
+TEST_F(DispatcherTest, AFunctionWithManyCallsLeavesPlacesToOthersThatWait) {
+  DispatcherOptions options;
+  options.concurrency_max = 4;
+  with(options);
+  const VersionPtr flood = make_version("flood", 1, 30);
+  for (int i = 0; i < 50; ++i) invoke(flood);
+  for (EnvironmentId id = 1; id <= 4; ++id) initialised(id);
+  const VersionPtr other = make_version("other", 1, 30);
+  for (int i = 0; i < 10; ++i) invoke(other);
+  ASSERT_EQ(backend.started.size(), 4U);
+  answer_and_ready(1);
+  EXPECT_EQ(dispatcher->concurrency_of("other"), 1U) << "the first place that is free goes to who has none";
+  answer_and_ready(2);
+  EXPECT_EQ(dispatcher->concurrency_of("other"), 2U);
+  answer_and_ready(3);
+  EXPECT_EQ(dispatcher->concurrency_of("other"), 2U) << "and then they have as many";
+  EXPECT_EQ(dispatcher->concurrency_of("flood"), 2U);
+}
+
+TEST_F(DispatcherTest, WithOnePlaceFunctionsTakeTurns) {
+  DispatcherOptions options;
+  options.concurrency_max = 1;
+  with(options);
+  const VersionPtr f = make_version("f", 1, 30), g = make_version("g", 1, 30);
+  for (int i = 0; i < 5; ++i) invoke(f);
+  initialised(1);
+  for (int i = 0; i < 3; ++i) invoke(g);
+  std::string order;
+  for (int i = 0; i < 6; ++i) {
+    if (backend.sent.size() == order.size()) initialised(backend.started.back().id);
+    order += backend.sent.back().invocation->version->function_name;
+    answer_and_ready(backend.sent.back().id);
+  }
+  EXPECT_EQ(order, "fgfgfg");
+}
+
+TEST_F(DispatcherTest, AFunctionStartsOnlySoManyEnvironmentsInTenSeconds) {
+  DispatcherOptions options;
+  options.burst_starts = 5;
+  options.queue_budget = 1s;
+  with(options);
+  const VersionPtr version = make_version("f", 1, 30);
+  std::vector<std::shared_ptr<Sink>> sinks;
+  for (int i = 0; i < 8; ++i) sinks.push_back(invoke(version));
+  EXPECT_EQ(backend.started.size(), 5U);
+  invoke(make_version("g"));
+  EXPECT_EQ(backend.started.size(), 6U) << "each function has its own";
+  advance(1s);
+  EXPECT_EQ(sinks[7]->outcomes.at(0).throttle_reason, "FunctionInvocationRateLimitExceeded");
+  for (int i = 0; i < 8; ++i) invoke(version);
+  const std::size_t before = backend.started.size();
+  advance(1s);
+  EXPECT_EQ(backend.started.size(), before + 1) << "one more every two seconds";
+}
+
+// ---- versions that keep failing
+
+TEST_F(DispatcherTest, AVersionThatKeepsFailingIsTriedNowAndThenOnly) {
+  const VersionPtr version = make_version("f");
+  DispatcherOptions options;
+  options.circuit_breaker.failures_max = 4;
+  with(options);
+  for (int call = 0; call < 2; ++call) {
+    auto sink = invoke(version);
+    const EnvironmentId own = backend.started.back().id;
+    dispatcher->on_init_failed(own, failure("Runtime.ImportModuleError"), now);
+    InitFailure redone = failure("Runtime.ImportModuleError");
+    redone.payload = R"({"errorType":"Runtime.ImportModuleError","errorMessage":"No module named 'x'"})";
+    dispatcher->on_init_failed(backend.started.back().id, redone, now);
+    EXPECT_EQ(sink->outcomes.at(0).error_type, "Runtime.ImportModuleError");
+  }
+  ASSERT_EQ(backend.started.size(), 4U);
+  for (int call = 0; call < 1000; ++call) {
+    auto sink = invoke(version);
+    const Outcome& outcome = sink->outcomes.at(0);
+    EXPECT_EQ(outcome.kind, OutcomeKind::kFunctionError);
+    EXPECT_EQ(outcome.error_type, "Runtime.ImportModuleError");
+    EXPECT_EQ(outcome.billed, 0ns);
+    EXPECT_NE(outcome.payload.find("The next try is due in 1000 ms. The last failure: No module named 'x'"), std::string::npos)
+        << outcome.payload;
+  }
+  EXPECT_EQ(backend.started.size(), 4U) << "however many calls come";
+  std::size_t tries = 0;
+  for (int second = 0; second < 120; ++second) {
+    advance(1s);
+    const std::size_t before = backend.started.size();
+    auto tried = invoke(version);
+    auto beside = invoke(version);
+    EXPECT_LE(backend.started.size(), before + 1);
+    EXPECT_EQ(beside->outcomes.size(), 1U) << "only one is tried with";
+    if (backend.started.size() == before) continue;
+    ++tries;
+    dispatcher->on_init_failed(backend.started.back().id, failure("Runtime.ImportModuleError"), now);
+    EXPECT_EQ(tried->outcomes.at(0).error_type, "Runtime.ImportModuleError") << "a try is one init";
+  }
+  EXPECT_EQ(tries, 7U) << "after 1, 2, 4, 8, 16, 30 and 30 s";
+  advance(30s);
+  auto good = invoke(version);
+  initialised(backend.started.back().id);
+  answer_and_ready(backend.started.back().id);
+  EXPECT_EQ(good->outcomes.at(0).kind, OutcomeKind::kSuccess);
+  const std::size_t before = backend.started.size();
+  invoke(version);
+  invoke(version);
+  EXPECT_EQ(backend.started.size(), before + 1) << "one success closes the circuit";
+}
+
+TEST_F(DispatcherTest, CrashesInARowOpenTheCircuitAndOneAnswerBetweenThemDoesNot) {
+  DispatcherOptions options;
+  options.circuit_breaker.failures_max = 3;
+  with(options);
+  const VersionPtr version = make_version("f");
+  const auto crash = [&] {
+    auto sink = invoke(version);
+    const EnvironmentId id = backend.started.back().id;
+    initialised(id);
+    Outcome crashed;
+    crashed.kind = OutcomeKind::kFunctionError;
+    crashed.error_type = "Runtime.ExitError";
+    gone(id, crashed);
+    EXPECT_EQ(sink->outcomes.at(0).error_type, "Runtime.ExitError");
+  };
+  crash();
+  crash();
+  invoke(version);
+  initialised(3);
+  answer_and_ready(3);
+  gone(3);
+  crash();
+  crash();
+  const std::size_t before = backend.started.size();
+  crash();
+  EXPECT_EQ(backend.started.size(), before + 1);
+  invoke(version);
+  EXPECT_EQ(backend.started.size(), before + 1) << "three in a row";
+  advance(2min);
+  EXPECT_EQ(invoke(make_version("f", 2))->outcomes.size(), 0U) << "a new version is tried at once";
+}
+
+TEST_F(DispatcherTest, AnIdleEnvironmentThatDiesIsNotChosenAndCostsNoCall) {
+  const VersionPtr version = make_version("f");
+  invoke(version);
+  initialised(1);
+  answer_and_ready(1);
+  gone(1);
+  auto sink = invoke(version);
+  EXPECT_EQ(backend.started.size(), 2U);
+  initialised(2);
+  answer(2);
+  EXPECT_EQ(sink->outcomes.at(0).kind, OutcomeKind::kSuccess);
+}
+
+TEST_F(DispatcherTest, AnInvocationThatADyingEnvironmentNeverReceivedGoesToAnotherOnce) {
+  const VersionPtr version = make_version("f");
+  invoke(version);
+  initialised(1);
+  answer_and_ready(1);
+  auto sink = invoke(version);
+  ASSERT_EQ(backend.sent.size(), 2U);
+  Outcome died;
+  died.kind = OutcomeKind::kFunctionError;
+  died.error_type = "Runtime.ExitError";
+  dispatcher->on_gone(1, {{.run = backend.sent[1].run, .outcome = died, .received = false}}, now);
+  EXPECT_TRUE(sink->outcomes.empty());
+  ASSERT_EQ(backend.started.size(), 2U);
+  initialised(2);
+  ASSERT_EQ(backend.sent.back().invocation->request_id, "r2");
+  dispatcher->on_gone(2, {{.run = backend.sent.back().run, .outcome = died, .received = false}}, now);
+  ASSERT_EQ(sink->outcomes.size(), 1U) << "not for ever";
+  EXPECT_EQ(sink->outcomes[0].error_type, "Runtime.ExitError");
+}
+
+// ---- idle memory
+
+TEST_F(DispatcherTest, BeyondTheBudgetOfIdleMemoryTheLeastDearEnvironmentEnds) {
+  DispatcherOptions options;
+  options.idle_memory_max = 300ULL << 20U;  // two of 128 MB
+  with(options);
+  const VersionPtr f = make_version("f"), g = make_version("g"), h = make_version("h");
+  for (const VersionPtr& version : {f, g, h}) {
+    invoke(version);
+    initialised(backend.started.back().id);
+  }
+  answer_and_ready(1);
+  for (int i = 0; i < 5; ++i) {  // g is called more often
+    answer_and_ready(2);
+    invoke(g);
+  }
+  answer_and_ready(2);
+  answer_and_ready(3);
+  advance(50ms);
+  EXPECT_EQ(backend.stopped, (std::vector<std::pair<EnvironmentId, StopReason>>{{1, StopReason::kIdle}}));
+  EXPECT_LE(dispatcher->counts().idle_bytes, options.idle_memory_max);
+}
+
+TEST_F(DispatcherTest, WhenMemoryRunsShortIdleEnvironmentsEndUntilEnoughIsFree) {
+  const VersionPtr version = make_version("f");
+  for (int i = 0; i < 3; ++i) invoke(version);
+  for (EnvironmentId id = 1; id <= 3; ++id) initialised(id);
+  Outcome outcome;
+  outcome.memory_peak = 40ULL << 20U;
+  for (EnvironmentId id = 1; id <= 3; ++id) {
+    dispatcher->on_answered(id, backend.last_run(id), outcome, now);
+    ready(id);
+  }
+  EXPECT_EQ(dispatcher->counts().idle_bytes, 120ULL << 20U) << "as measured";
+  EXPECT_EQ(dispatcher->evict_idle(50ULL << 20U, now), 80ULL << 20U);
+  EXPECT_EQ(backend.stopped.size(), 2U);
+  EXPECT_EQ(dispatcher->evict_idle(1ULL << 40U, now), 40ULL << 20U);
+  EXPECT_EQ(dispatcher->counts().idle, 0U);
+}
+
+TEST_F(DispatcherTest, BeforeACallThatComesEveryTwentyMinutesAnEnvironmentIsMade) {
+  DispatcherOptions options;
+  options.keep_alive = std::make_shared<LearnedKeepAlive>(LearnedKeepAlive::Options{});
+  with(options);
+  const VersionPtr version = make_version("f");
+  const auto call = [&] {
+    auto sink = invoke(version);
+    if (backend.sent.empty() || backend.sent.back().invocation->request_id != "r" + std::to_string(requests))
+      initialised(backend.started.back().id);
+    const EnvironmentId id = backend.sent.back().id;
+    answer_and_ready(id);
+    return sink->outcomes.at(0).cold_start;
+  };
+  EXPECT_TRUE(call());
+  int cold = 0;
+  for (int i = 0; i < 24; ++i) {
+    const std::size_t known = backend.started.size();
+    advance(20min - 30s);
+    if (backend.started.size() > known) initialised(backend.started.back().id);
+    advance(30s);
+    for (const auto& [id, reason] : std::exchange(backend.stopped, {})) gone(id);
+    cold += call() ? 1 : 0;
+  }
+  EXPECT_LE(cold, 6) << "until it is known";
+  EXPECT_GE(dispatcher->counts().started_ahead, 15U);
+}
+
 }  // namespace
 }  // namespace mayfly::engine

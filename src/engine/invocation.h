@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/result.h"
 #include "base/time.h"
@@ -17,31 +18,31 @@ enum class ResponseMode : std::uint8_t { kBuffered, kStreaming };
 
 // How the time of an attempt was spent; every error and record carries it. Zero where a phase did not happen.
 struct Timings {
-  base::Duration queued{0};   // admission to hand-over, less start and init
-  base::Duration start{0};    // making the environment, this invocation waiting for it
-  base::Duration init{0};     // the runtime's init, this invocation waiting for it (cold start)
-  base::Duration run{0};      // hand-over to the runtime until its answer ended
+  base::Duration queued{0};  // admission to hand-over, less start and init
+  base::Duration start{0};   // making the environment, this invocation waiting for it
+  base::Duration init{0};    // the runtime's init, this invocation waiting for it (cold start)
+  base::Duration run{0};     // hand-over to the runtime until its answer ended
 };
 
 enum class OutcomeKind : std::uint8_t {
-  kSuccess,         // the function answered
-  kFunctionError,   // the function's fault: HTTP 200 with X-Amz-Function-Error
-  kRefused,         // never ran: throttled, queue full, deadline passed while queued, cannot start; `error` says which
+  kSuccess,        // the function answered
+  kFunctionError,  // the function's fault: HTTP 200 with X-Amz-Function-Error
+  kRefused,        // never ran: throttled, queue full, deadline passed while queued, cannot start; `error` says which
 };
 
 struct Outcome {
   OutcomeKind kind = OutcomeKind::kSuccess;
-  std::string payload;             // the answer, or the error document {"errorType","errorMessage",...}
-  std::string error_type;          // "Runtime.ExitError", "Sandbox.Timedout", the function's own; empty on success
+  std::string payload;               // the answer, or the error document {"errorType","errorMessage",...}
+  std::string error_type;            // "Runtime.ExitError", "Sandbox.Timedout", the function's own; empty on success
   std::optional<base::Error> error;  // kRefused only: code and AWS id
-  std::string throttle_reason;     // kRefused with TooManyRequestsException: the body's Reason ("ConcurrentInvocationLimitExceeded")
-  std::string log_tail;            // last 4096 bytes of this invocation's log, when asked for
+  std::string throttle_reason;       // kRefused with TooManyRequestsException: the body's Reason ("ConcurrentInvocationLimitExceeded")
+  std::string log_tail;              // last 4096 bytes of this invocation's log, when asked for
   std::string executed_version;
-  std::string log_stream;          // where its log lines are; empty when it never ran
-  std::string stand_in;            // "python3.12 ran on python3.11 ..." when another interpreter stood in; else empty
+  std::string log_stream;  // where its log lines are; empty when it never ran
+  std::string stand_in;    // "python3.12 ran on python3.11 ..." when another interpreter stood in; else empty
   Timings timings;
   base::Duration billed{0};
-  std::uint64_t memory_peak = 0;   // bytes
+  std::uint64_t memory_peak = 0;  // bytes
   bool cold_start = false;
 };
 
@@ -57,16 +58,16 @@ class ResponseSink {
 };
 
 struct Invocation {
-  std::string request_id;          // UUID
+  std::string request_id;  // UUID
   VersionPtr version;
-  std::string invoked_arn;         // as the caller qualified it
-  std::string payload;             // moved, never copied
+  std::string invoked_arn;  // as the caller qualified it
+  std::string payload;      // moved, never copied
   ResponseMode mode = ResponseMode::kBuffered;
   bool tail_log = false;
-  std::string client_context;      // decoded JSON text, "" if none
-  std::string trace_id;            // X-Amzn-Trace-Id value
+  std::string client_context;                        // decoded JSON text, "" if none
+  std::string trace_id;                              // X-Amzn-Trace-Id value
   base::Deadline call_deadline = base::kNoDeadline;  // fixed at the door
-  base::TimePoint accepted;        // when the door admitted it
+  base::TimePoint accepted;                          // when the door admitted it
   std::shared_ptr<ResponseSink> sink;
 };
 using InvocationPtr = std::shared_ptr<Invocation>;
@@ -86,11 +87,12 @@ class LogWriter {
 };
 
 // One finished attempt, for usage, metrics and `mayfly logs --request-id`. Called on the shard's thread; must not block.
+// The texts live as long as the call.
 struct InvocationRecord {
-  std::string request_id, function_name, version, log_group, log_stream;
+  std::string_view request_id, function_name, version, log_group, log_stream;
   base::WallTime finished{};
   OutcomeKind kind = OutcomeKind::kSuccess;
-  std::string error_type;
+  std::string_view error_type;
   Timings timings;
   base::Duration billed{0};
   std::uint64_t memory_mb = 0, memory_peak = 0;

@@ -79,10 +79,10 @@ void head(std::string& out, const std::string& name, const char* type, const std
 struct Metrics::Impl {
   explicit Impl(Options an_options) : options(an_options) {}
 
-  FunctionNumbers& of(const std::string& function) MAYFLY_REQUIRES(mutex) {
+  FunctionNumbers& of(std::string_view function) MAYFLY_REQUIRES(mutex) {
     const auto found = functions.find(function);
     if (found != functions.end()) return found->second;
-    return functions[functions.size() < options.functions_max ? function : "other"];
+    return functions[std::string(functions.size() < options.functions_max ? function : "other")];
   }
   void write_functions(std::string& out) const MAYFLY_REQUIRES(mutex);
   void write_counter(std::string& out, const char* name, const char* help, const std::function<double(const FunctionNumbers&)>& value) const
@@ -93,7 +93,7 @@ struct Metrics::Impl {
   using HttpKeyView = std::tuple<std::string_view, std::string_view, int>;
   const Options options;
   mutable base::Mutex mutex;
-  std::map<std::string, FunctionNumbers> functions MAYFLY_GUARDED_BY(mutex);
+  std::map<std::string, FunctionNumbers, std::less<>> functions MAYFLY_GUARDED_BY(mutex);
   std::map<HttpKey, std::uint64_t, std::less<>> http MAYFLY_GUARDED_BY(mutex);
   std::map<std::string, Histogram> http_time MAYFLY_GUARDED_BY(mutex);
   std::map<std::string, std::vector<Reader>> readers MAYFLY_GUARDED_BY(mutex);

@@ -5,8 +5,8 @@
 namespace mayfly::observe {
 namespace {
 
-engine::InvocationRecord record(const std::string& function, engine::OutcomeKind kind = engine::OutcomeKind::kSuccess,
-                                const std::string& error_type = "") {
+engine::InvocationRecord record(std::string_view function, engine::OutcomeKind kind = engine::OutcomeKind::kSuccess,
+                                std::string_view error_type = "") {
   engine::InvocationRecord made;
   made.function_name = function;
   made.kind = kind;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <deque>
 #include <map>
 #include <optional>
 #include <queue>
@@ -43,6 +44,10 @@ class World final : public EnvironmentBackend, public InvocationObserver {
     fault_percent_ = pick(3) * 15;
     careful_ = pick(4) != 0;
     for (std::uint32_t& slots : slots_) slots = pick(2) == 0 ? 1 : static_cast<std::uint32_t>(1 + pick(4));
+    options_.burst_starts = pick(3) == 0 ? static_cast<std::uint32_t>(1 + pick(20)) : 1000;
+    options_.circuit_breaker.failures_max = static_cast<std::uint32_t>(2 + pick(10));
+    if (pick(2) == 0) options_.idle_memory_max = (pick(4) * 128) << 20U;
+    if (pick(2) == 0) options_.keep_alive = std::make_shared<LearnedKeepAlive>(LearnedKeepAlive::Options{.gaps_min = 1});
     options_.provision_starts_max = static_cast<std::uint32_t>(1 + pick(4));
     dispatcher_ = std::make_unique<Dispatcher>(options_, *this, *this);
   }
@@ -70,6 +75,7 @@ class World final : public EnvironmentBackend, public InvocationObserver {
     env.bound_run = order.run;
     env.provisioned = order.initialization == Initialization::kProvisioned;
     if (env.provisioned) EXPECT_FALSE(drained_);
+    if (!env.provisioned && order.phase == InitPhase::kOwn) check_start_rate(number_of(*env.version));
     check_bounds(env);
     const EnvironmentId id = order.id;
     after(some_time(), [this, id] {
@@ -101,17 +107,20 @@ class World final : public EnvironmentBackend, public InvocationObserver {
     EXPECT_LE(order.run_deadline, invocation->call_deadline);
     EXPECT_GT(order.run_deadline, now_);
     EXPECT_EQ(ended_.at(invocation->request_id), 0) << "ran after its outcome";
-    EXPECT_TRUE(ran_.insert(invocation->request_id).second) << "ran twice";
+    EXPECT_TRUE(ran_.insert(invocation->request_id).second || returned_.erase(invocation->request_id) == 1) << "ran twice";
     if (env.bound) {
       EXPECT_EQ(env.bound, invocation);
       EXPECT_EQ(env.bound_run, run);
     } else {
-      check_order(*invocation);
+      if (!was_returned_.contains(invocation->request_id)) check_order(*invocation);
       check_bounds(env);
     }
+    check_fairness(env);
     env.bound = nullptr;
     EXPECT_TRUE(env.runs.emplace(run, false).second) << "a run's number was used before";
+    env.requests[run] = invocation->request_id;
     env.frozen = false;
+    env.used = true;
     const std::size_t dice = pick(100);
     if (dice < fault_percent_ / 2) return after(some_time(), [this, id, run] { crash(id, run); });
     if (dice < fault_percent_ / 2 + 4) return;  // hangs: the run deadline must end it
@@ -146,17 +155,20 @@ class World final : public EnvironmentBackend, public InvocationObserver {
     after(Duration(1us * pick(100'000)), [this, id] { gone(id); });
   }
 
-  void on_invocation(const InvocationRecord&) override { ++observed_; }
+  void on_invocation(const InvocationRecord& record) override {
+    ++observed_;
+    ++ended_of_[static_cast<std::size_t>(record.function_name[1] - '0')];
+  }
 
   void ended(const std::string& request, const Outcome& outcome) {
     ++ended_.at(request);
-    ended_of_[function_of_.at(request)]++;
     if (outcome.kind == OutcomeKind::kRefused) {
       if (arriving_) check_throttle(function_of_.at(request), outcome.throttle_reason);
       EXPECT_TRUE(outcome.error.has_value());
-      EXPECT_FALSE(ran_.contains(request)) << "refused after it ran";
+      EXPECT_TRUE(!ran_.contains(request) || was_returned_.contains(request)) << "refused after it ran";
     }
-    if (outcome.error_type == "Sandbox.Timedout") EXPECT_GT(outcome.timings.run, 0ns);
+    if (outcome.error_type == "Sandbox.Timedout" && ran_.contains(request) && !was_returned_.contains(request))
+      EXPECT_GT(outcome.timings.run, 0ns);
   }
 
  private:
@@ -165,9 +177,10 @@ class World final : public EnvironmentBackend, public InvocationObserver {
     InvocationPtr bound;
     bool provisioned = false;
     RunId bound_run = 0;
-    bool initialised = false, frozen = false, stopped = false, gave_up = false;
+    bool initialised = false, used = false, frozen = false, stopped = false, gave_up = false;
     std::map<RunId, bool> runs;  // whether it is answered
     std::set<RunId> given_up;
+    std::map<RunId, std::string> requests;
   };
   struct Event {
     TimePoint at;
@@ -229,6 +242,35 @@ class World final : public EnvironmentBackend, public InvocationObserver {
         dispatcher_->concurrency_of("f0") + dispatcher_->concurrency_of("f1") + dispatcher_->concurrency_of("f2");
     EXPECT_EQ(by_function, counts.busy + counts.starting);
     check_nothing_waits_in_vain();
+    check_idle_memory();
+  }
+
+  // Frozen environments on demand hold no more than the budget allows; those that just became idle are not counted yet.
+  void check_idle_memory() {
+    std::uint64_t frozen = 0;
+    for (const auto& [id, env] : environments_) frozen += env.frozen && !env.stopped && !env.provisioned ? 128ULL << 20U : 0;
+    EXPECT_LE(frozen, options_.idle_memory_max);
+  }
+
+  // No function starts more than a burst at once and as many in ten seconds again.
+  void check_start_rate(std::size_t function) {
+    std::deque<TimePoint>& starts = starts_[function];
+    starts.push_back(now_);
+    while (starts.front() <= now_ - 10s) starts.pop_front();
+    EXPECT_LT(starts.size(), 2 * options_.burst_starts + 1) << "faster than the burst allows";
+  }
+
+  // An environment that goes on with a further call of its function leaves nobody waiting who has two places fewer.
+  void check_fairness(const Env& env) {
+    const std::size_t function = number_of(*env.version);
+    if (env.provisioned || limits_[function].reserved || !env.used || !env.runs.empty() || arriving_) return;
+    std::array<std::size_t, kFunctions> coming{}, waiting{};
+    count_waiting(coming, waiting);
+    for (std::size_t i = 0; i < kFunctions; ++i) {
+      if (i == function || limits_[i].reserved || waiting[i] <= coming[i] || slots_[function] > 1) continue;
+      if (starts_[i].size() >= options_.burst_starts) continue;
+      EXPECT_GE(running_of(i) + 1, running_of(function)) << "f" << function << " goes on though f" << i << " waits with fewer places";
+    }
   }
 
   // ---- concurrency limits: f0, f1, f2 share concurrency_max
@@ -297,9 +339,8 @@ class World final : public EnvironmentBackend, public InvocationObserver {
     EXPECT_GE(running_of(function) + own.provisioned, *own.reserved) << "refused below the reservation";
   }
 
-  // An invocation for which no environment is on its way waits only where the limits are reached.
-  void check_nothing_waits_in_vain() {
-    std::array<std::size_t, kFunctions> coming{}, waiting{};
+  // Invocations that wait, by function, and how many of them something is on its way for.
+  void count_waiting(std::array<std::size_t, kFunctions>& coming, std::array<std::size_t, kFunctions>& waiting) const {
     for (std::size_t i = 0; i < kFunctions; ++i) waiting[i] = arrived_of_[i] - ended_of_[i];
     for (const auto& [id, env] : environments_) {
       const std::size_t function = number_of(*env.version);
@@ -308,6 +349,12 @@ class World final : public EnvironmentBackend, public InvocationObserver {
       waiting[function] -= std::min(running, waiting[function]);
       if (!env.stopped && !env.bound) coming[function] += env.initialised ? answered : slots_[function];
     }
+  }
+
+  // An invocation for which no environment is on its way waits only where the limits are reached.
+  void check_nothing_waits_in_vain() {
+    std::array<std::size_t, kFunctions> coming{}, waiting{};
+    count_waiting(coming, waiting);
     std::uint32_t used = 0, committed = 0;
     for (std::size_t i = 0; i < kFunctions; ++i) {
       used += running_of(i) + limits_[i].provisioned;
@@ -319,7 +366,8 @@ class World final : public EnvironmentBackend, public InvocationObserver {
       const Limits& own = limits_[i];
       const bool reached = own.reserved ? running_of(i) + own.provisioned >= *own.reserved || used >= options_.concurrency_max
                                         : committed >= options_.concurrency_max;
-      EXPECT_TRUE(reached) << "f" << i << " waits below its limits";
+      const bool too_fast = options_.burst_starts < 1000 && !starts_[i].empty();
+      EXPECT_TRUE(reached || too_fast) << "f" << i << " waits below its limits";
     }
   }
 
@@ -412,6 +460,11 @@ class World final : public EnvironmentBackend, public InvocationObserver {
       each.run = run;
       each.outcome.kind = OutcomeKind::kFunctionError;
       each.outcome.error_type = "Runtime.ExitError";
+      if (!answered && !environments_[id].given_up.contains(run) && pick(4) == 0) {
+        each.received = false;
+        const std::string& request = environments_[id].requests.at(run);
+        if (was_returned_.insert(request).second) returned_.insert(request);
+      }
     }
     environments_.erase(id);
     dispatcher_->on_gone(id, std::move(ended), now_);
@@ -444,6 +497,8 @@ class World final : public EnvironmentBackend, public InvocationObserver {
   std::array<std::size_t, kFunctions> arrived_of_{}, ended_of_{};
   std::array<Limits, kFunctions> limits_{};
   std::array<std::uint32_t, kFunctions> slots_{};
+  std::array<std::deque<TimePoint>, kFunctions> starts_{};  // of the last ten seconds
+  std::set<std::string> returned_, was_returned_;
   bool careful_ = true, arriving_ = false;
   std::size_t observed_ = 0;
   bool drained_ = false;

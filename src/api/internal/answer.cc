@@ -50,6 +50,7 @@ net::Response rest_json(const Error& error, const std::string& type, const std::
   net::Response response{.status = status_of(error, known), .headers = {}, .body = json::serialize(body)};
   response.headers.add("Content-Type", "application/json");
   response.headers.add("x-amzn-ErrorType", type);
+  if (response.status == 429) response.headers.add("Retry-After", "1");  // places are free again at any moment
   return response;
 }
 

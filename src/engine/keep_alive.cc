@@ -1,0 +1,107 @@
+#include "engine/keep_alive.h"
+
+#include <algorithm>
+
+namespace mayfly::engine {
+
+using base::Duration;
+using base::TimePoint;
+using std::chrono::seconds;
+
+namespace {
+
+struct Span {
+  std::size_t first_bin;
+  Duration begin, width;
+};
+constexpr std::array<Span, 5> kSpans = {{{0, seconds(1), seconds(1)},
+                                         {9, seconds(10), seconds(5)},
+                                         {19, seconds(60), seconds(15)},
+                                         {35, seconds(300), seconds(60)},
+                                         {90, seconds(3600), seconds(120)}}};
+
+std::size_t bin_of(Duration gap) {
+  const auto after = std::ranges::find_if(kSpans, [gap](const Span& span) { return gap < span.begin; });
+  const Span& span = *std::prev(after);
+  return span.first_bin + static_cast<std::size_t>((gap - span.begin) / span.width);
+}
+
+double in_seconds(Duration duration) { return std::chrono::duration<double>(duration).count(); }
+
+// Keeping from `begin` until `end`: what is gained over not keeping, in cold starts.
+struct Window {
+  Duration begin{0}, end{0};
+  double gain = 0;
+};
+
+// The best end of a window that begins at `begin`, where bins from `from` on count. `left`: gaps that are not over by then.
+// `price`: cold starts a second of one idle environment is worth.
+Window best_window(const ArrivalHistory& history, Duration begin, std::size_t from, double left, double price) {
+  Window best{.begin = begin, .end = begin};
+  double gain = 0;
+  Duration until = begin;
+  for (std::size_t bin = from; bin < ArrivalHistory::kBins && left > 0; ++bin) {
+    const Duration end = ArrivalHistory::begin_of(bin + 1);
+    if (end <= begin) continue;
+    const double found = history.count(bin);
+    gain += found - price * in_seconds(end - until) * (left - found / 2);  // those found waited half of it
+    left -= found;
+    until = end;
+    if (gain > best.gain) best = {.begin = begin, .end = end, .gain = gain};
+  }
+  return best;
+}
+
+}  // namespace
+
+Duration ArrivalHistory::begin_of(std::size_t bin) {
+  const auto after = std::ranges::find_if(kSpans, [bin](const Span& span) { return bin < span.first_bin; });
+  const Span& span = *std::prev(after);
+  return span.begin + span.width * static_cast<std::int64_t>(bin - span.first_bin);
+}
+
+void ArrivalHistory::on_busy(std::uint32_t level, TimePoint now) {
+  const TimePoint freed = freed_[std::min<std::size_t>(level, kLevels) - 1];
+  if (freed != TimePoint{} && now - freed >= kShortest) add(now - freed);
+}
+
+void ArrivalHistory::on_free(std::uint32_t level, TimePoint now) { freed_[std::min<std::size_t>(level, kLevels) - 1] = now; }
+
+void ArrivalHistory::add(Duration gap) {
+  if (gap < kShortest) return;
+  std::uint8_t& counter = gap < kLongest ? counts_[bin_of(gap)] : beyond_;
+  ++counter;
+  ++gaps_;
+  if (counter < UINT8_MAX) return;
+  gaps_ = 0;  // what is old counts half
+  for (std::uint8_t& each : counts_) gaps_ += each /= 2;
+  gaps_ += beyond_ /= 2;
+}
+
+KeepAlivePlan LearnedKeepAlive::plan(const ArrivalHistory& history, std::uint64_t bytes) const {
+  if (history.gaps() < options_.gaps_min) return {.keep = options_.fallback};
+  const double price = static_cast<double>(bytes) / static_cast<double>(1ULL << 30U) / options_.worth_gib_s;
+  const double all = history.gaps() + 1.0;  // and one beyond everything seen: the next may be longer
+  const Window first = best_window(history, Duration::zero(), 0, all, price);
+  KeepAlivePlan plan{.keep = std::max(first.end, ArrivalHistory::kShortest)};
+
+  // A later window: a start just before the first gap it is for. Every gap not over by then pays for the start.
+  Window later;
+  double left = all;
+  for (std::size_t bin = 0; bin < ArrivalHistory::kBins; ++bin) {
+    const Duration begin = ArrivalHistory::begin_of(bin) - ArrivalHistory::kShortest;
+    if (history.count(bin) > 0 && begin > plan.keep) {
+      Window window = best_window(history, begin, bin, left, price);
+      window.gain -= options_.start_cost * left;
+      if (window.gain > later.gain) later = window;
+    }
+    left -= history.count(bin);
+  }
+  if (later.gain > 0) {
+    plan.again_after = later.begin;
+    plan.again_keep = later.end - later.begin;
+  }
+  return plan;
+}
+
+}  // namespace mayfly::engine
