@@ -123,7 +123,10 @@ Result<std::string> percent_decode(std::string_view text) {
 
 Sha256Digest sha256(std::string_view bytes) {
   Sha256Digest digest;
-  SHA256(reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(), digest.data());
+  SHA256_CTX context;  // SHA256() looks the algorithm up first
+  SHA256_Init(&context);
+  SHA256_Update(&context, bytes.data(), bytes.size());
+  SHA256_Final(digest.data(), &context);
   return digest;
 }
 
@@ -246,9 +249,14 @@ std::string random_uuid() {
   random_bytes(raw);
   raw[6] = static_cast<std::uint8_t>((raw[6] & 0x0FU) | 0x40U);
   raw[8] = static_cast<std::uint8_t>((raw[8] & 0x3FU) | 0x80U);
-  std::string text = hex_encode(raw);
-  text.reserve(36);
-  for (const std::size_t hyphen : {8U, 13U, 18U, 23U}) text.insert(hyphen, 1, '-');
+  const std::string hex = hex_encode(raw);
+  std::string text(36, '-');
+  std::size_t from = 0, to = 0;
+  for (const std::size_t length : {8U, 4U, 4U, 4U, 12U}) {
+    hex.copy(text.data() + to, length, from);
+    from += length;
+    to += length + 1;
+  }
   return text;
 }
 

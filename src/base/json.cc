@@ -48,7 +48,8 @@ Error parse_failure(const json::error_code& ec, std::size_t offset) {
 
 Result<void> check_size(std::string_view text, JsonLimits limits) {
   if (text.size() <= limits.bytes_max) return {};
-  return Error(ErrorCode::kTooLarge, "the JSON text has " + std::to_string(text.size()) + " bytes; the limit is " + std::to_string(limits.bytes_max));
+  return Error(ErrorCode::kTooLarge,
+               "the JSON text has " + std::to_string(text.size()) + " bytes; the limit is " + std::to_string(limits.bytes_max));
 }
 
 // The event handler of Boost.JSON's DOM parser keeps the last of two equal keys and shrinks the object; this one walks
@@ -84,7 +85,8 @@ Result<json::value> parse_json(std::string_view text, JsonLimits limits) {
   json::value value = parser.release();
   json::basic_parser<KeyCounter> counter(options_for(limits));
   counter.write_some(false, text.data(), text.size(), ec);
-  if (counter.handler().keys != count_keys(value)) return Error(ErrorCode::kInvalidArgument, "invalid JSON: an object has the same key twice");
+  if (counter.handler().keys != count_keys(value))
+    return Error(ErrorCode::kInvalidArgument, "invalid JSON: an object has the same key twice");
   return value;
 }
 
@@ -96,7 +98,8 @@ Result<void> check_json(std::string_view text, JsonLimits limits) {
   if (ec) return parse_failure(ec, used);
   if (!parser.done()) return parse_failure(json::make_error_code(json::error::incomplete), used);
   for (std::size_t i = used; i < text.size(); ++i) {
-    if (std::string_view(" \t\r\n").find(text[i]) == std::string_view::npos) return parse_failure(json::make_error_code(json::error::extra_data), i);
+    if (std::string_view(" \t\r\n").find(text[i]) == std::string_view::npos)
+      return parse_failure(json::make_error_code(json::error::extra_data), i);
   }
   return {};
 }
@@ -164,6 +167,9 @@ std::size_t sequence_length(std::string_view text, std::size_t at) {
 }  // namespace
 
 std::string valid_utf8(std::string text) {
+  unsigned beyond_ascii = 0;  // all bytes, without a branch for each: the compiler makes it vectors
+  for (const char c : text) beyond_ascii |= static_cast<unsigned char>(c) & 0x80U;
+  if (beyond_ascii == 0) return text;
   std::size_t at = 0;
   while (at < text.size()) {
     const std::size_t length = sequence_length(text, at);
@@ -180,6 +186,52 @@ std::string valid_utf8(std::string text) {
   return out;
 }
 
-std::string json_quote(std::string_view text) { return json::serialize(json::string(text)); }
+std::string json_quote(std::string_view text) {
+  constexpr std::string_view kHex = "0123456789abcdef";
+  unsigned special = 0;
+  for (const char c : text) {
+    special |=
+        static_cast<unsigned>(static_cast<unsigned char>(c) < 0x20) | static_cast<unsigned>(c == '"') | static_cast<unsigned>(c == '\\');
+  }
+  std::string out;
+  out.reserve(text.size() + 2);
+  out += '"';
+  if (special == 0) return out.append(text) += '"';
+  std::size_t plain = 0;  // begin of what needs no escape
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    if (byte >= 0x20 && byte != '"' && byte != '\\') continue;
+    out.append(text.substr(plain, i - plain));
+    plain = i + 1;
+    out += '\\';
+    switch (text[i]) {
+      case '"':
+      case '\\':
+        out += text[i];
+        break;
+      case '\b':
+        out += 'b';
+        break;
+      case '\f':
+        out += 'f';
+        break;
+      case '\n':
+        out += 'n';
+        break;
+      case '\r':
+        out += 'r';
+        break;
+      case '\t':
+        out += 't';
+        break;
+      default:
+        out.append("u00");
+        out += kHex[byte >> 4U];
+        out += kHex[byte & 15U];
+    }
+  }
+  out.append(text.substr(plain));
+  return out += '"';
+}
 
 }  // namespace mayfly::base

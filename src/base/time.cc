@@ -1,5 +1,6 @@
 #include "base/time.h"
 
+#include <array>
 #include <chrono>
 
 namespace mayfly::base {
@@ -26,11 +27,12 @@ Civil civil_time(WallTime time) {
   return {.date = day, .weekday = day, .time = std::chrono::hh_mm_ss<std::chrono::milliseconds>(ms - day)};
 }
 
-// Appends `value` in `digits` digits.
+// Appends `value` in `digits` digits, at most 4.
 void append_digits(std::string& text, std::int64_t value, std::size_t digits) {
-  const std::size_t begin = text.size();
-  text.append(digits, '0');
-  for (std::size_t i = begin + digits; i > begin && value > 0; value /= 10) text[--i] = static_cast<char>('0' + value % 10);
+  std::array<char, 4> last{};
+  auto left = static_cast<std::uint32_t>(value);
+  for (std::size_t i = last.size(); i-- > 0; left /= 10) last[i] = static_cast<char>('0' + left % 10);
+  text.append(last.data() + (last.size() - digits), digits);
 }
 
 void append_date(std::string& text, const Civil& civil, std::string_view separator) {

@@ -45,7 +45,12 @@ std::string new_trace_id(base::WallTime now) {
   std::array<std::uint8_t, 4> seconds{};
   const auto count = static_cast<std::uint32_t>(base::epoch_ms(now) / 1000);
   for (std::size_t i = 0; i < 4; ++i) seconds[i] = static_cast<std::uint8_t>(count >> (24U - 8U * i));
-  return "Root=1-" + base::hex_encode(seconds) + "-" + base::random_hex(12) + ";Parent=" + base::random_hex(8) + ";Sampled=0";
+  const std::string random = base::random_hex(20);
+  std::string id;
+  id.reserve(80);
+  id.append("Root=1-").append(base::hex_encode(seconds)).append("-").append(random, 0, 24);
+  id.append(";Parent=").append(random, 24).append(";Sampled=0");
+  return id;
 }
 
 }  // namespace mayfly::engine

@@ -39,22 +39,30 @@ bool match_path(std::string_view pattern, std::string_view path, Match& match) {
   return path.empty();  // nothing left, or one trailing slash
 }
 
-// Where the fixed text at both ends of an operation's path ends and begins.
-struct FixedEnds {
+// An operation with the fixed text at both ends of its path, by which most are told apart.
+struct Candidate {
+  const Operation* operation;
   std::string_view front, back;
 };
 
-// Of all operations, in their order: most are told apart by these.
-const std::vector<FixedEnds>& fixed_ends() {
-  static const std::vector<FixedEnds> all = [] {
-    std::vector<FixedEnds> made;
+// Those of each method, in the order of the table.
+const std::vector<Candidate>& candidates(std::string_view method) {
+  using ByMethod = std::vector<std::pair<std::string_view, std::vector<Candidate>>>;
+  static const ByMethod all = [] {
+    ByMethod made;
     for (const Operation& operation : operations()) {
       const std::size_t first = operation.path.find('{'), last = operation.path.rfind('}');
-      made.push_back({operation.path.substr(0, first), last == std::string_view::npos ? "" : operation.path.substr(last + 1)});
+      auto known = std::ranges::find(made, operation.method, &ByMethod::value_type::first);
+      if (known == made.end()) known = made.insert(made.end(), {operation.method, {}});
+      known->second.push_back({.operation = &operation,
+                               .front = operation.path.substr(0, first),
+                               .back = last == std::string_view::npos ? "" : operation.path.substr(last + 1)});
     }
     return made;
   }();
-  return all;
+  static const std::vector<Candidate> none;
+  const auto found = std::ranges::find(all, method, &ByMethod::value_type::first);
+  return found == all.end() ? none : found->second;
 }
 
 bool has_parameter(std::string_view query, std::string_view wanted) {
@@ -77,11 +85,9 @@ const Operation* find_operation(std::string_view name) {
 std::optional<Match> match_operation(std::string_view method, std::string_view path, std::string_view query) {
   std::optional<Match> best;
   const std::string_view trimmed = path.substr(0, path.size() - (path.ends_with('/') ? 1 : 0));
-  const std::span<const Operation> all = operations();
-  const std::vector<FixedEnds>& ends = fixed_ends();
-  for (std::size_t i = 0; i < all.size(); ++i) {
-    const Operation& operation = all[i];
-    if (operation.method != method || !path.starts_with(ends[i].front) || !trimmed.ends_with(ends[i].back)) continue;
+  for (const Candidate& candidate : candidates(method)) {
+    if (!path.starts_with(candidate.front) || !trimmed.ends_with(candidate.back)) continue;
+    const Operation& operation = *candidate.operation;
     if (!operation.query.empty() && !has_parameter(query, operation.query)) continue;
     Match match{.operation = &operation, .path_values = {}};
     if (!match_path(operation.path, path, match)) continue;

@@ -2,9 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <boost/json.hpp>
-#include <chrono>
-#include <cstdio>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -14,8 +11,6 @@
 
 namespace mayfly::gateway {
 namespace {
-
-namespace json = boost::json;
 
 constexpr std::array<std::string_view, 8> kOfTheConnection = {"connection", "keep-alive",        "proxy-connection", "te",
                                                               "trailer",    "transfer-encoding", "upgrade",          "expect"};
@@ -53,44 +48,108 @@ bool is_kept_back(std::string_view name, bool signed_request) {
   return signed_request && (name == "authorization" || name == "x-amz-security-token");
 }
 
-void append_joined(json::object& object, std::string_view name, std::string value) {
-  value = base::valid_utf8(std::move(value));
-  json::value* known = object.if_contains(name);
-  if (known == nullptr) {
-    object[name] = value;
-  } else {
-    known->get_string().append(",").append(value);
+// Names and values in order, one entry for each name: values of one name are joined with a comma.
+class Joined {
+ public:
+  void add(std::string name, std::string value) {
+    value = base::valid_utf8(std::move(value));
+    const auto known = std::ranges::find(entries_, name, &Entry::first);
+    if (known == entries_.end()) {
+      entries_.emplace_back(std::move(name), std::move(value));
+    } else {
+      known->second.append(",").append(value);
+    }
   }
+  [[nodiscard]] bool contains(std::string_view name) const { return std::ranges::find(entries_, name, &Entry::first) != entries_.end(); }
+  [[nodiscard]] bool empty() const { return entries_.empty(); }
+  using Entry = std::pair<std::string, std::string>;
+  [[nodiscard]] const std::vector<Entry>& entries() const { return entries_; }
+
+ private:
+  std::vector<Entry> entries_;
+};
+
+void append_quoted(std::string& out, std::string_view text) {
+  unsigned special = 0;
+  for (const char c : text) {
+    special |=
+        static_cast<unsigned>(static_cast<unsigned char>(c) < 0x20) | static_cast<unsigned>(c == '"') | static_cast<unsigned>(c == '\\');
+  }
+  if (special != 0) {
+    out += base::json_quote(text);
+    return;
+  }
+  out += '"';
+  out += text;
+  out += '"';
 }
+
+// A JSON object that is written as text, member by member: building a document of it first costs three times as much.
+class ObjectText {
+ public:
+  // `name` needs no escape.
+  ObjectText& text(std::string_view name, std::string_view value) {
+    begin(name);
+    append_quoted(text_, value);
+    return *this;
+  }
+  // The same, `value` being JSON.
+  ObjectText& raw(std::string_view name, std::string_view value) {
+    begin(name);
+    text_ += value;
+    return *this;
+  }
+  ObjectText& all(const Joined& joined) {
+    for (const auto& [name, value] : joined.entries()) {
+      if (text_.size() > 1) text_ += ',';
+      append_quoted(text_, name);
+      text_ += ':';
+      append_quoted(text_, value);
+    }
+    return *this;
+  }
+  void reserve(std::size_t bytes) { text_.reserve(bytes); }
+  [[nodiscard]] std::string end() { return std::move(text_ += '}'); }
+
+ private:
+  void begin(std::string_view name) { text_.append(text_.size() == 1 ? "\"" : ",\"").append(name).append("\":"); }
+
+  std::string text_ = "{";
+};
 
 std::string trace_root(const std::string& trace_id) { return trace_id.substr(0, trace_id.find(';')); }
 
-json::object headers_of(const UrlRequest& request, const json::storage_ptr& storage) {
-  json::object headers(storage);
+std::string headers_of(const UrlRequest& request) {
+  Joined headers;
   const std::vector<std::string> dropped = of_the_connection(request.head.headers);
   for (const auto& [original, value] : request.head.headers.fields()) {
-    const std::string name = net::to_lower(original);
+    std::string name = net::to_lower(original);
     if (is_kept_back(name, request.caller != nullptr) || std::ranges::find(kOfTheConnection, name) != kOfTheConnection.end() ||
         std::ranges::find(dropped, name) != dropped.end())
       continue;
-    append_joined(headers, name, value);
+    headers.add(std::move(name), value);
   }
-  if (!request.body.empty() && !headers.contains("content-length")) headers["content-length"] = std::to_string(request.body.size());
-  headers["x-amzn-trace-id"] = trace_root(request.trace_id);
-  headers["x-forwarded-for"] = request.peer;
-  headers["x-forwarded-port"] = std::to_string(request.port);
-  headers["x-forwarded-proto"] = "http";
-  return headers;
+  if (!request.body.empty() && !headers.contains("content-length")) headers.add("content-length", std::to_string(request.body.size()));
+  ObjectText text;
+  text.reserve(512);
+  return text.all(headers)
+      .text("x-amzn-trace-id", trace_root(request.trace_id))
+      .text("x-forwarded-for", request.peer)
+      .text("x-forwarded-port", std::to_string(request.port))
+      .text("x-forwarded-proto", "http")
+      .end();
 }
 
-json::array cookies_of(const net::Headers& headers, const json::storage_ptr& storage) {
-  json::array cookies(storage);
+// A JSON list, or nothing where there is none.
+std::string cookies_of(const net::Headers& headers) {
+  std::string cookies;
   for (const std::string_view value : headers.find_all("cookie")) {
     split(value, ';', [&cookies](std::string_view cookie) {
-      if (const std::string_view one = trim(cookie); !one.empty()) cookies.emplace_back(base::valid_utf8(std::string(one)));
+      const std::string_view one = trim(cookie);
+      if (!one.empty()) cookies.append(cookies.empty() ? "[" : ",").append(base::json_quote(base::valid_utf8(std::string(one))));
     });
   }
-  return cookies;
+  return cookies.empty() ? cookies : cookies + "]";
 }
 
 // A '%' that begins no byte stays what it is.
@@ -129,46 +188,48 @@ std::string shown_query(const UrlRequest& request) {
   return shown;
 }
 
-json::object parameters_of(std::string_view query, const json::storage_ptr& storage) {
-  json::object parameters(storage);
+Joined parameters_of(std::string_view query) {
+  Joined parameters;
   split(query, '&', [&parameters](std::string_view item) {
     if (item.empty()) return;
     const std::size_t equals = item.find('=');
     const std::string_view value = equals == std::string_view::npos ? std::string_view{} : item.substr(equals + 1);
-    append_joined(parameters, decode(item.substr(0, equals), true), decode(value, true));
+    parameters.add(decode(item.substr(0, equals), true), decode(value, true));
   });
   return parameters;
 }
 
-json::object context_of(const UrlRequest& request, const json::storage_ptr& storage) {
-  json::object context(storage);
-  context["accountId"] = request.caller == nullptr ? "anonymous" : request.caller->account;
-  context["apiId"] = request.address.id;
-  context["authentication"] = nullptr;
-  if (request.caller != nullptr) {
-    const access::Principal& caller = *request.caller;
-    context["authorizer"] = {{"iam",
-                              {{"accessKey", caller.access_key},
-                               {"accountId", caller.account},
-                               {"callerId", caller.user_id},
-                               {"cognitoIdentity", nullptr},
-                               {"principalOrgId", nullptr},
-                               {"userArn", caller.arn},
-                               {"userId", caller.user_id}}}};
-  }
-  context["domainName"] = request.address.domain_name;
-  context["domainPrefix"] = request.address.id;
-  context["http"] = {{"method", request.head.method},
-                     {"path", decode(request.address.path, false)},
-                     {"protocol", "HTTP/1.1"},
-                     {"sourceIp", request.peer},
-                     {"userAgent", base::valid_utf8(std::string(request.head.headers.get("User-Agent")))}};
-  context["requestId"] = request.request_id;
-  context["routeKey"] = "$default";
-  context["stage"] = "$default";
-  context["time"] = format_log_time(request.time);
-  context["timeEpoch"] = base::epoch_ms(request.time);
-  return context;
+std::string authorizer_of(const access::Principal& caller) {
+  return ObjectText()
+      .raw("iam", ObjectText()
+                      .text("accessKey", caller.access_key)
+                      .text("accountId", caller.account)
+                      .text("callerId", caller.user_id)
+                      .raw("cognitoIdentity", "null")
+                      .raw("principalOrgId", "null")
+                      .text("userArn", caller.arn)
+                      .text("userId", caller.user_id)
+                      .end())
+      .end();
+}
+
+std::string context_of(const UrlRequest& request) {
+  ObjectText context;
+  context.reserve(768);
+  context.text("accountId", request.caller == nullptr ? "anonymous" : request.caller->account);
+  context.text("apiId", request.address.id).raw("authentication", "null");
+  if (request.caller != nullptr) context.raw("authorizer", authorizer_of(*request.caller));
+  context.text("domainName", request.address.domain_name).text("domainPrefix", request.address.id);
+  context.raw("http", ObjectText()
+                          .text("method", request.head.method)
+                          .text("path", decode(request.address.path, false))
+                          .text("protocol", "HTTP/1.1")
+                          .text("sourceIp", request.peer)
+                          .text("userAgent", base::valid_utf8(std::string(request.head.headers.get("User-Agent"))))
+                          .end());
+  context.text("requestId", request.request_id).text("routeKey", "$default").text("stage", "$default");
+  context.text("time", format_log_time(request.time)).raw("timeEpoch", std::to_string(base::epoch_ms(request.time)));
+  return context.end();
 }
 
 bool is_text_type(std::string_view content_type) {
@@ -177,50 +238,34 @@ bool is_text_type(std::string_view content_type) {
   return type == "application/json" || type == "application/javascript" || type == "application/xml";
 }
 
-// `text` is a JSON object; its last members are added without copying the body into a document first.
-void append_body(std::string& text, const UrlRequest& request) {
-  text.pop_back();
+void add_body(ObjectText& event, const UrlRequest& request) {
   const bool plain =
       request.body.empty() || (is_text_type(request.head.headers.get("Content-Type")) &&
                                !request.head.headers.contains("Content-Encoding") && base::valid_utf8(request.body) == request.body);
-  if (!request.body.empty()) {
-    text += ",\"body\":";
-    text += plain ? base::json_quote(request.body) : "\"" + base::base64_encode(request.body) + "\"";
-  }
-  text += plain ? ",\"isBase64Encoded\":false}" : ",\"isBase64Encoded\":true}";
+  if (!request.body.empty()) event.raw("body", plain ? base::json_quote(request.body) : "\"" + base::base64_encode(request.body) + "\"");
+  event.raw("isBase64Encoded", plain ? "false" : "true");
 }
 
 }  // namespace
 
 std::string url_event(UrlRequest request) {
-  std::array<unsigned char, 4096> room;  // for the parts of all but large events
-  json::monotonic_resource parts(room.data(), room.size());
-  const json::storage_ptr storage(&parts);
-  json::object event(storage);
-  event["version"] = "2.0";
-  event["routeKey"] = "$default";
-  event["rawPath"] = base::valid_utf8(request.address.path);
+  ObjectText event;
+  event.reserve(2048 + request.body.size());
   const std::string query = shown_query(request);
-  event["rawQueryString"] = base::valid_utf8(query);
-  if (json::array cookies = cookies_of(request.head.headers, storage); !cookies.empty()) event["cookies"] = std::move(cookies);
-  event["headers"] = headers_of(request, storage);
-  if (json::object parameters = parameters_of(query, storage); !parameters.empty()) event["queryStringParameters"] = std::move(parameters);
-  event["requestContext"] = context_of(request, storage);
-  std::string text = json::serialize(event);
-  append_body(text, request);
-  return text;
+  event.text("version", "2.0").text("routeKey", "$default");
+  event.text("rawPath", base::valid_utf8(request.address.path)).text("rawQueryString", base::valid_utf8(query));
+  if (const std::string cookies = cookies_of(request.head.headers); !cookies.empty()) event.raw("cookies", cookies);
+  event.raw("headers", headers_of(request));
+  if (const Joined parameters = parameters_of(query); !parameters.empty())
+    event.raw("queryStringParameters", ObjectText().all(parameters).end());
+  event.raw("requestContext", context_of(request));
+  add_body(event, request);
+  return event.end();
 }
 
 std::string format_log_time(base::WallTime time) {
-  constexpr std::array kMonths = {"Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-  const auto day = std::chrono::floor<std::chrono::days>(time);
-  const std::chrono::year_month_day date(day);
-  const std::chrono::hh_mm_ss clock(std::chrono::floor<std::chrono::seconds>(time - day));
-  std::array<char, 48> text{};
-  std::snprintf(text.data(), text.size(), "%02u/%s/%04d:%02d:%02d:%02d +0000", static_cast<unsigned>(date.day()),
-                kMonths[static_cast<unsigned>(date.month()) - 1], static_cast<int>(date.year()), static_cast<int>(clock.hours().count()),
-                static_cast<int>(clock.minutes().count()), static_cast<int>(clock.seconds().count()));
-  return text.data();
+  const std::string date = base::format_http_date(time);  // "Tue, 24 Nov 2026 08:12:31 GMT"
+  return date.substr(5, 2) + "/" + date.substr(8, 3) + "/" + date.substr(12, 4) + ":" + date.substr(17, 8) + " +0000";
 }
 
 }  // namespace mayfly::gateway
