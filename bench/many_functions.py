@@ -45,7 +45,7 @@ def measure(table, options):
                     measure_one(table, title, server, calls, count if title == "many" else FEW, options.seconds)
     finally:
         for directory, _ in (many, few):
-            shutil.rmtree(directory, ignore_errors=True)
+            remove(directory)
     return {}
 
 
@@ -59,7 +59,14 @@ def prepared(count):
         subprocess.run(["cp", "-a", made, copy], check=True)
         return copy, rate
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        remove(made)
+
+
+def remove(directory):
+    """A data directory and its server's log, which lies beside it."""
+    shutil.rmtree(directory, ignore_errors=True)
+    if os.path.exists(f"{directory}.log"):
+        os.unlink(f"{directory}.log")
 
 
 def measure_one(table, title, server, active, count, seconds):
