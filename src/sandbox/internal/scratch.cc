@@ -22,7 +22,7 @@
 #include <filesystem>
 #include <cstring>
 #include <map>
-#include <set>
+#include <thread>
 
 #include "base/bytes.h"
 #include "base/log.h"
@@ -274,6 +274,8 @@ void serve(int socket, Maker maker) {
   }
 }
 
+constexpr unsigned kWorkers = 4;  // of each helper
+
 struct Helper {
   UniqueFd socket;
   pid_t pid = -1;
@@ -292,7 +294,11 @@ Result<Helper> start_helper(int directory, const std::string& place, const std::
   (void)dup3(socket, kSocket, O_CLOEXEC);
   (void)dup3(place_fd, kDirectory, O_CLOEXEC);
   (void)close_range(kDirectory + 1, ~0U, 0);
+  // Mounting and unmounting mostly wait, for disks and for the kernel's own grace periods: several at a time.
+  std::vector<std::thread> workers;
+  for (unsigned i = 1; i < kWorkers; ++i) workers.emplace_back([&] { serve(kSocket, Maker(kDirectory, place, mkfs)); });
   serve(kSocket, Maker(kDirectory, place, mkfs));
+  for (auto& worker : workers) worker.join();
   _exit(0);
 }
 
@@ -304,9 +310,9 @@ struct Scratch::Impl {
   std::string why_not;
   Helper maker, undertaker;
   std::uint64_t refused_bytes = 0;  // a size that could not be made: not again before the next make(), which tells why
-  std::map<std::uint64_t, ScratchMount> ready;  // at most one of each size, at most kReadyMax in all
-  std::set<std::uint64_t> asked;                // sizes the maker works on
-  static constexpr std::size_t kReadyMax = 4;
+  std::map<std::uint64_t, std::vector<ScratchMount>> ready;  // by size; those sizes that have one
+  std::map<std::uint64_t, std::size_t> asked;                // how many of a size the maker works on
+  static constexpr std::size_t kSizesMax = 4;
   static constexpr int kPatienceMs = 30'000;
 
   void judge(const std::string& mkfs);
@@ -327,10 +333,10 @@ void Scratch::Impl::judge(const std::string& mkfs) {
 }
 
 Result<void> Scratch::Impl::ask(std::uint64_t bytes) {
-  if (!asked.insert(bytes).second) return {};
   Writer out(MessageKind::kUnpack);
   auto sent = send_packet(maker.socket.get(), out.number(bytes).take(), {}, 0);
   if (!sent.ok()) return std::move(sent).error();
+  ++asked[bytes];
   return {};
 }
 
@@ -340,20 +346,22 @@ Result<bool> Scratch::Impl::take(int flags) {
   Reader in(packet->bytes);
   in.number<MessageKind>();
   const auto bytes = in.number<std::uint64_t>();
-  asked.erase(bytes);
+  if (const auto found = asked.find(bytes); found != asked.end() && --found->second == 0) asked.erase(found);
   if (!in.flag()) {
     refused_bytes = bytes;
     return in.error();
   }
   if (packet->descriptors.size() != 2) return Error(ErrorCode::kInternal, "a /tmp was lost on its way");
-  ready[bytes] = ScratchMount{.mount = std::move(packet->descriptors[0]), .directory = std::move(packet->descriptors[1]), .disk = true};
+  ready[bytes].push_back({.mount = std::move(packet->descriptors[0]), .directory = std::move(packet->descriptors[1]), .disk = true});
   return true;
 }
 
 Scratch::Scratch(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Scratch::~Scratch() {
-  for (auto& [bytes, mount] : impl_->ready) discard(mount);
+  for (auto& [bytes, mounts] : impl_->ready) {
+    for (auto& mount : mounts) discard(mount);
+  }
   for (Helper* helper : {&impl_->maker, &impl_->undertaker}) {
     helper->socket.reset();
     while (helper->pid > 0 && waitpid(helper->pid, nullptr, 0) < 0 && errno == EINTR) {
@@ -379,14 +387,17 @@ Result<ScratchMount> Scratch::make(std::uint64_t bytes, std::uint32_t user, std:
   if (!disk()) return make_tmpfs(bytes, user, group);
   impl_->refused_bytes = 0;
   while (!impl_->ready.contains(bytes)) {
-    MAYFLY_TRY(impl_->ask(bytes));
+    if (!impl_->asked.contains(bytes)) MAYFLY_TRY(impl_->ask(bytes));
     pollfd answered{.fd = impl_->maker.socket.get(), .events = POLLIN, .revents = 0};
     const int count = poll(&answered, 1, Impl::kPatienceMs);
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) return Error(ErrorCode::kDeadlineExceeded, "no file system was made within 30 s");
     MAYFLY_ASSIGN([[maybe_unused]] const bool taken, impl_->take(MSG_DONTWAIT));
   }
-  ScratchMount made = std::move(impl_->ready.extract(bytes).mapped());
+  const auto found = impl_->ready.find(bytes);
+  ScratchMount made = std::move(found->second.back());
+  found->second.pop_back();
+  if (found->second.empty()) impl_->ready.erase(found);
   constexpr mode_t kOwnerOnly = 0700;
   if (fchown(made.directory.get(), user, group) != 0 || fchmod(made.directory.get(), kOwnerOnly) != 0)
     return errno_error("give /tmp to its user", errno);
@@ -404,13 +415,18 @@ void Scratch::discard(ScratchMount& mount) {
   mount.directory.reset();
 }
 
-void Scratch::prepare(std::uint64_t bytes) {
-  if (!disk() || bytes == impl_->refused_bytes || impl_->ready.contains(bytes)) return;
-  if (impl_->ready.size() >= Impl::kReadyMax) {
-    discard(impl_->ready.begin()->second);
+void Scratch::prepare(std::uint64_t bytes, std::size_t count) {
+  if (!disk() || bytes == impl_->refused_bytes) return;
+  if (!impl_->ready.contains(bytes) && impl_->ready.size() >= Impl::kSizesMax) {
+    for (auto& mount : impl_->ready.begin()->second) discard(mount);
     impl_->ready.erase(impl_->ready.begin());
   }
-  (void)impl_->ask(bytes);  // failing shows in the next make()
+  const auto have = impl_->ready.find(bytes);
+  const std::size_t ready = have == impl_->ready.end() ? 0 : have->second.size();
+  while (ready + impl_->asked[bytes] < std::min<std::size_t>(count, kWorkers)) {
+    if (!impl_->ask(bytes).ok()) break;  // failing shows in the next make()
+  }
+  if (impl_->asked[bytes] == 0) impl_->asked.erase(bytes);
 }
 
 int Scratch::fd() const { return impl_->maker.socket.valid() ? impl_->maker.socket.get() : -1; }

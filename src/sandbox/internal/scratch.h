@@ -1,6 +1,6 @@
 // The /tmp of sandboxes. Disk-backed where loop devices work: a sparse ext4 image of the wanted size, cloned from a prototype,
 // deleted as soon as it is open, so that whatever happens nothing stays behind. Else a tmpfs, whose pages count as memory.
-// Mounting and unmounting take milliseconds, so two helper processes do it: one makes, one discards. Used by the launcher only.
+// Mounting and unmounting take milliseconds, so two helper processes do it, several at a time each: one makes, one discards. Used by the launcher only.
 #pragma once
 
 #include <cstdint>
@@ -38,8 +38,9 @@ class Scratch {
   [[nodiscard]] base::Result<ScratchMount> make(std::uint64_t bytes, std::uint32_t user, std::uint32_t group);
   // Drops what the sandbox wrote instead of writing it to disk first; everything using the mount must be gone. Does not wait.
   void discard(ScratchMount& mount);
-  // Asks for one mounted image of this size, so that the next make() need not wait. Does not wait.
-  void prepare(std::uint64_t bytes);
+  // Asks for mounted images so that `count` of this size are there or on their way, as far as the helper makes that many at a time: the
+  // next make() need not wait. Does not wait.
+  void prepare(std::uint64_t bytes, std::size_t count);
   // Readable when collect() has something to take in; -1 without helpers.
   [[nodiscard]] int fd() const;
   void collect();

@@ -1253,7 +1253,7 @@ void Service::end() {
   all_.clear();
   archives_.reset();
   workshop_.reset();
-  warden_.reset();
+  if (warden_) warden_->end();
   if (groups_) groups_->remove_leftovers();
   if (network_) network_->remove_all();
   if (groups_) groups_->remove_all();

@@ -13,6 +13,7 @@
 #include <cstring>
 #include <string_view>
 
+#include "sandbox/internal/processes.h"
 #include "sandbox/internal/protocol.h"
 
 // The program as it was linked. Not an array in C++: a megabyte of commas takes a compiler a while.
@@ -121,7 +122,13 @@ Result<Warden> Warden::start() {
     (void)syscall(SYS_execveat, file, "", arguments, environment, AT_EMPTY_PATH);
     _exit(127);
   }
-  return Warden(std::move(ours));
+  return Warden(std::move(ours), pid);
+}
+
+void Warden::end() {
+  channel_.reset();
+  reap(pid_);
+  pid_ = -1;
 }
 
 Result<Warden::Blank> Warden::spawn(const BlankPlan& plan, std::span<const int> descriptors) const {

@@ -20,10 +20,13 @@ class Warden {
   };
   // Clones a sandbox and returns before it is ready. `descriptors` as PlanDescriptor has them; they stay the caller's.
   [[nodiscard]] base::Result<Blank> spawn(const BlankPlan& plan, std::span<const int> descriptors) const;
+  // Lets it go; waits for its end, once no other process holds on to it. By the process that started it.
+  void end();
 
  private:
-  explicit Warden(base::UniqueFd channel) : channel_(std::move(channel)) {}
+  Warden(base::UniqueFd channel, pid_t pid) : channel_(std::move(channel)), pid_(pid) {}
   base::UniqueFd channel_;  // it ends when this is closed
+  pid_t pid_ = -1;
 };
 
 }  // namespace mayfly::sandbox::internal

@@ -167,7 +167,7 @@ void Worker::run() {
       discard(place->first, place->second);
       places_.erase(place);
     } else if (tmp_due_ != 0) {
-      scratch_->prepare(tmp_due_);
+      scratch_->prepare(tmp_due_, 1);
       tmp_due_ = 0;
     } else {
       wait();
@@ -217,7 +217,10 @@ void Worker::serve(const Order& order) {
 Result<Blank> Worker::make(const Order& order, Place& place) {
   const SandboxShape& shape = order.shape;
   Blank blank;
-  scratch_->prepare(shape.tmp_bytes);  // which goes on beside what follows
+  // Which goes on beside what follows.
+  scratch_->prepare(shape.tmp_bytes, 1 + static_cast<std::size_t>(std::ranges::count_if(orders_, [&](const Order& other) {
+                                           return other.shape.tmp_bytes == shape.tmp_bytes;
+                                         })));
   MAYFLY_ASSIGN(place.user, take_user());
   blank.user = place.user;
   MAYFLY_ASSIGN(SandboxNetwork network, tools_.network.make(order.number, shape.network, shape.connectors).with_context("network"));
@@ -229,7 +232,6 @@ Result<Blank> Worker::make(const Order& order, Place& place) {
   sandbox.connectors = std::move(network.connectors);
   MAYFLY_ASSIGN(blank.group, tools_.groups.make(order.number, sandbox));
   MAYFLY_ASSIGN(place.tmp, scratch_->make(shape.tmp_bytes, place.user, group_of(place.user)).with_context("/tmp"));
-  if (!orders_.empty()) scratch_->prepare(orders_.front().shape.tmp_bytes);
   MAYFLY_TRY(spawn(shape, place, network.netns, blank));
   return blank;
 }
