@@ -694,6 +694,40 @@ TEST_F(LauncherTest, ProgramsThatEndAtOnceAreStartedAndExited) {
   EXPECT_EQ(started, kCount);
 }
 
+// All processes below `pid`.
+std::vector<pid_t> descendants(pid_t pid) {
+  std::vector<pid_t> found;
+  const std::string text = std::to_string(pid);
+  std::ifstream children("/proc/" + text + "/task/" + text + "/children");
+  for (pid_t child = 0; children >> child;) {
+    found.push_back(child);
+    for (const pid_t below : descendants(child)) found.push_back(below);
+  }
+  return found;
+}
+
+TEST_F(LauncherTest, WhatWaitsForCodeHasNoPrivilegeAnyMore) {
+  EXPECT_EQ(bench.run("true").exited.exit_code, 0);  // from now on some are kept
+  std::vector<std::string> seen;
+  for (int i = 0; i < 200 && seen.size() < 4; ++i) {
+    std::this_thread::sleep_for(milliseconds(25));
+    seen.clear();
+    for (const pid_t pid : descendants(bench.launcher_pid())) {
+      std::ifstream file("/proc/" + std::to_string(pid) + "/status");
+      const std::string status(std::istreambuf_iterator<char>(file), {});
+      const auto ids = status.find("NSpid:");
+      const bool inside = ids != std::string::npos && std::ranges::count(status.substr(ids, status.find('\n', ids) - ids), '\t') > 1;
+      if (inside && status.find("Seccomp:\t2") != std::string::npos) seen.push_back(status);
+    }
+  }
+  ASSERT_GE(seen.size(), 4U) << "two sandboxes, each with two processes";
+  for (const auto& status : seen) {
+    for (const char* line : {"CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"})
+      EXPECT_NE(status.find(line), std::string::npos) << line << " is not so:\n" << status;
+    if (test::is_root()) EXPECT_EQ(status.find("Uid:\t0"), std::string::npos) << status;
+  }
+}
+
 TEST_F(LauncherTest, AStartThatStillWaitsCanBeTakenBack) {
   const auto code = bench.add_code("sleep 1000");
   std::vector<SandboxSpec> specs;

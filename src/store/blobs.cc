@@ -62,13 +62,12 @@ class DirectoryBlobs final : public Blobs {
     const std::string id = base::hex_encode(base::sha256(bytes));
     if (is_stored(id, bytes.size()) && open(id, true).ok()) return id;  // a damaged one is written anew
     const std::string shard = shard_of(id);
-    if (mkdir(shard.c_str(), 0700) == 0) {
-      MAYFLY_TRY(base::sync_directory(directory_));
-    } else if (errno != EEXIST) {
-      return base::errno_error("cannot make " + shard, errno);
-    }
+    const bool new_shard = mkdir(shard.c_str(), 0700) == 0;
+    if (!new_shard && errno != EEXIST) return base::errno_error("cannot make " + shard, errno);
     MAYFLY_TRY(
         base::write_file_durably(path_of(id), bytes).with_context("cannot store " + std::to_string(bytes.size()) + " bytes of code"));
+    // Afterwards: by then most file systems have written it along with the file, and this costs nothing.
+    if (new_shard) MAYFLY_TRY(base::sync_directory(directory_));
     return id;
   }
 

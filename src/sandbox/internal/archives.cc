@@ -119,12 +119,10 @@ void Archives::Impl::begin_removal(const std::string& name) {
   if (job.pid > 0) keep(std::move(job));  // else the next start deletes it
 }
 
-// Gives the directory its name, by which it exists.
+// Gives the directory its name, by which it exists. Not written to disk here, in the launcher's loop: what is in it is, and after a power
+// loss it either has its name or counts as half made.
 Result<std::uint64_t> Archives::Impl::publish(const Job& job, std::uint64_t bytes) {
-  if (renameat2(directory.get(), job.directory.c_str(), directory.get(), job.code_id.c_str(), RENAME_NOREPLACE) == 0) {
-    if (fsync(directory.get()) != 0) return errno_error("write the code directory", errno);
-    return bytes;
-  }
+  if (renameat2(directory.get(), job.directory.c_str(), directory.get(), job.code_id.c_str(), RENAME_NOREPLACE) == 0) return bytes;
   const int failure = errno;
   begin_removal(job.directory);
   if (failure == EEXIST) return bytes;  // somebody else unpacked the same code meanwhile: theirs is as good
@@ -174,8 +172,10 @@ std::optional<ArchiveUnpacked> Archives::finish(std::uint64_t id) {
   const ssize_t got = read(job.result.get(), buffer.data(), buffer.size());
   auto bytes = parse_result({buffer.data(), got > 0 ? static_cast<std::size_t>(got) : 0});
   if (job.kind == Job::Kind::kUnpack) {
-    if (bytes.ok()) bytes = impl_->publish(job, *bytes);
-    else impl_->begin_removal(job.directory);
+    if (bytes.ok())
+      bytes = impl_->publish(job, *bytes);
+    else
+      impl_->begin_removal(job.directory);
   }
   return ArchiveUnpacked{.request = job.request, .bytes = std::move(bytes)};
 }

@@ -372,6 +372,11 @@ Result<std::unique_ptr<Roots>> Roots::create(const LauncherConfig& config, const
   return std::unique_ptr<Roots>(new Roots(std::move(impl)));
 }
 
+Result<void> Roots::check(const std::string& root_id) const {
+  MAYFLY_ASSIGN([[maybe_unused]] const Template* found, impl_->find(root_id));
+  return {};
+}
+
 Result<UniqueFd> Roots::clone_root(const std::string& root_id) const {
   MAYFLY_ASSIGN(const Template* found, impl_->find(root_id));
   UniqueFd mount(open_tree(AT_FDCWD, found->directory.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE));

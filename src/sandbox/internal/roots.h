@@ -30,12 +30,15 @@ class Roots {
   Roots(const Roots&) = delete;
   Roots& operator=(const Roots&) = delete;
 
-  // A clone of the image's mounts, detached. kNotFound for an unknown id.
+  // kNotFound for an unknown id.
+  [[nodiscard]] base::Result<void> check(const std::string& root_id) const;
+  // A clone of the image's mounts, detached.
   [[nodiscard]] base::Result<base::UniqueFd> clone_root(const std::string& root_id) const;
   // /etc/passwd and /etc/group that name `user`.
   [[nodiscard]] base::Result<ReadyMount> user_files(std::uint32_t user, std::uint32_t group) const;
   // /opt: the layers merged, later ones on top, with the image's own binds beneath /opt. `layers` are directories; none: no mounts.
-  [[nodiscard]] base::Result<std::vector<ReadyMount>> layer_mounts(const std::string& root_id, const std::vector<std::string>& layers) const;
+  [[nodiscard]] base::Result<std::vector<ReadyMount>> layer_mounts(const std::string& root_id,
+                                                                   const std::vector<std::string>& layers) const;
   // Deletes what user_files() made for a user that no sandbox has any more.
   void forget_user(std::uint32_t user) const;
   // An empty directory to mount a sandbox's root on.

@@ -19,8 +19,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <filesystem>
 #include <cstring>
+#include <filesystem>
 #include <map>
 #include <thread>
 
@@ -323,10 +323,12 @@ struct Scratch::Impl {
 
 void Scratch::Impl::judge(const std::string& mkfs) {
   struct statfs where{};
-  if (!options.privileged) why_not = "/tmp of functions is kept in memory: loop devices take root. Start Mayfly as root.";
+  if (!options.privileged)
+    why_not = "/tmp of functions is kept in memory: loop devices take root. Start Mayfly as root.";
   else if (access("/dev/loop-control", R_OK | W_OK) != 0)
     why_not = "/tmp of functions is kept in memory: there is no /dev/loop-control. Load the kernel module loop.";
-  else if (mkfs.empty()) why_not = "/tmp of functions is kept in memory: mkfs.ext4 was not found. Install e2fsprogs.";
+  else if (mkfs.empty())
+    why_not = "/tmp of functions is kept in memory: mkfs.ext4 was not found. Install e2fsprogs.";
   else if (fstatfs(directory.get(), &where) == 0 && (where.f_type == TMPFS_MAGIC || where.f_type == RAMFS_MAGIC)) {
     why_not = "/tmp of functions is kept in memory: " + options.directory + " is on a tmpfs. Put the data directory on a disk.";
   }

@@ -1,6 +1,7 @@
 // The /tmp of sandboxes. Disk-backed where loop devices work: a sparse ext4 image of the wanted size, cloned from a prototype,
 // deleted as soon as it is open, so that whatever happens nothing stays behind. Else a tmpfs, whose pages count as memory.
-// Mounting and unmounting take milliseconds, so two helper processes do it, several at a time each: one makes, one discards. Used by the launcher only.
+// Mounting and unmounting take milliseconds, so two helper processes do it, several at a time each: one makes, one discards. Used by the
+// launcher only.
 #pragma once
 
 #include <cstdint>

@@ -512,6 +512,7 @@ Live* Service::find(SandboxId id) const {
 
 Result<void> Service::check(const SandboxSpec& spec) const {
   MAYFLY_TRY(check_spec(spec));
+  MAYFLY_TRY(roots_->check(spec.root_id));
   const bool waits = std::ranges::any_of(pools_, [&](const auto& entry) {
     return std::ranges::any_of(entry.second.waiting, [&](const SandboxSpec& other) { return other.id == spec.id; });
   });

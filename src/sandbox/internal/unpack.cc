@@ -57,8 +57,10 @@ std::string shown(std::string_view name) {
   std::string text;
   for (const char c : name) {
     const auto byte = static_cast<unsigned char>(c);
-    if (byte >= 0x20 && byte < 0x7f && c != '"' && c != '\\') text += c;
-    else text += std::string("\\x") + kHex[byte >> 4U] + kHex[byte & 15U];
+    if (byte >= 0x20 && byte < 0x7f && c != '"' && c != '\\')
+      text += c;
+    else
+      text += std::string("\\x") + kHex[byte >> 4U] + kHex[byte & 15U];
     if (text.size() > kShownMax) return text.substr(0, kShownMax) + "...";
   }
   return text;
@@ -173,8 +175,11 @@ class Unpacker {
     return type == AE_IFLNK ? add_link(name, parts, entry) : add_file(name, parts, from, entry);
   }
 
-  // Everything read-only and on disk.
+  // Everything read-only and on disk. Files only now, when all are made: the first then takes the others along.
   Result<std::uint64_t> finish() {
+    for (const UniqueFd& file : written_) {
+      if (fsync(file.get()) != 0) return errno_error("write the code", errno);
+    }
     for (auto path = directories_.rbegin(); path != directories_.rend(); ++path) {
       MAYFLY_ASSIGN(const UniqueFd directory, open_beneath(*path, O_RDONLY | O_DIRECTORY, 0));
       if (fchmod(directory.get(), kDirectoryMode) != 0) return errno_error("make " + shown(*path) + " read-only", errno);
@@ -249,8 +254,13 @@ class Unpacker {
     auto file = open_beneath(path, O_WRONLY | O_CREAT | O_EXCL, executable ? 0555 : 0444);
     if (!file.ok()) return refuse_entry(name, "could not be written (" + file.error().message() + ")");
     MAYFLY_TRY(copy_data(name, from, file->get()));
-    if (++files_ > kSyncEach) many_ = true;
-    if (!many_ && fsync(file->get()) != 0) return errno_error("write " + shown(name), errno);
+    if (written_.size() == kSyncEach) many_ = true;
+    if (many_) {
+      written_.clear();
+      return {};
+    }
+    (void)sync_file_range(file->get(), 0, 0, SYNC_FILE_RANGE_WRITE);  // begins; finish() waits
+    written_.push_back(std::move(*file));
     return {};
   }
 
@@ -281,7 +291,7 @@ class Unpacker {
   const Launcher::UnpackLimits& limits_;
   std::uint64_t bytes_ = 0;
   std::uint32_t entries_ = 0;
-  std::size_t files_ = 0;
+  std::vector<UniqueFd> written_;  // to be synced, unless there are many
   bool many_ = false;
   std::unordered_set<std::string> names_;  // files and links
   std::unordered_set<std::string> known_;  // directories
@@ -384,8 +394,10 @@ Result<std::uint64_t> tree_size(int directory) {
 void write_result(int pipe, const Result<std::uint64_t>& result) {
   Writer out(MessageKind::kUnpacked);
   out.number(static_cast<std::uint8_t>(result.ok()));
-  if (result.ok()) out.number(*result);
-  else out.error(result.error());
+  if (result.ok())
+    out.number(*result);
+  else
+    out.error(result.error());
   (void)base::write_all(pipe, out.take());
 }
 

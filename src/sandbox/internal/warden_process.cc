@@ -89,8 +89,7 @@ void keep_capabilities() {
   for (auto& set : sets) set.inheritable = set.permitted;
   if (syscall(SYS_capset, &head, sets) != 0) return;
   constexpr int kCapabilityMost = 63;
-  for (int capability = 0; capability <= kCapabilityMost; ++capability)
-    (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0);
+  for (int capability = 0; capability <= kCapabilityMost; ++capability) (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0);
 }
 
 }  // namespace

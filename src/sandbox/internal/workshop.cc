@@ -218,9 +218,8 @@ Result<Blank> Worker::make(const Order& order, Place& place) {
   const SandboxShape& shape = order.shape;
   Blank blank;
   // Which goes on beside what follows.
-  scratch_->prepare(shape.tmp_bytes, 1 + static_cast<std::size_t>(std::ranges::count_if(orders_, [&](const Order& other) {
-                                           return other.shape.tmp_bytes == shape.tmp_bytes;
-                                         })));
+  scratch_->prepare(shape.tmp_bytes, 1 + static_cast<std::size_t>(std::ranges::count_if(
+                                             orders_, [&](const Order& other) { return other.shape.tmp_bytes == shape.tmp_bytes; })));
   MAYFLY_ASSIGN(place.user, take_user());
   blank.user = place.user;
   MAYFLY_ASSIGN(SandboxNetwork network, tools_.network.make(order.number, shape.network, shape.connectors).with_context("network"));

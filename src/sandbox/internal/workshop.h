@@ -54,7 +54,7 @@ struct WorkshopTools {
   const Filter& function_filter;
   const Filter& init_filter;
   int null = -1;
-  Step fail_at = Step::kNone;            // every sandbox fails at this step
+  Step fail_at = Step::kNone;           // every sandbox fails at this step
   std::vector<int> launchers_own = {};  // descriptors that this process must not hold
 };
 
