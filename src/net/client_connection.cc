@@ -30,9 +30,9 @@ namespace {
 constexpr std::size_t kPieceBytes = 64U << 10U;
 
 // Whatever `fd` is connected to or listens for is cut off; it can then be used anew.
-void disconnect(const base::UniqueFd& fd) {
+void disconnect(int fd) {
   const sockaddr nowhere{.sa_family = AF_UNSPEC, .sa_data = {}};
-  (void)::connect(fd.get(), &nowhere, sizeof nowhere);
+  (void)::connect(fd, &nowhere, sizeof nowhere);
 }
 
 }  // namespace
@@ -75,7 +75,11 @@ Awaitable<Result<void>> ClientConnection::connect(std::string address, std::uint
   if (error) co_return Error(ErrorCode::kInvalidArgument, address + " is not an IPv4 address");
   co_await impl->socket.async_connect(endpoint, asio::redirect_error(asio::use_awaitable, error));
   if (impl->closed) co_return Error(ErrorCode::kCancelled, "the connection was closed");
-  if (error) co_return Error(ErrorCode::kUnavailable, "cannot connect to port " + std::to_string(port) + ": " + error.message());
+  if (error) {
+    // The kernel would answer the next attempt with this failure, without making one.
+    disconnect(impl->socket.native_handle());
+    co_return Error(ErrorCode::kUnavailable, "cannot connect to port " + std::to_string(port) + ": " + error.message());
+  }
   impl->socket.set_option(tcp::no_delay(true), error);
   co_return Result<void>{};
 }
@@ -177,7 +181,7 @@ Result<base::UniqueFd> SocketSource::make() {
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     if (::connect(dialler_.get(), reinterpret_cast<const sockaddr*>(&address), size) != 0 && errno != EINPROGRESS) {
       const Error error = base::errno_error("connect to make a socket", errno);
-      disconnect(listener_);
+      disconnect(listener_.get());
       return error;
     }
     dialling_ = true;
@@ -187,9 +191,9 @@ Result<base::UniqueFd> SocketSource::make() {
     return Error(ErrorCode::kUnavailable, "the kernel has not made the connection yet");
   const int problem = errno;
   dialling_ = false;
-  if (made) disconnect(made);
-  disconnect(dialler_);
-  disconnect(listener_);
+  if (made) disconnect(made.get());
+  disconnect(dialler_.get());
+  disconnect(listener_.get());
   if (!made) return base::errno_error("accept a socket", problem);
   return made;
 }

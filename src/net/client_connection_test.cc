@@ -161,6 +161,26 @@ TEST(ClientConnection, tells_how_an_answer_failed) {
   });
 }
 
+TEST(ClientConnection, connects_at_the_first_attempt_after_a_refused_one) {
+  const base::UniqueFd listener = plain_socket();
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  ASSERT_EQ(::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
+  ASSERT_EQ(::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
+  EventLoop loop("test");
+  loop.start();
+  run(loop, [&]() -> Awaitable<void> {
+    ClientConnection connection(loop.executor(), plain_socket());
+    const auto refused = co_await connection.connect("127.0.0.1", ntohs(address.sin_port));
+    EXPECT_EQ(refused.error().code(), ErrorCode::kUnavailable);
+    EXPECT_EQ(::listen(listener.get(), 1), 0);
+    const auto connected = co_await connection.connect("127.0.0.1", ntohs(address.sin_port));
+    EXPECT_TRUE(connected.ok()) << connected.error().message();
+  });
+}
+
 TEST(SocketSource, makes_sockets_one_after_the_other) {
   TestServer server([](Exchange& exchange) -> Awaitable<void> { (void)co_await exchange.respond({}); });
   run(server.loop(), [&]() -> Awaitable<void> {
