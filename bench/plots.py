@@ -37,6 +37,9 @@ def shown(value):
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
+DRAWN = []  # (file name, title) of this run, in order
+
+
 class Picture:
     def __init__(self, width, height, title):
         self.width, self.height = width, height
@@ -57,6 +60,7 @@ class Picture:
 
     def write(self, name):
         os.makedirs(FOLDER, exist_ok=True)
+        DRAWN.append((f"{name}.svg", self.title))
         body = "\n".join(self.parts)
         with open(f"{FOLDER}/{name}.svg", "w", encoding="utf-8") as out:
             out.write(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {self.height}" width="{self.width}" height="{self.height}" '
