@@ -742,6 +742,11 @@ def _open_channel():
 
 def main():
     global sink, _ascii_output, _json_loads, _json_dumps
+    orders = os.environ.pop("_MAYFLY_ZYGOTE", None)
+    if orders is not None:
+        import mayfly_zygote
+
+        mayfly_zygote.fork(int(orders))
     channel = _open_channel()
     sink = _make_sink()
     _prepare_streams()

@@ -12,6 +12,7 @@
 #include <unordered_map>
 
 #include "backend/internal/environment.h"
+#include "backend/internal/stems.h"
 #include "base/assert.h"
 #include "base/log.h"
 
@@ -103,7 +104,8 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
         timer(context),
         something_ended(executor),
         dns(dns_options(options.resolvers)),
-        dispatcher(options.dispatcher, *this, *this) {}
+        dispatcher(options.dispatcher, *this, *this),
+        stems(context, ports.launcher, ports.clock, {.memory_bytes_max = options.stem_memory_bytes}) {}
 
   // ---- the engine's port
   void start(engine::StartOrder order) override;
@@ -125,6 +127,8 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   void watch_launcher();
   void handle(sandbox::SandboxStarted event);
   void handle(sandbox::SandboxFailed event);
+  void handle(sandbox::SandboxSpecialised event);
+  void handle(const sandbox::ZygoteReady& event) { stems.handle(event); }
   void handle(sandbox::ProgramEnded event);
   void handle(sandbox::SandboxExited event);
   void handle(sandbox::ArchiveUnpacked event);
@@ -135,6 +139,12 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   [[nodiscard]] Result<void> launch(Environment& environment, EnvironmentId id, const runtime::LaunchPlan& plan,
                                     std::vector<std::string> extensions);
   [[nodiscard]] sandbox::SandboxSpec specification(const Environment& environment, EnvironmentId id, const runtime::LaunchPlan& plan) const;
+  // Whose stems an environment of this specification can take; nullopt where it must start in full.
+  [[nodiscard]] std::optional<StemClass> stem_class(const Environment& environment, const runtime::LaunchPlan& plan,
+                                                    const sandbox::SandboxSpec& spec) const;
+  // Takes a process prepared for it, if there is one.
+  [[nodiscard]] bool start_prepared(Environment& environment, const runtime::LaunchPlan& plan, const sandbox::SandboxSpec& spec);
+  void adopt(Environment& environment, EnvironmentId id, sandbox::Sandbox made);
   void fail_start(EnvironmentId id, const Error& error);
   void process_ended(EnvironmentId id, const runtime::ProcessEnd& end);
   void gone(EnvironmentId id, std::vector<EndedRun> ended);
@@ -187,6 +197,12 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   std::map<std::string, std::map<std::string, engine::VersionPtr>> provisioned;  // by function and version: those with any
   std::unordered_map<EnvironmentId, std::unique_ptr<Environment>> departing;     // gone for the dispatcher; their extensions still work
   engine::Dispatcher dispatcher;
+  Stems stems;
+  struct Prepared {
+    std::optional<sandbox::Sandbox> stem;  // until it is the environment's; empty where it is forked for it at once
+    sandbox::SandboxSpec in_full;          // what is started where that comes to nothing
+  };
+  std::unordered_map<EnvironmentId, Prepared> prepared;
   std::shared_ptr<bool> alive = std::make_shared<bool>(true);
 };
 
@@ -310,7 +326,50 @@ Result<void> LocalBackend::Impl::launch(Environment& environment, EnvironmentId 
     environment.access_key = inputs.credentials.access_key;
   }
   spec.environment = runtime::environment_variables(environment.version(), inputs);
+  if (start_prepared(environment, plan, spec)) return {};
   return ports.launcher.start(spec).with_context("start the environment");
+}
+
+std::optional<StemClass> LocalBackend::Impl::stem_class(const Environment& environment, const runtime::LaunchPlan& plan,
+                                                        const sandbox::SandboxSpec& spec) const {
+  const engine::FunctionVersion& version = environment.version();
+  const bool python = version.config.runtime.starts_with("python");
+  if ((!python && !version.config.runtime.starts_with("nodejs")) || plan.http || has_exec_wrapper(version) || !spec.companions.empty())
+    return std::nullopt;
+  if (options.stem_memory_bytes == 0) return std::nullopt;
+  StemClass of{.root_id = spec.root_id, .arguments = spec.arguments, .variables = {}, .network = spec.network, .tmp_bytes = spec.tmp_bytes};
+  for (const std::string& variable : spec.environment) {
+    if (runtime::read_at_boot(std::string_view(variable).substr(0, variable.find('=')))) of.variables.push_back(variable);
+  }
+  if (!python) of.memory_bytes = spec.memory_bytes;
+  of.forks = python && ports.launcher.capabilities().zygotes;
+  return of;
+}
+
+bool LocalBackend::Impl::start_prepared(Environment& environment, const runtime::LaunchPlan& plan, const sandbox::SandboxSpec& spec) {
+  const auto of = stem_class(environment, plan, spec);
+  if (!of) return false;
+  auto stem = stems.take(*of);
+  Result<void> asked = Error(ErrorCode::kNotFound, "");
+  if (stem) {
+    asked = ports.launcher.specialise({.stem = stem->id,
+                                       .id = spec.id,
+                                       .code_id = spec.code_id,
+                                       .layer_ids = spec.layer_ids,
+                                       .memory_bytes = spec.memory_bytes,
+                                       .cpu_milli = spec.cpu_milli});
+    if (!asked.ok()) ports.launcher.kill(stem->id);
+  } else if (const sandbox::SandboxId zygote = stems.zygote_for(*of); zygote != 0) {
+    sandbox::SandboxSpec forked = spec;
+    forked.environment.clear();  // it hears them when it is there
+    forked.working_directory = "/";
+    forked.zygote = zygote;
+    asked = ports.launcher.start(forked);
+  }
+  if (!asked.ok()) return false;
+  environment.tell_late(spec.environment);
+  prepared[spec.id] = {.stem = std::move(stem), .in_full = spec};
+  return true;
 }
 
 sandbox::SandboxSpec LocalBackend::Impl::specification(const Environment& environment, EnvironmentId id,
@@ -501,19 +560,43 @@ void LocalBackend::Impl::watch_launcher() {
 }
 
 void LocalBackend::Impl::handle(sandbox::SandboxStarted event) {
+  if (stems.handle(event)) return;
   const EnvironmentId id = event.sandbox.id;
+  prepared.erase(id);
   Environment* environment = find(id);
   if (environment == nullptr) return ports.launcher.kill(id);
+  adopt(*environment, id, std::move(event.sandbox));
+}
+
+void LocalBackend::Impl::handle(sandbox::SandboxSpecialised event) {
+  auto held = prepared.extract(event.id);
+  Environment* environment = find(event.id);
+  if (environment == nullptr || held.empty() || !held.mapped().stem) return ports.launcher.kill(event.id);
+  sandbox::Sandbox stem = std::move(*held.mapped().stem);
+  stem.id = event.id;
+  stem.cpu_milli = event.cpu_milli;
+  adopt(*environment, event.id, std::move(stem));
+}
+
+void LocalBackend::Impl::adopt(Environment& environment, EnvironmentId id, sandbox::Sandbox made) {
   net::Handler handler;
-  if (ports.data_handler) handler = ports.data_handler({environment->version_pointer(), id, environment->access_key});
-  environment->adopt(std::move(event.sandbox),
-                     {.executor = executor, .data_handler = std::move(handler), .dns = dns, .dns_budget = dns_budget});
-  if (environment->stopping()) return ports.launcher.kill(id);
+  if (ports.data_handler) handler = ports.data_handler({environment.version_pointer(), id, environment.access_key});
+  environment.adopt(std::move(made), {.executor = executor, .data_handler = std::move(handler), .dns = dns, .dns_budget = dns_budget});
+  if (environment.stopping()) return ports.launcher.kill(id);
   dispatcher.on_started(id, now());
   rearm();
 }
 
-void LocalBackend::Impl::handle(sandbox::SandboxFailed event) { fail_start(event.id, event.error); }
+void LocalBackend::Impl::handle(sandbox::SandboxFailed event) {
+  if (stems.handle(event)) return;
+  auto held = prepared.extract(event.id);
+  Environment* environment = find(event.id);
+  if (!held.empty() && environment != nullptr && !environment->stopping()) {  // what was prepared is gone: a whole start takes its place
+    environment->tell_late({});
+    if (ports.launcher.start(held.mapped().in_full).ok()) return;
+  }
+  fail_start(event.id, event.error);
+}
 
 void LocalBackend::Impl::handle(sandbox::ProgramEnded event) {
   Environment* environment = find(event.id);
@@ -550,6 +633,7 @@ void LocalBackend::Impl::main_ended(EnvironmentId id, const runtime::ProcessEnd&
 }
 
 void LocalBackend::Impl::handle(sandbox::SandboxExited event) {
+  if (stems.handle(event)) return;
   if (const auto it = departing.find(event.id); it != departing.end()) {
     const std::unique_ptr<Environment> ended = std::move(it->second);
     departing.erase(it);
@@ -599,6 +683,8 @@ void LocalBackend::Impl::launcher_lost(const Error& error) {
   base::log_error("the launcher has ended and every environment with it; restart the server", {{"what", error.message()}});
   for (auto& [request, promise] : unpacking) promise->set_value(error);
   unpacking.clear();
+  stems.close();
+  prepared.clear();
   const Error told(ErrorCode::kUnavailable, "The environment was lost with the launcher; the server must be restarted.",
                    "ServiceException");
   departing.clear();
@@ -753,6 +839,7 @@ std::uint32_t LocalBackend::concurrency_of(const std::string& function_name) con
 net::Awaitable<bool> LocalBackend::drain(base::Deadline deadline) {
   Impl& impl = *impl_;
   impl.dispatcher.drain(impl.now());
+  impl.stems.close();
   impl.rearm();
   const auto finished = [&impl] { return impl.dispatcher.finished() && impl.departing.empty(); };
   while (!finished() && impl.now() < deadline) {

@@ -3,6 +3,7 @@
 // Threads: everything on the loop's thread unless it says otherwise. All references outlive it.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <set>
@@ -32,6 +33,8 @@ struct LocalBackendOptions {
   std::string code_directory;  // where this process reads unpacked packages; one directory per code id
   std::string region = "us-east-1";
   bool network = true;  // false: no function reaches outside networks
+  // The most that processes prepared ahead of their calls (booted runtimes without code) may take together; 0: none are prepared.
+  std::uint64_t stem_memory_bytes = std::uint64_t{256} << 20U;
   // Who answers for environments' DNS questions: "192.0.2.1" or "192.0.2.1:5353", each accepted by parse_resolver(); empty: the
   // nameservers of /etc/resolv.conf, read once at the start.
   std::vector<std::string> resolvers;

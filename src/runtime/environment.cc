@@ -1,5 +1,8 @@
 #include "runtime/environment.h"
 
+#include <algorithm>
+#include <initializer_list>
+
 namespace mayfly::runtime {
 namespace {
 
@@ -44,6 +47,13 @@ void add_reserved(Variables& all, const engine::FunctionVersion& version, const 
 }
 
 }  // namespace
+
+bool read_at_boot(std::string_view name) {
+  if (name == "NODE_ENV") return false;  // libraries' own, and different for many functions
+  return std::ranges::any_of(std::initializer_list<std::string_view>{"LD_", "PYTHON", "NODE_", "LANG", "LC_", "TZ", "MALLOC_", "GLIBC_",
+                                                                     "GCONV_", "OPENSSL_", "SSL_", "UV_", "ICU_"},
+                             [name](std::string_view prefix) { return name.starts_with(prefix); });
+}
 
 std::vector<std::string> variables_extensions_lack() {
   return {"AWS_EXECUTION_ENV",          "AWS_LAMBDA_LOG_GROUP_NAME",

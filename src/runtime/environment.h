@@ -3,6 +3,7 @@
 
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/function.h"
@@ -28,6 +29,9 @@ struct EnvironmentInputs {
   std::map<std::string, std::string> runtime_variables;  // of the catalogue: PATH, PYTHONPATH ...; the function may override them
   std::string initialization_type = "on-demand";         // or "provisioned-concurrency"
 };
+
+// Whether a runtime (its loader, libc, interpreter) reads this variable when it boots and not again: setting it later is too late.
+[[nodiscard]] bool read_at_boot(std::string_view name);
 
 // Names of variables that are the runtime's alone: extensions do not get them.
 [[nodiscard]] std::vector<std::string> variables_extensions_lack();

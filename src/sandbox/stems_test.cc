@@ -148,6 +148,17 @@ TEST_F(StemsTest, TheLimitsBecomeTheFunctions) {
   EXPECT_TRUE(exited->out_of_memory || exited->signal == SIGKILL);
 }
 
+TEST_F(StemsTest, TheMemoryLimitMayGrow) {
+  MAYFLY_NEEDS_ROOT();
+  ASSERT_TRUE(bench.open());
+  auto spec = stem();
+  spec.memory_bytes = 32 * kMiB;
+  auto started = bench.start(spec);
+  ASSERT_TRUE(started.ok());
+  const auto done = bench.specialise(become(started->id, bench.add_code("true")));
+  EXPECT_TRUE(done.ok()) << done.error().to_string();
+}
+
 TEST_F(StemsTest, WithoutRootThereAreNoZygotes) {
   if (test::is_root()) GTEST_SKIP() << "runs as root";
   ASSERT_TRUE(bench.open());

@@ -19,6 +19,7 @@
 #include "backend/local.h"
 #include "backend/local/dns_forwarder.h"
 #include "base/descriptor_limit.h"
+#include "base/embedded.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "engine/registry.h"
@@ -82,6 +83,7 @@ Result<Foundations> lay_foundations(const Config& config) {
   launcher_config.code_directory = data.code();
   launcher_config.scratch_directory = data.scratch();
   launcher_config.bootstrap_directory = data.runtimes();
+  launcher_config.zygote_files = embedded::runtimes();
   for (const runtime::RootPlan& root : runtimes.roots())
     launcher_config.roots.push_back({.id = root.id, .directory = "/", .extra_binds = root.extra_binds});
   // Limits that count per uid are the host's: two servers take different uids.

@@ -151,6 +151,8 @@ void Environment::serve_apis(const net::Executor& executor, std::vector<base::Un
       std::make_unique<runtime::FramedChannel>(executor, std::move(sandbox_->control_in), std::move(sandbox_->control_out), *this, clock_);
   runtime::FramedInit init;
   init.concurrency = runs_at_once_;
+  init.replace_variables = !late_variables_.empty();
+  init.variables = std::move(late_variables_);
   channel_->initialise(std::move(init));
 }
 

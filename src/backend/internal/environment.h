@@ -62,6 +62,8 @@ class Environment final : public runtime::FramedEvents, public runtime::Extensio
   void set_plan(const runtime::LaunchPlan& plan, std::vector<std::string> extensions, std::uint32_t runs_at_once);
   [[nodiscard]] const std::vector<std::string>& external_extensions() const { return external_; }
 
+  // Its process was started before it was known whose it would be: it hears the variables when it is adopted. Empty: it has them.
+  void tell_late(std::vector<std::string> variables) { late_variables_ = std::move(variables); }
   // The sandbox runs: serves its listeners from now on.
   void adopt(sandbox::Sandbox sandbox, Listeners listeners);
   void send(engine::RunOrder order);
@@ -163,6 +165,7 @@ class Environment final : public runtime::FramedEvents, public runtime::Extensio
   bool freezing_ = false;       // once telemetry is delivered
   bool main_ended_ = false, all_ended_ = false, announced_ = false;
   std::vector<std::string> external_;
+  std::vector<std::string> late_variables_;
   std::optional<runtime::ShutdownReason> shutdown_;
   base::Deadline shutdown_deadline_ = base::kNoDeadline;
 

@@ -379,6 +379,8 @@ Result<Cgroup> Cgroups::make(std::uint64_t number, Sandbox& sandbox) {
 Result<void> Cgroups::limit(const Cgroup& group, const CgroupLimits& limits) const {
   if (group.memory) {
     const std::string bytes = std::to_string(limits.memory_bytes);
+    // Never below the other: before it where the limit grows, after it where it shrinks.
+    if (!impl_->memory->v2) (void)write_control(group.memory.get(), "memory.memsw.limit_in_bytes", bytes);
     MAYFLY_TRY(set(group.memory.get(), impl_->memory->v2 ? "memory.max" : "memory.limit_in_bytes", bytes));
     if (!impl_->memory->v2) (void)write_control(group.memory.get(), "memory.memsw.limit_in_bytes", bytes);
   }

@@ -1,0 +1,70 @@
+"""The zygote of Mayfly's Python runtime: an interpreter with the bootstrap loaded and never any code of a function, which is forked into
+sandboxes (src/sandbox/internal/zygote/order.h, docs/adr/0011-starting-from-prepared-processes.md).
+
+Imported by mayfly_runtime.main() where the launcher says so. What a child must not share with its siblings is made anew here.
+"""
+
+import ctypes
+import gc
+import os
+import sys
+
+LIBRARY = "/var/runtime/native/libmayfly_zygote.so"
+# What nearly every function imports, sooner or later: loaded once, shared by all. None of them holds a secret, a descriptor or a thread
+# after its import; whoever adds one says below what of it must differ between children. Nothing that opens OpenSSL.
+PRELOADED = (
+    "base64",
+    "datetime",
+    "json",
+    "logging",
+    "random",
+    "threading",
+    "traceback",
+    "urllib.parse",
+    "uuid",
+    "mayfly_runtime_extra",
+)
+
+
+def fork(channel):
+    """Takes orders over the descriptor `channel` until the launcher is gone; returns in each child, which then is in its sandbox."""
+    for name in PRELOADED:
+        try:
+            __import__(name)
+        except ImportError:  # an interpreter may come without one
+            pass
+    library = ctypes.PyDLL(LIBRARY)  # with the lock of the interpreter held: nothing else runs
+    api = ctypes.pythonapi
+    gc.collect()
+    gc.freeze()  # no collection of a child writes to what all share
+    api.PyOS_BeforeFork()
+    library.mayfly_fork_into_sandboxes(channel)
+    api.PyOS_AfterFork_Child()  # among others: seeds `random` anew, renames the main thread
+    _differ()
+    _touch()
+
+
+def _differ():
+    """What follows a fork besides that which the interpreter sees to itself."""
+    os.environ["_LAMBDA_TELEMETRY_LOG_FD"] = "3"
+    os.environ["_MAYFLY_CONTROL_FDS"] = "4,5"
+    logging = sys.modules.get("logging")
+    started = getattr(logging, "_startTime", None)  # what LogRecord.relativeCreated counts from
+    if started is not None:
+        import time
+
+        logging._startTime = time.time_ns() if isinstance(started, int) else time.time()
+
+
+def _touch():
+    """Does once what every start does, so that the pages written to are the child's own before its function is known."""
+    json = sys.modules["json"]
+    json.dumps(json.loads('{"a": [1, 2.5, "%s"], "b": {"c": null}}' % ("x" * 1000)))
+    space = {}
+    exec(compile("import os\n\n\ndef handler(event, context):\n    return {'ok': [event]}\n", "<warm>", "exec"), space)
+    space["handler"]({}, None)
+    try:
+        __import__("mayfly_no_such_module")
+    except ImportError:
+        pass
+    sys.path_importer_cache.clear()  # the function's directories appear later
