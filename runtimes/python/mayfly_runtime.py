@@ -279,7 +279,10 @@ def _note_refusal(what, reason):
 def _become(variables, directory):
     """Makes this process, booted ahead of time, that of a function: what a fresh one has from its start."""
     stale = os.environ.get("PYTHONPATH", "").split(":")
+    coerced = os.environ.get("LC_CTYPE")  # by the interpreter when it booted (PEP 538), where the function does not say it
     os.environ.clear()
+    if coerced is not None:
+        os.environ["LC_CTYPE"] = coerced
     for variable in variables:
         name, _, value = variable.partition(b"=")
         os.environb[name] = value

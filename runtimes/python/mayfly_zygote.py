@@ -46,14 +46,29 @@ def fork(channel):
 
 def _differ():
     """What follows a fork besides that which the interpreter sees to itself."""
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        _open_stream(fd, name, mode)
     os.environ["_LAMBDA_TELEMETRY_LOG_FD"] = "3"
     os.environ["_MAYFLY_CONTROL_FDS"] = "4,5"
+    threading = sys.modules.get("threading")
+    if hasattr(threading, "main_thread") and hasattr(threading.main_thread(), "_set_native_id"):
+        threading.main_thread()._set_native_id()
     logging = sys.modules.get("logging")
     started = getattr(logging, "_startTime", None)  # what LogRecord.relativeCreated counts from
     if started is not None:
         import time
 
         logging._startTime = time.time_ns() if isinstance(started, int) else time.time()
+
+
+def _open_stream(fd, name, mode):
+    """As the interpreter does when it boots: the descriptor is another one now, and what was found out about the old one does not hold."""
+    old = getattr(sys, name)
+    stream = open(fd, mode, encoding=old.encoding, errors=old.errors, closefd=False)
+    stream.buffer.raw.name = "<%s>" % name
+    stream.mode = mode
+    setattr(sys, name, stream)
+    setattr(sys, "__%s__" % name, stream)
 
 
 def _touch():

@@ -132,8 +132,6 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   void handle(sandbox::ProgramEnded event);
   void handle(sandbox::SandboxExited event);
   void handle(sandbox::ArchiveUnpacked event);
-  void handle(const sandbox::SandboxSpecialised& /*event*/) {}  // nothing here asks for either yet
-  void handle(const sandbox::ZygoteReady& /*event*/) {}
   void launcher_lost(const Error& error);
 
   [[nodiscard]] Result<void> launch(Environment& environment, EnvironmentId id, const runtime::LaunchPlan& plan,
