@@ -12,6 +12,7 @@
 #include <unordered_map>
 
 #include "backend/internal/environment.h"
+#include "backend/internal/memory_watch.h"
 #include "backend/internal/stems.h"
 #include "base/assert.h"
 #include "base/log.h"
@@ -38,6 +39,7 @@ namespace {
 constexpr Duration kLastWords = std::chrono::milliseconds(5);
 // A runtime that reported a failed init ends by itself and logs on the way; it gets this long.
 constexpr Duration kInitErrorGrace = std::chrono::milliseconds(300);
+constexpr Duration kMemoryLook = std::chrono::seconds(1);
 constexpr Duration kKillGrace = std::chrono::seconds(2);
 constexpr Duration kRuntimeShutdown = std::chrono::milliseconds(300);  // of the time that external extensions have, as on AWS
 constexpr std::size_t kDepartingMax = 64;                              // more are killed without their extensions hearing of it
@@ -159,6 +161,8 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   void set_provisioned(const std::string& function_name, const engine::FunctionRecord* record);
 
   void rearm();
+  // While environments live, once a second: idle ones end before the machine's memory does.
+  void watch_memory();
   // Runs `action` on the loop after `delay`, unless the backend is gone by then.
   void later(Duration delay, std::function<void()> action);
   // Runs `work` on the loop and waits for it; at once when this is the loop's thread. False when the loop does not answer.
@@ -183,6 +187,7 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   asio::io_context& context;
   asio::posix::stream_descriptor launcher_events;
   asio::steady_timer timer;
+  bool watching_memory = false;
   TimePoint armed = base::kNoDeadline;
   bool lost = false;
   std::map<std::string, std::shared_ptr<runtime::EnvironmentLog>> carried_logs;
@@ -289,6 +294,21 @@ void LocalBackend::Impl::set_provisioned(const std::string& function_name, const
   }
 }
 
+void LocalBackend::Impl::watch_memory() {
+  if (watching_memory || environments.empty()) return;
+  watching_memory = true;
+  later(kMemoryLook, [this] {
+    watching_memory = false;
+    const auto state = read_memory_state();
+    if (state && state->short_by() > 0) {
+      const std::uint64_t freed = dispatcher.evict_idle(state->short_by(), now());
+      if (freed > 0) base::log_warning("memory runs short; idle environments ended", {{"held_bytes", std::to_string(freed)}});
+      rearm();
+    }
+    watch_memory();
+  });
+}
+
 // ---- the engine's port
 
 void LocalBackend::Impl::start(engine::StartOrder order) {
@@ -297,6 +317,7 @@ void LocalBackend::Impl::start(engine::StartOrder order) {
   auto made = std::make_unique<Environment>(*this, ports.clock, std::move(order), std::move(log));
   Environment& environment = *made;
   environments.emplace(id, std::move(made));
+  watch_memory();
   std::vector<std::string> layers;
   for (const engine::LayerUse& layer : environment.version().config.layers) layers.push_back(options.code_directory + "/" + layer.code_id);
   auto plan = ports.catalogue.plan(environment.version(), options.code_directory + "/" + environment.version().config.code_id, layers);

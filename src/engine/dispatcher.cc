@@ -334,9 +334,11 @@ struct Dispatcher::Impl {
     environment.state = next;
     tally(environment, Tally::kAdd);
     if (next == State::kBusy) {
-      function.history->on_busy(++function.busy, now);
+      const std::uint32_t level = ++function.busy;
+      (*function.histories)[level > 1 ? 1 : 0].on_busy(level, now);
     } else if (before == State::kBusy) {
-      function.history->on_free(function.busy--, now);
+      const std::uint32_t level = function.busy--;
+      (*function.histories)[level > 1 ? 1 : 0].on_free(level, now);
     }
     place(environment);
   }
@@ -830,7 +832,9 @@ struct Dispatcher::Impl {
   void settle(Environment& environment, TimePoint now) {
     Pool& pool = *environment.pool;
     Function& function = *pool.function;
-    KeepAlivePlan plan = plan_of(pool);
+    // Used last-in first-out: it is needed again when those above it in the pile are busy too.
+    environment.further = function.busy > 0 || pool.idle.back() != &environment;
+    KeepAlivePlan plan = plan_of(pool, environment.further);
     if (environment.ahead) plan = {.keep = std::max(pool.again_keep, ArrivalHistory::kShortest)};
     environment.keep_until = environment.idle_since + plan.keep;
     const double cost = std::max(base::to_ms(environment.start + environment.init), 1.0);
@@ -841,28 +845,26 @@ struct Dispatcher::Impl {
     while (idle_bytes > options.idle_memory_max && !evictable.empty()) evict(**evictable.begin(), now);
   }
 
-  // Made anew when the history or the size has changed by an eighth: it costs microseconds.
-  const KeepAlivePlan& plan_of(const Pool& pool) {
-    Function& function = *pool.function;
-    const std::uint32_t gaps = function.history->gaps();
-    const bool same_gaps = gaps >= function.planned_gaps && gaps - function.planned_gaps <= function.planned_gaps / 8;
-    if (!function.planned || !same_gaps || function.planned_bytes / 8 != pool.idle_bytes / 8) {
-      function.plan = keep_alive->plan(*function.history, pool.idle_bytes);
-      function.planned = true;
-      function.planned_gaps = gaps;
-      function.planned_bytes = pool.idle_bytes;
+  // Made anew when the history has grown by an eighth, or the size is another: it costs microseconds.
+  const KeepAlivePlan& plan_of(const Pool& pool, bool further) {
+    const ArrivalHistory& history = (*pool.function->histories)[further ? 1 : 0];
+    Function::Planned& planned = pool.function->planned[further ? 1 : 0];
+    const std::uint32_t gaps = history.gaps();
+    const bool same_gaps = gaps >= planned.gaps && gaps - planned.gaps <= planned.gaps / 8;
+    if (!planned.made || !same_gaps || planned.bytes != pool.idle_bytes) {
+      planned = {.plan = keep_alive->plan(history, pool.idle_bytes), .made = true, .gaps = gaps, .bytes = pool.idle_bytes};
     }
-    return function.plan;
+    return planned.plan;
   }
 
   // The time that `environment` was to be kept is over. Where a later call is foreseen, another one is made before it.
   void keep_no_longer(Environment& environment, TimePoint now) {
     Pool& pool = *environment.pool;
     const bool was_ahead = environment.ahead;
-    const KeepAlivePlan plan = plan_of(pool);
+    const KeepAlivePlan plan = plan_of(pool, false);
     const TimePoint again_at = environment.idle_since + plan.again_after;
     stop(environment, StopReason::kIdle, now);
-    if (was_ahead || plan.again_after == Duration::zero() || pool.function->active != 0 || pool.living != 0) return;
+    if (was_ahead || environment.further || plan.again_after == Duration::zero() || pool.function->active != 0 || pool.living != 0) return;
     pool.again_at = std::max(again_at, now);
     pool.again_keep = plan.again_keep;
     set_timer(pool, now);

@@ -29,7 +29,10 @@ struct Config {
   std::uint32_t concurrency = 1000;
   std::uint32_t environments = 2000;
   std::uint32_t queue_per_function = 1000;
+  std::uint32_t burst_starts = 1000;
   base::Duration idle_timeout = std::chrono::minutes(10);
+  std::string keep_alive = "learned";  // or "fixed"
+  std::uint64_t idle_memory_max = 0;   // bytes; 0: a quarter of the machine's memory
   base::Duration freeze_after = std::chrono::milliseconds(10);
   base::Duration shutdown_timeout = std::chrono::seconds(900);
   bool cpu_quota = true;

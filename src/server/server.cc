@@ -206,12 +206,24 @@ Result<runtime::TemporaryCredentials> Platform::issue_credentials(const backend:
   return runtime::TemporaryCredentials{issued->principal.access_key, issued->secret_key, issued->session_token};
 }
 
+// Bytes.
+static std::uint64_t quarter_of_memory() {
+  const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+  return pages > 0 && page > 0 ? static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(page) / 4 : UINT64_MAX;
+}
+
 void Platform::make_backend() {
   backend::LocalBackendOptions options;
   options.dispatcher.concurrency_max = config_.concurrency;
   options.dispatcher.environments_max = std::max(config_.environments, config_.concurrency);
   options.dispatcher.queue_max_per_function = config_.queue_per_function;
+  options.dispatcher.burst_starts = config_.burst_starts;
   options.dispatcher.idle_timeout = config_.idle_timeout;
+  if (config_.keep_alive == "learned") {
+    options.dispatcher.keep_alive =
+        std::make_shared<engine::LearnedKeepAlive>(engine::LearnedKeepAlive::Options{.fallback = config_.idle_timeout});
+  }
+  options.dispatcher.idle_memory_max = config_.idle_memory_max != 0 ? config_.idle_memory_max : quarter_of_memory();
   options.dispatcher.freeze_after = config_.freeze_after;
   options.code_directory = foundations_.data.code();
   options.region = config_.region;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <list>
 #include <memory>
@@ -39,11 +40,15 @@ struct Function : FunctionUse {
   std::uint64_t turn = 0;   // when it was given a place last while others waited
   std::uint64_t calls = 0;  // handed over
   std::uint32_t busy = 0;   // environments
-  std::unique_ptr<ArrivalHistory> history = std::make_unique<ArrivalHistory>();
-  KeepAlivePlan plan;  // made when its history had
-  bool planned = false;
-  std::uint32_t planned_gaps = 0;         // so many gaps, and an environment
-  std::uint64_t planned_bytes = 0;        // this size
+  // Of its first environment and of those beyond it: gaps of the two tell nothing of each other.
+  std::unique_ptr<std::array<ArrivalHistory, 2>> histories = std::make_unique<std::array<ArrivalHistory, 2>>();
+  struct Planned {
+    KeepAlivePlan plan;
+    bool made = false;
+    std::uint32_t gaps = 0;   // when it had so many, and an environment
+    std::uint64_t bytes = 0;  // this size
+  };
+  std::array<Planned, 2> planned;
   std::list<Function*>::iterator unused;  // where it is in the list of those without a pool
   bool is_unused = false;
 };
@@ -131,7 +136,8 @@ struct Environment {
   std::uint64_t bytes = 0;  // counted for it while it is idle on demand
   TimePoint idle_since;
   TimePoint keep_until = base::kNoDeadline;
-  double priority = 0;  // among the idle ones that may be ended; set while `evictable`
+  bool further = false;  // it was kept as one beyond the first
+  double priority = 0;   // among the idle ones that may be ended; set while `evictable`
   bool evictable = false;
   Timer timer{Timer::Of::kEnvironment, this};
 
