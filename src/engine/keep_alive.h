@@ -69,7 +69,7 @@ class LearnedKeepAlive final : public KeepAlivePolicy {
   struct Options {
     base::Duration fallback = std::chrono::minutes(10);  // with fewer gaps than
     std::uint32_t gaps_min = 4;
-    double worth_gib_s = 60;   // GiB held idle for so many seconds are worth one cold start
+    double worth_gib_s = 220;   // GiB held idle for so many seconds are worth one cold start
     double start_cost = 0.05;  // of starting ahead, as part of a cold start
   };
   explicit LearnedKeepAlive(Options options) : options_(options) {}
