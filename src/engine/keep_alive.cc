@@ -52,6 +52,22 @@ Window best_window(const ArrivalHistory& history, Duration begin, std::size_t fr
   return best;
 }
 
+// The best window that begins after `kept`, just before the first gap it is for; every gap not over by then pays for the start.
+Window later_window(const ArrivalHistory& history, Duration kept, double all, double price, double start_cost) {
+  Window best;
+  double left = all;
+  for (std::size_t bin = 0; bin < ArrivalHistory::kBins; ++bin) {
+    const Duration begin = ArrivalHistory::begin_of(bin) - ArrivalHistory::kShortest;
+    if (history.count(bin) > 0 && begin > kept) {
+      Window window = best_window(history, begin, bin, left, price);
+      window.gain -= start_cost * left;
+      if (window.gain > best.gain) best = window;
+    }
+    left -= history.count(bin);
+  }
+  return best;
+}
+
 }  // namespace
 
 Duration ArrivalHistory::begin_of(std::size_t bin) {
@@ -83,20 +99,13 @@ KeepAlivePlan LearnedKeepAlive::plan(const ArrivalHistory& history, std::uint64_
   const double price = static_cast<double>(bytes) / static_cast<double>(1ULL << 30U) / options_.worth_gib_s;
   const double all = history.gaps() + 1.0;  // and one beyond everything seen: the next may be longer
   const Window first = best_window(history, Duration::zero(), 0, all, price);
-  KeepAlivePlan plan{.keep = std::max(first.end, ArrivalHistory::kShortest)};
-
-  // A later window: a start just before the first gap it is for. Every gap not over by then pays for the start.
-  Window later;
-  double left = all;
-  for (std::size_t bin = 0; bin < ArrivalHistory::kBins; ++bin) {
-    const Duration begin = ArrivalHistory::begin_of(bin) - ArrivalHistory::kShortest;
-    if (history.count(bin) > 0 && begin > plan.keep) {
-      Window window = best_window(history, begin, bin, left, price);
-      window.gain -= options_.start_cost * left;
-      if (window.gain > later.gain) later = window;
-    }
-    left -= history.count(bin);
-  }
+  // Kept from the start, and perhaps made again later; or only made when it is due.
+  const Duration kept = std::max(first.end, ArrivalHistory::kShortest);
+  const Window after_it = later_window(history, kept, all, price, options_.start_cost);
+  const Window alone = later_window(history, ArrivalHistory::kShortest, all, price, options_.start_cost);
+  const bool only_later = alone.gain > first.gain + after_it.gain;
+  const Window& later = only_later ? alone : after_it;
+  KeepAlivePlan plan{.keep = only_later ? ArrivalHistory::kShortest : kept};
   if (later.gain > 0) {
     plan.again_after = later.begin;
     plan.again_keep = later.end - later.begin;
