@@ -42,12 +42,15 @@ function learnFunction() {
 }
 
 // Makes this process, booted ahead of time, that of a function: what a fresh one has from its start.
+// A variable that is right already is left alone: setting TZ anew makes Node search all time zones for its own, for 30 ms.
 function become(variables, directory) {
-  for (const name of Object.keys(env)) delete env[name];
+  const wanted = new Map();
   for (const variable of variables) {
     const at = variable.indexOf('=');
-    env[variable.slice(0, at)] = variable.slice(at + 1);
+    wanted.set(variable.slice(0, at), variable.slice(at + 1));
   }
+  for (const name of Object.keys(env)) if (!wanted.has(name)) delete env[name];
+  for (const [name, value] of wanted) if (env[name] !== value) env[name] = value;
   process.chdir(directory);
   require('module').Module._initPaths(); // NODE_PATH
 }
@@ -1188,8 +1191,21 @@ function openChannel() {
   return new Connection(address);
 }
 
+// Does once what every function's init does, in a process that waits for its function: modules that Node loads late are there then, and
+// code that runs for the first time has been compiled. Loads nothing of the function's and leaves nothing behind.
+async function warmUp() {
+  const file = path.join(__dirname, 'warm_up');
+  require(file + '.cjs');
+  await importFile(file + '.mjs');
+  for (const name of ['util', 'stream', 'async_hooks', 'http', 'https', 'crypto', 'timers']) require(name);
+  responseStreamClass();
+  new net.Socket().destroy();
+  delete require.cache[require.resolve(file + '.cjs')];
+}
+
 async function main() {
   const channel = openChannel();
+  if (env._HANDLER === undefined) await warmUp();
   const logDescriptor = takeLogDescriptor();
   channel.begin();
   learnFunction();

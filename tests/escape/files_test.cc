@@ -1,11 +1,12 @@
 // E1 to E9, E11, E30: files of the host, of other functions and of the kernel; writing; privileges on files; teardown.
+#include <fcntl.h>
+#include <linux/capability.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include <fcntl.h>
-#include <linux/capability.h>
-
+#include <algorithm>
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -111,11 +112,16 @@ TEST_F(EscapeTest, e09_devices_cannot_be_made_or_opened) {
   ASSERT_GT(devices.size(), 5U) << "the host has devices to look for";
   EXPECT_TRUE(outside({"open_write", "/dev/loop-control"}).reached()) << "control";
   for (const char* verb : {"read", "open_write"}) {
-    Words words{verb,        "/dev/mem",     "/dev/kmem",         "/dev/port",    "/dev/kvm", "/dev/fuse",
-                "/dev/kmsg", "/dev/net/tun", "/dev/loop-control", "/dev/console", "/dev/tty", "/dev/ptmx"};
-    words.insert(words.end(), devices.begin(), devices.end());
-    const auto held = inside(words);
-    EXPECT_TRUE(held.contained()) << held.output;
+    const Words fixed{verb,        "/dev/mem",     "/dev/kmem",         "/dev/port",    "/dev/kvm", "/dev/fuse",
+                      "/dev/kmsg", "/dev/net/tun", "/dev/loop-control", "/dev/console", "/dev/tty", "/dev/ptmx"};
+    constexpr std::size_t kAtOnce = 400;  // a sandbox takes so many arguments, and a host may have a thousand loop devices
+    for (std::size_t first = 0; first < devices.size(); first += kAtOnce) {
+      Words words = fixed;
+      const auto last = devices.begin() + static_cast<std::ptrdiff_t>(std::min(first + kAtOnce, devices.size()));
+      words.insert(words.end(), devices.begin() + static_cast<std::ptrdiff_t>(first), last);
+      const auto held = inside(words);
+      EXPECT_TRUE(held.contained()) << held.output;
+    }
   }
 }
 

@@ -3,6 +3,7 @@ import base64
 import hashlib
 import json
 import re
+import string
 import time
 import urllib.request
 
@@ -66,6 +67,23 @@ def test_configuration_changes_take_effect_on_the_next_call(aws, name):
     assert updated["LastUpdateStatus"] == "InProgress"
     aws.get_waiter("function_updated_v2").wait(FunctionName=name)
     assert invoke(aws, name)[0] == ["blue", "192"]
+
+
+@pytest.mark.parametrize("runtime", ["python3.11", "nodejs20.x"])
+def test_as_many_variables_as_four_kilobytes_hold(aws, name, runtime):
+    variables = {first + second: "" for first in "VWXYZvwxyz" for second in string.digits + string.ascii_letters if second not in "123"}
+    names = "^[V-Zv-z][0-9a-zA-Z]$"
+    while len(json.dumps(variables, separators=(",", ":"))) > 4096:
+        variables.popitem()
+    assert len(variables) > 500  # with those of the platform more than the variables alone
+    count = {"python3.11": ("app.py", f"import os, re\ndef handler(e, c):\n    return sum(bool(re.match('{names}', k)) for k in os.environ)\n"),
+             "nodejs20.x": ("app.js", f"exports.handler = async () => Object.keys(process.env).filter((k) => /{names}/.test(k)).length;\n")}
+    file, source = count[runtime]
+    aws.create_function(FunctionName=name, Runtime=runtime, Role=ROLE, Handler="app.handler", Code={"ZipFile": zip_of({file: source})},
+                        Environment={"Variables": variables})
+    for _ in range(2):
+        assert invoke(aws, name)[0] == len(variables)
+        aws.update_function_configuration(FunctionName=name, Description="a fresh environment, perhaps a prepared one")
 
 
 def test_code_location_downloads_what_was_uploaded(aws, name):

@@ -16,7 +16,7 @@ using base::UniqueFd;
 
 namespace {
 
-constexpr std::size_t kStringsMax = 512;  // arguments or variables of one sandbox
+constexpr std::size_t kStringsMax = 560;  // arguments or variables of one sandbox: 4 KB hold 512, and the platform adds some thirty
 constexpr std::size_t kTextMax = 60'000;  // bytes of all of them: leaves room in a packet for the rest
 constexpr std::size_t kLayersMax = 5;
 
@@ -25,7 +25,7 @@ Error gone() { return {ErrorCode::kUnavailable, "the sandbox launcher has ended;
 Error bad(std::string what) { return {ErrorCode::kInvalidArgument, std::move(what)}; }
 
 Result<void> check_texts(const std::vector<std::string>& texts, const char* what, std::size_t& total) {
-  if (texts.size() > kStringsMax) return bad(std::string("more than 512 ") + what);
+  if (texts.size() > kStringsMax) return bad("more than " + std::to_string(kStringsMax) + " " + what);
   for (const auto& text : texts) {
     if (text.find('\0') != std::string::npos) return bad(std::string("a NUL byte in the ") + what);
     total += text.size() + 4;
