@@ -107,6 +107,7 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
         something_ended(executor),
         dns(dns_options(options.resolvers)),
         dispatcher(options.dispatcher, *this, *this),
+        forkable(runtime::forkable_runtimes(ports.catalogue)),
         stems(context, ports.launcher, ports.clock, {.memory_bytes_max = options.stem_memory_bytes}) {}
 
   // ---- the engine's port
@@ -200,6 +201,7 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   std::map<std::string, std::map<std::string, engine::VersionPtr>> provisioned;  // by function and version: those with any
   std::unordered_map<EnvironmentId, std::unique_ptr<Environment>> departing;     // gone for the dispatcher; their extensions still work
   engine::Dispatcher dispatcher;
+  const std::vector<runtime::ForkableRuntime> forkable;
   Stems stems;
   struct Prepared {
     std::optional<sandbox::Sandbox> stem;  // until it is the environment's; empty where it is forked for it at once
@@ -356,12 +358,15 @@ std::optional<StemClass> LocalBackend::Impl::stem_class(const Environment& envir
   if ((!python && !version.config.runtime.starts_with("nodejs")) || plan.http || has_exec_wrapper(version) || !spec.companions.empty())
     return std::nullopt;
   if (options.stem_memory_bytes == 0) return std::nullopt;
+  const auto& own = version.config.environment;
+  if (own && !std::ranges::all_of(*own, [](const auto& variable) { return runtime::may_differ_in_stems(variable.first); })) return std::nullopt;
   StemClass of{.root_id = spec.root_id, .arguments = spec.arguments, .variables = {}, .network = spec.network, .tmp_bytes = spec.tmp_bytes};
   for (const std::string& variable : spec.environment) {
     if (runtime::read_at_boot(std::string_view(variable).substr(0, variable.find('=')))) of.variables.push_back(variable);
   }
   if (!python) of.memory_bytes = spec.memory_bytes;
-  of.forks = python && ports.launcher.capabilities().zygotes;
+  const runtime::ForkableRuntime wanted{.root_id = of.root_id, .arguments = of.arguments, .variables = of.variables};
+  of.forks = ports.launcher.capabilities().zygotes && std::ranges::find(forkable, wanted) != forkable.end();
   return of;
 }
 

@@ -50,9 +50,31 @@ void add_reserved(Variables& all, const engine::FunctionVersion& version, const 
 
 bool read_at_boot(std::string_view name) {
   if (name == "NODE_ENV") return false;  // libraries' own, and different for many functions
-  return std::ranges::any_of(std::initializer_list<std::string_view>{"LD_", "PYTHON", "NODE_", "LANG", "LC_", "TZ", "MALLOC_", "GLIBC_",
-                                                                     "GCONV_", "OPENSSL_", "SSL_", "UV_", "ICU_"},
+  if (name == "LANG" || name == "LANGUAGE" || name == "TZ" || name == "TZDIR") return true;
+  return std::ranges::any_of(std::initializer_list<std::string_view>{"LD_", "PYTHON", "NODE_", "LC_", "MALLOC_", "GLIBC_", "GCONV_",
+                                                                     "OPENSSL_", "SSL_", "UV_", "ICU_"},
                              [name](std::string_view prefix) { return name.starts_with(prefix); });
+}
+
+bool may_differ_in_stems(std::string_view name) { return name == "LANG" || name == "TZ" || name.starts_with("LC_") || !read_at_boot(name); }
+
+std::vector<ForkableRuntime> forkable_runtimes(const RuntimeCatalogue& catalogue) {
+  std::vector<ForkableRuntime> all;
+  for (const RuntimeRow& row : catalogue.rows()) {
+    if (!row.name.starts_with("python") || row.status == RuntimeStatus::kMissing) continue;
+    engine::FunctionVersion version;
+    version.config.runtime = row.name;
+    const auto plan = catalogue.plan(version, "/nonexistent");
+    if (!plan.ok()) continue;
+    ForkableRuntime forkable{.root_id = plan->root_id, .arguments = plan->arguments, .variables = {}};
+    EnvironmentInputs inputs;
+    inputs.runtime_variables = plan->variables;
+    for (std::string& variable : environment_variables(version, inputs)) {
+      if (read_at_boot(std::string_view(variable).substr(0, variable.find('=')))) forkable.variables.push_back(std::move(variable));
+    }
+    all.push_back(std::move(forkable));
+  }
+  return all;
 }
 
 std::vector<std::string> variables_extensions_lack() {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/function.h"
+#include "runtime/catalogue.h"
 
 namespace mayfly::runtime {
 
@@ -32,6 +33,18 @@ struct EnvironmentInputs {
 
 // Whether a runtime (its loader, libc, interpreter) reads this variable when it boots and not again: setting it later is too late.
 [[nodiscard]] bool read_at_boot(std::string_view name);
+// Whether a function may set this variable and still be started from a stem. Others have a runtime load or run what the function
+// names (NODE_OPTIONS, LD_PRELOAD, PYTHONPATH), and no function's code may run in a stem.
+[[nodiscard]] bool may_differ_in_stems(std::string_view name);
+
+// A runtime whose processes may be forked of a zygote: with the platform's own variables, no function's.
+struct ForkableRuntime {
+  std::string root_id;
+  std::vector<std::string> arguments;
+  std::vector<std::string> variables;  // "NAME=value" of those read at boot
+  bool operator==(const ForkableRuntime&) const = default;
+};
+[[nodiscard]] std::vector<ForkableRuntime> forkable_runtimes(const RuntimeCatalogue& catalogue);
 
 // Names of variables that are the runtime's alone: extensions do not get them.
 [[nodiscard]] std::vector<std::string> variables_extensions_lack();

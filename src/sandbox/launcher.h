@@ -34,6 +34,15 @@ struct RootImage {
   std::vector<std::string> extra_binds;
 };
 
+// A program that may become a zygote, which is privileged: agreed before the server drops its privileges, to the letter, since one that
+// was taken over could have any program run that way.
+struct ZygoteProgram {
+  std::string root_id;
+  std::vector<std::string> arguments;
+  std::vector<std::string> environment;  // "NAME=value"; at most that of a sandbox
+  bool operator==(const ZygoteProgram&) const = default;
+};
+
 // The three directories must exist and be absolute. One launcher at a time works in a scratch directory; a second waits 10 s for it.
 struct LauncherConfig {
   std::string instance;             // 8 hex digits from the data directory's path: names cgroups, devices and the firewall table
@@ -51,6 +60,7 @@ struct LauncherConfig {
   // What zygotes see at /var/runtime, in place of bootstrap_directory: that one belongs to the server, and a zygote is privileged.
   // Must outlive the launcher's process. Without any there are no zygotes.
   std::span<const base::EmbeddedFile> zygote_files = {};
+  std::vector<ZygoteProgram> zygote_programs;
 };
 
 enum class Network : std::uint8_t {
@@ -89,10 +99,8 @@ struct SandboxSpec {
 // (SandboxSpec::zygote). Its program gets _MAYFLY_ZYGOTE, the descriptor its orders come through, and calls
 // mayfly_fork_into_sandboxes() of /var/runtime/native/libmayfly_zygote.so, which returns in each child.
 struct ZygoteSpec {
-  SandboxId id = 0;  // none of a sandbox
-  std::string root_id;
-  std::vector<std::string> arguments;
-  std::vector<std::string> environment;  // "NAME=value"; at most that of a sandbox
+  SandboxId id = 0;       // none of a sandbox
+  ZygoteProgram program;  // one of LauncherConfig::zygote_programs
 };
 
 // What a stem becomes. Its user, network, /tmp, limits on files and processes stay what they are.

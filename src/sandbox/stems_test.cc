@@ -49,7 +49,10 @@ std::string python_program() {
 
 class StemsTest : public ::testing::Test {
  protected:
-  void SetUp() override { bench.config.zygote_files = files; }
+  void SetUp() override {
+    bench.config.zygote_files = files;
+    bench.config.zygote_programs = {zygote().program};
+  }
   void TearDown() override {
     bench.close();
     EXPECT_TRUE(test::wait_for_no_leftovers(bench.config.instance, directory.path()).empty());
@@ -67,9 +70,9 @@ class StemsTest : public ::testing::Test {
   }
   ZygoteSpec zygote() {
     return {.id = 5000 + zygotes++,
-            .root_id = "host",
-            .arguments = {python_program(), "-IS", "/var/runtime/zygote.py"},
-            .environment = {"WHO=zygote"}};
+            .program = {.root_id = "host",
+                        .arguments = {python_program(), "-IS", "/var/runtime/zygote.py"},
+                        .environment = {"WHO=zygote"}}};
   }
   // What the child of a zygote answers to a line of Python.
   static std::string ask(const Sandbox& child, const std::string& what) {
@@ -311,10 +314,22 @@ TEST_F(ZygoteTest, NoneIsMadeOfAnInterpreterThatOthersCouldChange) {
   std::filesystem::copy_file(python_program(), copy);
   bench.config.roots.front().extra_binds = {directory.path()};
   ASSERT_EQ(chown(copy.c_str(), 1'200, 1'200), 0);
-  ASSERT_TRUE(bench.open());
   auto spec = zygote();
-  spec.arguments.front() = copy;
+  spec.program.arguments.front() = copy;
+  bench.config.zygote_programs.push_back(spec.program);
+  ASSERT_TRUE(bench.open());
   EXPECT_EQ(bench.start_zygote(spec).error().code(), ErrorCode::kPermissionDenied);
+}
+
+TEST_F(ZygoteTest, NoneIsMadeOfAnythingThatWasNotAgreedBefore) {
+  ASSERT_TRUE(bench.open());
+  for (int what = 0; what < 3; ++what) {
+    auto spec = zygote();
+    if (what == 0) spec.program.arguments = {python_program(), "-c", "import os; os.system('id')"};
+    if (what == 1) spec.program.environment.emplace_back("LD_PRELOAD=/tmp/x.so");
+    if (what == 2) spec.program.arguments.emplace_back("more");
+    EXPECT_EQ(bench.start_zygote(spec).error().code(), ErrorCode::kPermissionDenied) << what;
+  }
 }
 
 TEST_F(ZygoteTest, AZygoteHoldsFewCapabilitiesAndNoNetwork) {

@@ -28,6 +28,7 @@
 #include "observe/log_store.h"
 #include "observe/metrics.h"
 #include "runtime/catalogue.h"
+#include "runtime/environment.h"
 #include "sandbox/launcher.h"
 #include "server/bytecode.h"
 #include "server/config.h"
@@ -84,6 +85,10 @@ Result<Foundations> lay_foundations(const Config& config) {
   launcher_config.scratch_directory = data.scratch();
   launcher_config.bootstrap_directory = data.runtimes();
   launcher_config.zygote_files = embedded::runtimes();
+  for (runtime::ForkableRuntime& each : runtime::forkable_runtimes(runtimes)) {
+    launcher_config.zygote_programs.push_back(
+        {.root_id = std::move(each.root_id), .arguments = std::move(each.arguments), .environment = std::move(each.variables)});
+  }
   for (const runtime::RootPlan& root : runtimes.roots())
     launcher_config.roots.push_back({.id = root.id, .directory = "/", .extra_binds = root.extra_binds});
   // Limits that count per uid are the host's: two servers take different uids.

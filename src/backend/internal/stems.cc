@@ -130,7 +130,7 @@ void Stems::make_stem(SandboxId id, const StemClass& of, SandboxId zygote) {
 }
 
 void Stems::make_zygote(SandboxId id, const ZygoteClass& of) {
-  if (!launcher_.start_zygote({.id = id, .root_id = of.root_id, .arguments = of.arguments, .environment = of.variables}).ok())
+  if (!launcher_.start_zygote({.id = id, .program = {.root_id = of.root_id, .arguments = of.arguments, .environment = of.variables}}).ok())
     fail_later(id);
 }
 

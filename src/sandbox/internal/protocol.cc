@@ -113,12 +113,12 @@ Result<void> check_specialisation(const Specialisation& specialisation) {
 
 Result<void> check_zygote(const ZygoteSpec& spec) {
   if (spec.id == 0) return bad("a zygote needs an id other than 0");
-  if (spec.arguments.empty() || !spec.arguments.front().starts_with('/'))
+  if (spec.program.arguments.empty() || !spec.program.arguments.front().starts_with('/'))
     return bad("the first argument must be the absolute path of a program");
-  MAYFLY_TRY(check_variables(spec.environment));
+  MAYFLY_TRY(check_variables(spec.program.environment));
   std::size_t total = 0;
-  MAYFLY_TRY(check_texts(spec.arguments, "arguments", total));
-  MAYFLY_TRY(check_texts(spec.environment, "environment variables", total));
+  MAYFLY_TRY(check_texts(spec.program.arguments, "arguments", total));
+  MAYFLY_TRY(check_texts(spec.program.environment, "environment variables", total));
   if (total > kTextMax) return Error(ErrorCode::kTooLarge, "arguments and environment take more than 60000 bytes");
   return {};
 }
@@ -229,15 +229,15 @@ Specialisation read_specialisation(Reader& in) {
 }
 
 void write_zygote(Writer& out, const ZygoteSpec& spec) {
-  out.number(spec.id).text(spec.root_id).texts(spec.arguments).texts(spec.environment);
+  out.number(spec.id).text(spec.program.root_id).texts(spec.program.arguments).texts(spec.program.environment);
 }
 
 ZygoteSpec read_zygote(Reader& in) {
   ZygoteSpec spec;
   spec.id = in.number<SandboxId>();
-  spec.root_id = in.text();
-  spec.arguments = in.texts();
-  spec.environment = in.texts();
+  spec.program.root_id = in.text();
+  spec.program.arguments = in.texts();
+  spec.program.environment = in.texts();
   return spec;
 }
 

@@ -433,11 +433,11 @@ void Scratch::prepare(std::uint64_t bytes, std::size_t count) {
 
 int Scratch::fd() const { return impl_->maker.socket.valid() ? impl_->maker.socket.get() : -1; }
 
-void Scratch::collect() {
+bool Scratch::collect() {
   while (true) {
     auto taken = impl_->take(MSG_DONTWAIT);
     if (taken.ok() && *taken) continue;
-    return;
+    return taken.ok();
   }
 }
 

@@ -44,7 +44,8 @@ class Scratch {
   void prepare(std::uint64_t bytes, std::size_t count);
   // Readable when collect() has something to take in; -1 without helpers.
   [[nodiscard]] int fd() const;
-  void collect();
+  // False when a helper has ended: nothing can be made or discarded any more.
+  [[nodiscard]] bool collect();
 
   [[nodiscard]] bool disk() const;
   [[nodiscard]] const std::string& why_not_disk() const;

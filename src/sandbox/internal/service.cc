@@ -215,6 +215,7 @@ class Service {
 
   void release(Live& live);
   void fail(SandboxId id, const Error& error);
+  void fail(Live& live, const Error& error);
   [[nodiscard]] Error explain(const Live& live, const StepFailure& failure) const;
   void watch(int fd, Source source, std::uint64_t id, std::uint32_t events = EPOLLIN) const;
   void post(std::string bytes, std::unique_ptr<Sandbox> sandbox = nullptr, std::vector<int> descriptors = {});
@@ -558,10 +559,7 @@ void Service::start_in(Live& live, SandboxSpec spec) {
   numbers_.emplace(spec.id, live.number);
   auto done = specialise(live, spec);
   wipe_environment(spec);
-  if (done.ok()) return;
-  live.state = Live::State::kAnswered;
-  fail(live.id, done.error());
-  kill(live);
+  if (!done.ok()) fail(live, done.error());
 }
 
 Result<void> Service::specialise(Live& live, const SandboxSpec& spec) {
@@ -718,11 +716,15 @@ void Service::start_zygote(Reader& in) {
   const ZygoteSpec spec = read_zygote(in);
   auto ready = in.complete() ? check_zygote(spec) : Result<void>(Error(ErrorCode::kInvalidArgument, "the request is damaged"));
   if (ready.ok() && !zygote_runtime_) ready = Error(ErrorCode::kUnsupported, "this launcher has no zygotes");
+  if (ready.ok() && std::ranges::find(config_.zygote_programs, spec.program) == config_.zygote_programs.end()) {
+    ready = Error(ErrorCode::kPermissionDenied,
+                  spec.program.arguments.front() + " with these arguments and variables is none of the programs that may become a zygote");
+  }
   if (ready.ok() && zygotes_.size() >= kZygotesMost) ready = Error(ErrorCode::kResourceExhausted, "there are 16 zygotes already");
   if (!ready.ok()) return fail(spec.id, ready.error());
-  auto started = ZygoteProcess::start({.root_id = spec.root_id,
-                                       .arguments = spec.arguments,
-                                       .environment = spec.environment,
+  auto started = ZygoteProcess::start({.root_id = spec.program.root_id,
+                                       .arguments = spec.program.arguments,
+                                       .environment = spec.program.environment,
                                        .user = config_.uid_base + config_.uid_count - 1,
                                        .group = config_.uid_base + config_.uid_count - 1},
                                       *roots_, *zygote_runtime_, zygote_filter_);
@@ -749,9 +751,7 @@ void Service::on_place(Live& live) {
   (void)epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, live.orders.get(), nullptr);
   auto ordered = packet.ok() ? order_child(live, std::move((*packet)->descriptors)) : Result<void>(std::move(packet).error());
   if (ordered.ok()) return;
-  live.state = Live::State::kAnswered;
-  fail(live.id, ordered.error());
-  kill(live);
+  fail(live, ordered.error());
 }
 
 Result<void> Service::order_child(Live& live, std::vector<UniqueFd> descriptors) {
@@ -801,9 +801,7 @@ void Service::on_child(std::uint64_t number, const Forked& forked) {
   auto told = forked.error != 0 ? Result<void>(errno_error("fork the zygote", forked.error))
                                 : base::write_all(live.status.get(), {reinterpret_cast<const char*>(&roll), sizeof roll});
   if (!told.ok()) {
-    live.state = Live::State::kAnswered;
-    fail(live.id, Error(ErrorCode::kUnavailable, told.error().message()));
-    return kill(live);
+    return fail(live, Error(ErrorCode::kUnavailable, told.error().message()));
   }
   keep_main(live, last_child_of(live.init));
   live.orders.reset();
@@ -820,9 +818,7 @@ void Service::end_zygote(std::uint64_t number, const Error& why) {
   for (const std::uint64_t child : children) {
     const auto found = all_.find(child);
     if (found == all_.end() || found->second->state != Live::State::kStarting) continue;
-    found->second->state = Live::State::kAnswered;
-    fail(found->second->id, Error(ErrorCode::kUnavailable, why.message()));
-    kill(*found->second);
+    fail(*found->second, Error(ErrorCode::kUnavailable, why.message()));
   }
   if (!ready) return fail(id, why);
   Writer out(MessageKind::kExited);
@@ -1071,9 +1067,7 @@ void Service::on_report(Live& live) {
   }
   if (!whole && live.orders) return;  // on_child() knows it too, and more
   if (!whole || waits) return on_running(live);
-  live.state = Live::State::kAnswered;
-  fail(live.id, explain(live, told));
-  kill(live);
+  fail(live, explain(live, told));
 }
 
 void Service::on_running(Live& live) {
@@ -1162,6 +1156,14 @@ void Service::fail(SandboxId id, const Error& error) {
   Writer out(MessageKind::kFailed);
   out.number(id).error(Error(error).with_context("the sandbox could not be started"));
   post(out.take());
+}
+
+// A sandbox that cannot become what was asked for. Its id is free at once: what the server asks for instead has the same one.
+void Service::fail(Live& live, const Error& error) {
+  live.state = Live::State::kAnswered;
+  numbers_.erase(live.id);
+  fail(std::exchange(live.id, 0), error);
+  kill(live);
 }
 
 // ---- archives

@@ -144,11 +144,17 @@ bool Worker::take_requests() {
   }
 }
 
+// Without its helpers the workshop can make nothing more. With it end launcher and server, which a supervisor starts anew.
+[[noreturn]] void end_for_good(const std::string& why) {
+  base::log_error("the workshop of sandboxes ends", {{"what", why}});
+  _exit(1);
+}
+
 void Worker::wait() {
   std::array<pollfd, 2> ready{
       {{.fd = socket_.get(), .events = POLLIN, .revents = 0}, {.fd = scratch_->fd(), .events = POLLIN, .revents = 0}}};
   (void)poll(ready.data(), ready.size(), groups_to_remove_.empty() ? -1 : kRetryMs);
-  if (ready[1].revents != 0) scratch_->collect();
+  if (ready[1].revents != 0 && !scratch_->collect()) end_for_good("a process that makes or discards /tmp has ended");
   retry_groups();
 }
 
@@ -289,7 +295,9 @@ Result<void> Worker::spawn(const SandboxShape& shape, Place& place, const Unique
   plan->attach_count = static_cast<std::uint32_t>(blank.group.attach.size());
   plan->into_group = blank.group.into.valid();
   if (plan->into_group) descriptors.push_back(blank.group.into.get());
-  MAYFLY_ASSIGN(Warden::Blank spawned, tools_.warden.spawn(*plan, descriptors));
+  auto born = tools_.warden.spawn(*plan, descriptors);
+  if (!born.ok() && born.error().code() == ErrorCode::kUnavailable) end_for_good(born.error().message());
+  MAYFLY_ASSIGN(Warden::Blank spawned, std::move(born));
   blank.init = spawned.init;
   blank.init_pidfd = std::move(spawned.init_pidfd);
   blank.report = std::move(report.read);

@@ -124,7 +124,14 @@ struct Ends {
   const UniqueFd &root, &runtime, &channel, &own_pids;
 };
 
+// When the machine itself runs out of memory, functions go before anything else; children inherit this, and that they cannot lower it.
+void offer_to_oom_killer() {
+  const UniqueFd file(open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC));
+  must(write(file.get(), "300", 3), "offer it to the kernel's memory killer");
+}
+
 [[noreturn]] void run_interpreter(const ZygotePlan& plan, const Ends& ends, const std::string& point, const Filter& filter) {
+  offer_to_oom_killer();
   must(mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), "make its mounts its own");
   enter_root(ends.root, ends.runtime, point);
   std::vector<char*> arguments;

@@ -129,7 +129,7 @@ struct Spawned {
 // has them, and ends with the socket: another process becomes the main one.
 struct Orders {
   static constexpr std::size_t kBytesMax = 65'536;
-  static constexpr std::size_t kTextsMax = 560;  // arguments or variables
+  static constexpr std::size_t kTextsMax = 562;  // arguments or variables: those of the specification and two of the launcher's
   static constexpr std::size_t kCompanionsMax = 10;
   std::uint32_t files_max = 0;
   std::uint32_t processes_max = 0;  // 0: no limit (without root the user's other processes would count)
