@@ -255,6 +255,7 @@ const ERROR = 5;
 const RESPONSE_BEGIN = 6;
 const CHUNK = 7;
 const END = 8;
+const LEAVING = 9;
 const INIT = 16;
 const INVOKE = 17;
 const CREDIT = 18;
@@ -322,6 +323,11 @@ class Pipes {
     this.onInvocation = onInvocation;
     this.serving = true;
     this.send(READY, 0, '');
+  }
+
+  // What is answered from here on asks for no other invocation: this process is about to end.
+  leave() {
+    if (this.serving) this.send(LEAVING, 0, '');
   }
 
   idle() {
@@ -682,6 +688,8 @@ class Connection {
     const where = `invocation/${encodeURIComponent(invocation.id)}/error`;
     return this.own().post(where, toJson(described), errorHeaders(described, error));
   }
+
+  leave() {}
 
   failInit(error) {
     const described = describe(error);
@@ -1134,6 +1142,7 @@ function watchUncaught(channel) {
   const die = (title, error, code) => {
     if (dying) process.exit(code);
     dying = true;
+    channel.leave();
     logError(title, error);
     const reports = running.size === 0 ? [channel.failInit(error)] : [...running].map((invocation) => report(error, invocation));
     Promise.all(reports).then(

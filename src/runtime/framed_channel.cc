@@ -37,6 +37,7 @@ enum class Phase : std::uint8_t {
   kSilent,  // nothing came: perhaps this runtime does not know the protocol
   kInit,    // it has said hello
   kServing,
+  kLeaving,  // the process is about to end: its runs may still be answered, and it takes no more
   kInitFailed,
   kClosed,
 };
@@ -209,6 +210,9 @@ FrameReceiver::Body FramedChannel::Impl::on_head(const FrameHead& head) {
     case FrameType::kInitError:
       if (phase != Phase::kInit || head.run != 0) return broken("INIT_ERROR out of turn");
       return head.length <= limits.error_bytes + kErrorTypeRoom ? Body::kKeep : broken("an INIT_ERROR beyond the limit");
+    case FrameType::kLeaving:
+      if (phase != Phase::kServing) return broken("LEAVING out of turn");
+      return head.length == 0 && head.run == 0 ? Body::kKeep : broken("a LEAVING that is not empty");
     case FrameType::kResponse:
     case FrameType::kError:
     case FrameType::kResponseBegin:
@@ -259,6 +263,9 @@ bool FramedChannel::Impl::on_frame(const FrameHead& head, std::string body) {
       phase = Phase::kServing;
       events->on_next(0);
       return !abandoned();
+    case FrameType::kLeaving:
+      phase = Phase::kLeaving;
+      return true;
     case FrameType::kInitError: {
       FramedError error;
       if (!parse_error(body, error)) return break_off("an INIT_ERROR that is cut short");

@@ -28,6 +28,7 @@ enum class FrameType : std::uint32_t {
   kResponseBegin = 6,
   kChunk = 7,
   kEnd = 8,
+  kLeaving = 9,
   // from the server
   kInit = 16,
   kInvoke = 17,

@@ -102,3 +102,17 @@ def handler(event, context):
     while (flags := invoke(aws, "compiled")[0]) is False and time.monotonic() < deadline:
         time.sleep(0.2)
     assert flags == 1, "bytecode that is taken without a look at the source"
+
+
+def test_the_call_after_one_that_ended_its_process_is_served(aws, name):
+    """Whose process dies of something nobody caught answers its own call; the next must not be handed to it meanwhile."""
+    source = """exports.handler = async (event) => {
+      if (!event.crash) return 'fine';
+      setImmediate(() => Promise.reject(new Error('nobody catches this')));
+      return new Promise(() => {});
+    };"""
+    aws.create_function(FunctionName=name, Runtime="nodejs20.x", Role=ROLE, Handler="index.handler", Timeout=10, Code={"ZipFile": zip_of({"index.js": source})})
+    for _ in range(12):
+        answer, error, _, _ = invoke(aws, name, {"crash": True})
+        assert error == "Unhandled" and answer["errorType"] == "Runtime.UnhandledPromiseRejection", answer
+        assert invoke(aws, name, {})[:2] == ("fine", None)
