@@ -1192,6 +1192,7 @@ void Dispatcher::on_gone(EnvironmentId id, std::vector<EndedRun> ended, TimePoin
     }
     impl_->init_failed(environment, std::move(failure), now);
   }
+  bool counted = false;  // one crash is one failure, however many runs it ends
   for (Run& run : environment.runs) {
     if (run.answered()) continue;
     const auto told = std::ranges::find(ended, run.id, &EndedRun::run);
@@ -1199,8 +1200,10 @@ void Dispatcher::on_gone(EnvironmentId id, std::vector<EndedRun> ended, TimePoin
       impl_->return_to_queue(pool, run, now);
       continue;
     }
-    if (told != ended.end() && was == State::kBusy && !run.timed_out && told->outcome.kind == OutcomeKind::kFunctionError)
+    if (!counted && told != ended.end() && was == State::kBusy && !run.timed_out && told->outcome.kind == OutcomeKind::kFunctionError) {
       impl_->count_failure(pool, told->outcome.error_type, told->outcome.payload, now);
+      counted = true;
+    }
     Outcome outcome =
         told != ended.end()
             ? std::move(told->outcome)

@@ -1249,6 +1249,30 @@ TEST_F(DispatcherTest, CrashesInARowOpenTheCircuitAndOneAnswerBetweenThemDoesNot
   EXPECT_EQ(invoke(make_version("f", 2))->outcomes.size(), 0U) << "a new version is tried at once";
 }
 
+TEST_F(DispatcherTest, ACrashThatEndsSeveralRunsIsOneFailure) {
+  DispatcherOptions options;
+  options.circuit_breaker.failures_max = 3;
+  with(options);
+  const VersionPtr version = make_shared_version("3");
+  const auto crash = [&] {
+    for (int i = 0; i < 3; ++i) invoke(version);
+    const EnvironmentId id = backend.started.back().id;
+    initialised(id);
+    std::vector<EndedRun> ended(3);
+    for (std::size_t i = 0; i < 3; ++i) {
+      ended[i].run = backend.sent[backend.sent.size() - 3 + i].run;
+      ended[i].outcome.kind = OutcomeKind::kFunctionError;
+      ended[i].outcome.error_type = "Runtime.ExitError";
+    }
+    dispatcher->on_gone(id, ended, now);
+  };
+  crash();
+  crash();
+  crash();
+  EXPECT_EQ(backend.started.size(), 3U) << "two of them did not open the circuit";
+  EXPECT_EQ(invoke(version)->outcomes.size(), 1U) << "the third did";
+}
+
 TEST_F(DispatcherTest, AnIdleEnvironmentThatDiesIsNotChosenAndCostsNoCall) {
   const VersionPtr version = make_version("f");
   invoke(version);
