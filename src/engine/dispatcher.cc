@@ -914,11 +914,16 @@ struct Dispatcher::Impl {
                    .run_deadline = run.deadline});
   }
 
+  // Whether an own init ended by what the function did, or was cut because it takes longer than one may: it may well end in the
+  // function's own time.
+  enum class InitEnd : std::uint8_t { kFailed, kCut };
+
   // `environment` failed before it could take work and is kStopping now.
-  void init_failed(Environment& environment, InitFailure failure, TimePoint now) {
+  void init_failed(Environment& environment, InitFailure failure, InitEnd end, TimePoint now) {
     Pool& pool = *environment.pool;
     const bool bound = environment.phase == InitPhase::kInInvocation;
-    if (!environment.provisioned && !failure.platform_fault) count_failure(pool, failure.error_type, failure.payload, now);
+    if (!environment.provisioned && !failure.platform_fault && end == InitEnd::kFailed)
+      count_failure(pool, failure.error_type, failure.payload, now);
     if (environment.provisioned) {
       provision_failed(pool, provision_failure(failure), now);
     } else if (bound && environment.somebody_waits()) {
@@ -940,7 +945,8 @@ struct Dispatcher::Impl {
       if (std::optional<Taken> next = take_next(pool, now)) {
         refuse(std::move(next->invocation), refusal(as_service_error(failure.error)), now - next->since);
       }
-    } else if (pool.breaker.open(options.circuit_breaker)) {  // a try is one init, and whoever it was for hears how it failed
+    } else if (end == InitEnd::kFailed && pool.breaker.open(options.circuit_breaker)) {
+      // A try is one init, and whoever it was for hears how it failed.
       if (std::optional<Taken> next = take_next(pool, now)) {
         Outcome outcome;
         outcome.kind = OutcomeKind::kFunctionError;
@@ -962,6 +968,9 @@ struct Dispatcher::Impl {
     ++totals.timeouts;
     const bool alone = std::ranges::none_of(environment.runs, [](const Run& each) { return !each.answered() && !each.timed_out; });
     if (alone) {
+      // A redone init got all the time there is, unless its caller's ended first.
+      if (environment.state == State::kStarting && run.deadline < run.invocation->call_deadline)
+        count_failure(*environment.pool, "Sandbox.Timedout", "", now);
       enter(environment, State::kStopping, now);
       set_run_timer(environment);
       backend.stop(environment.id, StopReason::kTimeout);
@@ -1024,7 +1033,7 @@ struct Dispatcher::Impl {
                 "The environment was not made within " + milliseconds(options.start_budget) + "; the machine may be overloaded. Try again.",
                 "ServiceException");
     }
-    init_failed(environment, std::move(failure), now);
+    init_failed(environment, std::move(failure), InitEnd::kCut, now);
   }
 
   void on_environment_timer(Environment& environment, TimePoint now) {
@@ -1136,7 +1145,7 @@ void Dispatcher::on_init_failed(EnvironmentId id, InitFailure failure, TimePoint
   if (environment == nullptr || environment->state != State::kStarting) return;
   impl_->enter(*environment, State::kStopping, now);
   impl_->set_timer(*environment, base::kNoDeadline);
-  impl_->init_failed(*environment, std::move(failure), now);
+  impl_->init_failed(*environment, std::move(failure), Impl::InitEnd::kFailed, now);
   impl_->flush();
 }
 
@@ -1190,7 +1199,7 @@ void Dispatcher::on_gone(EnvironmentId id, std::vector<EndedRun> ended, TimePoin
       failure.log_stream = std::move(told.log_stream);
       failure.memory_peak = told.memory_peak;
     }
-    impl_->init_failed(environment, std::move(failure), now);
+    impl_->init_failed(environment, std::move(failure), Impl::InitEnd::kFailed, now);
   }
   bool counted = false;  // one crash is one failure, however many runs it ends
   for (Run& run : environment.runs) {

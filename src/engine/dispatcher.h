@@ -100,7 +100,7 @@ class EnvironmentBackend {
 
 // When a version whose environments fail one after the other is tried only now and then.
 struct CircuitBreakerOptions {
-  std::uint32_t failures_max = 10;  // in a row: failed inits, and environments that ended while an invocation ran; then it opens
+  std::uint32_t failures_max = 10;  // in a row: failed inits (not one cut to be redone), environments that ended in a run; then it opens
   base::Duration pause_min = std::chrono::seconds(1), pause_max = std::chrono::seconds(30);  // until a try; doubles with each that fails
 };
 

@@ -1217,6 +1217,59 @@ TEST_F(DispatcherTest, AVersionThatKeepsFailingIsTriedNowAndThenOnly) {
   EXPECT_EQ(backend.started.size(), before + 1) << "one success closes the circuit";
 }
 
+TEST_F(DispatcherTest, AnInitCutAfterItsTenSecondsIsNoFailureYetItsRedoThatFailsIs) {
+  DispatcherOptions options;
+  options.circuit_breaker.failures_max = 2;
+  with(options);
+  const VersionPtr version = make_version("f", 1, 30);
+  const auto cut = [&] {
+    dispatcher->on_started(backend.started.back().id, now);
+    advance(10s);
+    ASSERT_EQ(backend.started.back().phase, InitPhase::kInInvocation);
+  };
+  for (int call = 0; call < 3; ++call) {
+    auto sink = invoke(version);
+    cut();
+    initialised(backend.started.back().id, 5ms, 12s);
+    answer(backend.started.back().id);
+    gone(backend.started.back().id);
+    EXPECT_EQ(sink->outcomes.at(0).kind, OutcomeKind::kSuccess);
+  }
+  for (int call = 0; call < 2; ++call) {
+    auto sink = invoke(version, 15min);
+    cut();
+    EXPECT_TRUE(sink->outcomes.empty()) << "one failure does not open the circuit";
+    advance(30s);
+    gone(backend.started.back().id);
+    EXPECT_EQ(sink->outcomes.at(0).error_type, "Sandbox.Timedout");
+  }
+  EXPECT_EQ(invoke(version)->outcomes.size(), 1U) << "two in a row do";
+}
+
+TEST_F(DispatcherTest, ATryWhileTheCircuitIsOpenThatIsCutIsRedone) {
+  DispatcherOptions options;
+  options.circuit_breaker.failures_max = 2;
+  with(options);
+  const VersionPtr version = make_version("f", 1, 30);
+  invoke(version);
+  dispatcher->on_init_failed(1, failure("Runtime.ExitError"), now);
+  dispatcher->on_init_failed(2, failure("Runtime.ExitError"), now);
+  advance(1s);
+  auto tried = invoke(version);
+  ASSERT_EQ(backend.started.size(), 3U);
+  dispatcher->on_started(3, now);
+  advance(10s);
+  ASSERT_EQ(backend.started.size(), 4U);
+  EXPECT_EQ(backend.started[3].phase, InitPhase::kInInvocation);
+  EXPECT_EQ(backend.started[3].waiting->request_id, "r2");
+  initialised(4, 5ms, 12s);
+  answer_and_ready(4);
+  EXPECT_EQ(tried->outcomes.at(0).kind, OutcomeKind::kSuccess);
+  invoke(version);
+  invoke(version);
+  EXPECT_EQ(backend.started.size(), 5U) << "its success closed the circuit";
+}
+
 TEST_F(DispatcherTest, CrashesInARowOpenTheCircuitAndOneAnswerBetweenThemDoesNot) {
   DispatcherOptions options;
   options.circuit_breaker.failures_max = 3;
