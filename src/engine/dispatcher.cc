@@ -790,8 +790,8 @@ struct Dispatcher::Impl {
   // runs.
   void available(Environment& environment, TimePoint now) {
     Pool& pool = *environment.pool;
-    // One that was made just now was made in its function's turn.
-    if (environment.state == State::kBusy && owes_a_place(environment, now)) environment.yielding = true;
+    // One that was made just now was made in its function's turn. One that yielded takes work again once nobody waits for its place.
+    environment.yielding = environment.state == State::kBusy && owes_a_place(environment, now);
     bool took = false;
     while (!environment.closed && !environment.yielding && environment.runs.size() < pool.slots && !pool.queue.empty() &&
            may_go_on(environment)) {

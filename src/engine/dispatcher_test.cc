@@ -1129,6 +1129,31 @@ TEST_F(DispatcherTest, AFunctionWithManyCallsLeavesPlacesToOthersThatWait) {
   EXPECT_EQ(dispatcher->concurrency_of("flood"), 2U);
 }
 
+TEST_F(DispatcherTest, AnEnvironmentThatYieldedTakesWorkAgainWhenNobodyWaitsForItsPlace) {
+  DispatcherOptions options;
+  options.concurrency_max = 2;
+  options.queue_budget = 1s;
+  with(options);
+  const VersionPtr shared = make_shared_version("3");
+  for (int i = 0; i < 6; ++i) invoke(shared);
+  initialised(1);
+  initialised(2);
+  ASSERT_EQ(backend.sent.size(), 6U);
+  auto other = invoke(make_version("other"));
+  const auto back = [&](std::size_t sent) {
+    dispatcher->on_answered(backend.sent[sent].id, backend.sent[sent].run, {}, now);
+    dispatcher->on_ready(backend.sent[sent].id, backend.sent[sent].run, now);
+  };
+  back(0);
+  auto waits = invoke(shared);
+  EXPECT_EQ(backend.sent.size(), 6U) << "its place is owed";
+  advance(1s);
+  EXPECT_EQ(other->outcomes.size(), 1U) << "the other gave up";
+  invoke(shared);
+  back(1);
+  EXPECT_EQ(backend.sent.size(), 7U);
+}
+
 TEST_F(DispatcherTest, WithOnePlaceFunctionsTakeTurns) {
   DispatcherOptions options;
   options.concurrency_max = 1;

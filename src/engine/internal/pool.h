@@ -131,7 +131,7 @@ struct Environment {
   bool proven = false;   // an invocation was handed over before
   bool served = false;   // the same, or its init is nobody's: it was provisioned
   bool frozen = false;
-  bool yielding = false;    // takes nothing more until it is idle: others wait for its place
+  bool yielding = false;    // takes nothing more as long as others wait for its place
   bool ahead = false;       // made ahead of a call that has not come yet
   std::uint64_t bytes = 0;  // counted for it while it is idle on demand
   TimePoint idle_since;
