@@ -263,6 +263,10 @@ Awaitable<bool> Connection::read_head() {
       co_await refuse(scanner_.refusal());
       co_return false;
     }
+    if (closing_) {  // only now: what arrived whole at that moment is served
+      if (!input_.empty()) co_await refuse({503, "too many connections, and this one's request header was not complete; try again"});
+      co_return false;
+    }
     if (read_end_ != ReadEnd::kOpen) co_return false;
     if (input_.empty() && core_->draining) co_return false;
     if (list_ != &core_->waiting) move_to(core_->waiting);
@@ -270,14 +274,10 @@ Awaitable<bool> Connection::read_head() {
       idle_ = true;
       co_await fill(now() + core_->limits.idle_timeout);
       idle_ = false;
-      if (closing_ || read_expired_) co_return false;
+      if (read_expired_) co_return false;
     } else {
       if (deadline == base::kNoDeadline) deadline = now() + core_->limits.header_timeout;
       co_await fill(deadline);
-      if (closing_) {
-        co_await refuse({503, "too many connections, and this one's request header was not complete; try again"});
-        co_return false;
-      }
       if (read_expired_) {
         co_await refuse({408, "the request header did not arrive in time"});
         co_return false;
@@ -464,7 +464,7 @@ void Connection::when_peer_gone(std::function<void()> call) {
 
 bool Connection::may_keep_alive() const {
   const bool body_manageable = body_done_ || (!body_broken_ && !continue_pending_ && (decoder_ || remaining_ <= kDropBytesMax));
-  return framing_.keep_alive && body_manageable && !core_->draining && read_end_ == ReadEnd::kOpen && !read_expired_;
+  return framing_.keep_alive && body_manageable && !core_->draining && !closing_ && read_end_ == ReadEnd::kOpen && !read_expired_;
 }
 
 void Connection::put_connection(bool asked_to_close) {
