@@ -588,6 +588,7 @@ TEST_F(ApiTest, ARefusalIsAnErrorOfItsOwnType) {
   const net::Response response = call("POST", "/2015-03-31/functions/f/invocations", "{}");
   expect_error(response, 429, "TooManyRequestsException", "Rate Exceeded.");
   EXPECT_EQ(body_of(response).at("Reason").as_string(), "ReservedFunctionConcurrentInvocationLimitExceeded");
+  EXPECT_EQ(response.headers.get("Retry-After"), "");
 }
 
 TEST_F(ApiTest, ADryRunAnswersNothingAndRunsNothing) {

@@ -50,7 +50,9 @@ net::Response rest_json(const Error& error, const std::string& type, const std::
   net::Response response{.status = status_of(error, known), .headers = {}, .body = json::serialize(body)};
   response.headers.add("Content-Type", "application/json");
   response.headers.add("x-amzn-ErrorType", type);
-  if (response.status == 429) response.headers.add("Retry-After", "1");  // places are free again at any moment
+  // Places of the account are free again at any moment. Where the function's own reservation is full AWS names no time.
+  const bool reserved = throttle_reason == "ReservedFunctionConcurrentInvocationLimitExceeded";
+  if (response.status == 429 && !reserved) response.headers.add("Retry-After", "1");
   return response;
 }
 
