@@ -2,7 +2,7 @@
 
 import collections
 
-from not_replayed import LEFT_KEYS, reason_of
+from not_replayed import LEFT_KEYS, LEFT_MEMBERS, reason_of
 from replay import OUTCOMES, RECORDED, SCENARIOS
 
 
@@ -14,5 +14,5 @@ def pytest_terminal_summary(terminalreporter):
     reasons = collections.Counter(reason_of(name) for name in [*RECORDED["cases"], *RECORDED["others"]] if name not in SCENARIOS)
     for reason, count in reasons.most_common():
         terminalreporter.write_line(f"{count:4} not replayed: {reason}")
-    for (case, key), reason in sorted(LEFT_KEYS.items()):
+    for (case, key), reason in sorted({**LEFT_KEYS, **LEFT_MEMBERS}.items()):
         terminalreporter.write_line(f"     not compared: {case.split('::')[-1]} {key}: {reason}")

@@ -40,6 +40,7 @@ REPLAYED = re.compile(
 
 CODE_SIGNING = "test_lambda_api/TestCodeSigningConfig::test_code_signing_not_found_excs"
 DESTINATION = "test_lambda_destinations/TestLambdaDestinationSqs::test_assess_lambda_destination_invocation"
+PROVISIONED = "test_lambda/TestLambdaConcurrency::test_provisioned_concurrency"
 LEFT_KEYS = {
     **{(CODE_SIGNING, key): "code signing configurations are not offered" for key in (
         "create_code_signing_config", "delete_csc_notfound", "delete_function_csc_fnnotfound", "get_csc_invalid", "list_functions_by_csc_fnwithoutcsc",
@@ -65,6 +66,12 @@ LEFT_KEYS = {
     **{("test_lambda_destinations/TestLambdaDLQ::test_dead_letter_queue", key): NO_DESTINATIONS for key in ("delete_dlq", "invoke_result", "log_result", "receive_result")},
     **{(f"{DESTINATION}[{which}]", "receive_message_result"): NO_DESTINATIONS for which in ("Success-payload0", "payload0", "payload1")},
 }  # fmt: skip
+
+# Members of a key that are not compared; the others of its are.
+LEFT_MEMBERS = {
+    (PROVISIONED, f"get_provisioned_prewait.{member}"): "environments are ready within milliseconds here, some before the first look"
+    for member in ("AllocatedProvisionedConcurrentExecutions", "AvailableProvisionedConcurrentExecutions")
+}
 
 
 def reason_of(name):

@@ -5,7 +5,7 @@ import pytest
 import recorded_api  # noqa: F401 (registers its scenarios)
 import recorded_calls  # noqa: F401
 import recorded_sources  # noqa: F401
-from not_replayed import LEFT_KEYS, reason_of
+from not_replayed import LEFT_KEYS, LEFT_MEMBERS, reason_of
 from replay import OUTCOMES, RECORDED, SCENARIOS, Recording, World
 
 
@@ -16,6 +16,7 @@ def test_mayfly_answers_as_was_recorded(case, server):
     for (name, key), reason in LEFT_KEYS.items():
         if name == case:
             recording.leave(key, reason)
+    recording.left_members = {path for name, path in LEFT_MEMBERS if name == case}
     trouble = None
     try:
         if variant is None:
