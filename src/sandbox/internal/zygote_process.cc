@@ -22,7 +22,6 @@
 #include <string_view>
 
 #include "base/log.h"
-#include "sandbox/internal/cgroups.h"
 #include "sandbox/internal/processes.h"
 #include "sandbox/internal/program_steps.h"
 #include "sandbox/internal/protocol.h"
@@ -221,12 +220,6 @@ Result<std::optional<Forked>> ZygoteProcess::collect() const {
   if (got == static_cast<ssize_t>(sizeof answer)) return std::optional<Forked>(answer);
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return std::optional<Forked>();
   return Error(ErrorCode::kUnavailable, "the zygote has ended");
-}
-
-std::uint64_t ZygoteProcess::memory() const {
-  constexpr std::uint64_t kKiB = 1024;
-  const UniqueFd status(open(("/proc/" + std::to_string(pid_) + "/status").c_str(), O_RDONLY | O_CLOEXEC));
-  return kKiB * control_value(status.get(), "RssAnon");
 }
 
 }  // namespace mayfly::sandbox::internal

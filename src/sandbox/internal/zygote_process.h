@@ -55,8 +55,6 @@ class ZygoteProcess {
   // The next answer; nullopt when there is none yet. kUnavailable: it is gone.
   [[nodiscard]] base::Result<std::optional<Forked>> collect() const;
   [[nodiscard]] int fd() const { return channel_.get(); }
-  // Resident bytes of its own, not shared with files.
-  [[nodiscard]] std::uint64_t memory() const;
 
  private:
   ZygoteProcess() = default;
