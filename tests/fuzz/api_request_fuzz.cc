@@ -41,10 +41,21 @@ void check_body(std::string_view bytes) {
   must(input->at("FunctionName").is_string() && input->at("Role").is_string() && input->at("Code").is_object());
 }
 
-// Refused by the checker exactly when the parser refuses.
+// With every escape of half a surrogate pair made an ordinary one.
+std::string without_surrogate_escapes(std::string text) {
+  for (std::size_t at = 0; at + 1 < text.size(); ++at) {
+    if (text[at] != '\\') continue;
+    ++at;
+    if (text[at] == 'u' && at + 2 < text.size() && (text[at + 1] | 0x20) == 'd') text[at + 1] = '0';
+  }
+  return text;
+}
+
+// Refused by the checker exactly when the parser refuses, but for halves of surrogate pairs, which only Boost.JSON refuses.
 void check_payload(std::string_view bytes) {
   const auto checked = api::lambda::check_payload_json(bytes);
-  must(checked.ok() == base::check_json(bytes, {.depth_max = 1000, .bytes_max = bytes.size()}).ok());
+  const base::JsonLimits limits{.depth_max = 1000, .bytes_max = bytes.size()};
+  must(checked.ok() == base::check_json(without_surrogate_escapes(std::string(bytes)), limits).ok());
   if (!checked.ok()) must(checked.error().message().find("line: ") != std::string::npos);
   (void)api::lambda::decode_client_context(bytes);
 }

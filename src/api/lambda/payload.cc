@@ -153,9 +153,9 @@ class Diagnosis {
                       ")): has to be escaped using backslash to be included in string value");
       }
       if (c == '\\') {
-        if (!escape()) return;
+        if (!escape()) break;
       } else if (c >= 0x80) {
-        if (!multibyte()) return;
+        if (!multibyte()) break;
       } else {
         ++at_;
       }
@@ -163,6 +163,7 @@ class Diagnosis {
     report("Unexpected end-of-input in VALUE_STRING");
   }
 
+  // Here and below, false is the end of the text or a problem that is reported.
   bool escape() {
     ++at_;
     if (ended()) return false;
@@ -240,7 +241,7 @@ class Diagnosis {
     while (!ended()) {
       const auto c = static_cast<unsigned char>(text_[at_]);
       if (c >= 0x80) {
-        if (!multibyte()) return;
+        if (!multibyte()) break;
       } else if (std::isalnum(c) != 0 || c == '_' || c == '$') {
         ++at_;
       } else {

@@ -28,6 +28,7 @@ TEST(PayloadTest, HalfASurrogatePairAsAnEscapePasses) {
     EXPECT_TRUE(check_payload_json(good).ok()) << good;
   EXPECT_NE(complaint(R"({"a":"\ud800"]})").find("comma"), std::string::npos);
   complaint("[\"\\ud800\", \"\xed\xa0\x80\"]");
+  for (const char* cut : {R"("\ud800\udd)", R"("\ud800\)", "\"\\ud800\xc3"}) EXPECT_NE(complaint(cut).find("Unexpected end-of-input"), std::string::npos) << cut;
 }
 
 TEST(PayloadTest, BrokenBytesAreReportedAsTheRealServiceDoes) {
