@@ -434,7 +434,7 @@ def test_a_streamed_answer_has_the_status_headers_and_cookies_of_its_prelude(ser
     assert url.ask("GET", "/nothing")[0] == 200
     assert url.ask("GET", "/x?status=204")[2] == b""
     assert url.ask("HEAD", "/x")[0] == 203
-    for path in ("/throw", "/prelude-only", "/x?status=7"):
+    for path in ("/throw", "/throw", "/throw", "/prelude-only", "/x?status=7"):
         status, _, body = url.ask("GET", path)
         assert (status, body) == (502, b"Internal Server Error"), path
     if shutil.which("curl"):

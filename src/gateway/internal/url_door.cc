@@ -126,8 +126,8 @@ class UrlDoor::StreamAnswer {
         if (!sent.ok()) co_return sent.error();
       }
       if (sink_.outcome || sink_.detached()) break;
-      // The head goes out as soon as the function answers, unless the function's first bytes are to say what is in it.
-      if (sink_.begun && !has_prelude()) MAYFLY_CO_TRY(co_await begin_plain());
+      // The head goes out with the first byte, not before: a function that fails until then is answered as 502, also where its
+      // runtime client begins a response only to break it off, as AWS's for Node.js does.
       co_await sink_.changed();
     }
     if (sink_.detached()) co_return Error(ErrorCode::kCancelled, "the caller went away");
