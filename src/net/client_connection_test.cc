@@ -134,6 +134,27 @@ TEST(ClientConnection, is_kept_only_after_an_answer_that_allows_it) {
   }
 }
 
+// A body that a careless peer sends after all may come later, and would be taken for the next answer.
+TEST(ClientConnection, is_not_kept_after_an_answer_that_announces_a_body_where_none_may_be) {
+  struct Case {
+    std::string method, bytes;
+    bool kept;
+  };
+  for (const Case& each : {Case{"HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", false},
+                           Case{"HEAD", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", false},
+                           Case{"HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true},
+                           Case{"GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", false},
+                           Case{"GET", "HTTP/1.1 304 Not Modified\r\n\r\n", true}}) {
+    with_peer({each.bytes, ""}, [&](ClientConnection& connection, const std::string& url) -> Awaitable<void> {
+      const auto head = co_await connection.send(request_for(url, each.method));
+      EXPECT_TRUE(head.ok()) << each.bytes;
+      const auto body = co_await read_all(connection);
+      EXPECT_TRUE(body.ok() && body->empty()) << each.bytes;
+      EXPECT_EQ(connection.reusable(), each.kept) << each.method << " " << each.bytes;
+    });
+  }
+}
+
 TEST(ClientConnection, tells_how_an_answer_failed) {
   with_peer({""}, [](ClientConnection& connection, const std::string& url) -> Awaitable<void> {
     const auto head = co_await connection.send(request_for(url));

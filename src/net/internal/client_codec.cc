@@ -115,7 +115,10 @@ Result<void> ResponseReader::deliver(std::string_view bytes) {
 }
 
 Result<bool> ResponseReader::take_body() {
-  if (has_no_body(request_, head_->status)) return true;
+  if (has_no_body(request_, head_->status)) {
+    body_may_follow_ = head_->chunked || head_->content_length.value_or(0) > 0;
+    return true;
+  }
   if (decoder_) {
     std::string piece;
     auto taken = decoder_->decode(input_, input_.size(), piece);

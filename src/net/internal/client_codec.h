@@ -36,7 +36,7 @@ class ResponseReader {
   [[nodiscard]] bool started() const { return head_.has_value() || !input_.empty(); }
   [[nodiscard]] bool has_head() const { return head_.has_value(); }
   // After a complete answer: whether another may follow on the same connection.
-  [[nodiscard]] bool persistent() const { return head_ && head_->persistent && input_.empty() && !excess_; }
+  [[nodiscard]] bool persistent() const { return head_ && head_->persistent && input_.empty() && !excess_ && !body_may_follow_; }
   [[nodiscard]] Response take() { return std::move(response_); }
 
  private:
@@ -49,10 +49,11 @@ class ResponseReader {
   std::optional<ResponseHead> head_;
   std::optional<ChunkDecoder> decoder_;
   std::string input_;
-  std::size_t scanned_ = 0;      // of the input: holds no end of a head
-  std::uint64_t heads_ = 0;      // bytes of interim answers
+  std::size_t scanned_ = 0;  // of the input: holds no end of a head
+  std::uint64_t heads_ = 0;  // bytes of interim answers
   std::uint64_t received_ = 0;
-  bool excess_ = false;  // the peer said more than its answer
+  bool excess_ = false;           // the peer said more than its answer
+  bool body_may_follow_ = false;  // it announced a body where none can be: a careless peer may send one yet
 };
 
 }  // namespace mayfly::net::internal
