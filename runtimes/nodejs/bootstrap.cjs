@@ -277,6 +277,8 @@ class Pipes {
     this.onInvocation = null;
     this.socket = null;
     this.serving = false;
+    this.leaving = false;
+    this.newest = 0; // run that was taken
   }
 
   // Says hello and waits until it is known which function this is; the variables and all that follows from them are set then.
@@ -325,9 +327,12 @@ class Pipes {
     this.send(READY, 0, '');
   }
 
-  // What is answered from here on asks for no other invocation: this process is about to end.
+  // What is answered from here on asks for no other invocation: this process is about to end. It takes none that is on its way.
   leave() {
-    if (this.serving) this.send(LEAVING, 0, '');
+    if (!this.serving) return;
+    this.leaving = true;
+    this.out.writeUInt32LE(this.newest, HEAD_BYTES);
+    this.writeFrame(LEAVING, 0, this.out, 4);
   }
 
   idle() {
@@ -391,6 +396,8 @@ class Pipes {
     const run = data.readUInt32LE(at + 8);
     at += HEAD_BYTES;
     if (type === INVOKE) {
+      if (this.leaving) return;
+      this.newest = run;
       const id = at + INVOKE_BYTES;
       const arn = id + data.readUInt32LE(at + 8);
       const trace = arn + data.readUInt32LE(at + 12);

@@ -125,6 +125,7 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   void environment_failed(EnvironmentId id, const runtime::FunctionFault& fault) override;
   void environment_answered(EnvironmentId id, engine::RunId run, Outcome outcome) override;
   void environment_ready(EnvironmentId id, engine::RunId run) override;
+  void environment_leaving(EnvironmentId id) override;
 
   // ---- what the launcher tells
   void watch_launcher();
@@ -359,7 +360,8 @@ std::optional<StemClass> LocalBackend::Impl::stem_class(const Environment& envir
     return std::nullopt;
   if (options.stem_memory_bytes == 0) return std::nullopt;
   const auto& own = version.config.environment;
-  if (own && !std::ranges::all_of(*own, [](const auto& variable) { return runtime::may_differ_in_stems(variable.first); })) return std::nullopt;
+  if (own && !std::ranges::all_of(*own, [](const auto& variable) { return runtime::may_differ_in_stems(variable.first); }))
+    return std::nullopt;
   StemClass of{.root_id = spec.root_id, .arguments = spec.arguments, .variables = {}, .network = spec.network, .tmp_bytes = spec.tmp_bytes};
   for (const std::string& variable : spec.environment) {
     if (runtime::read_at_boot(std::string_view(variable).substr(0, variable.find('=')))) of.variables.push_back(variable);
@@ -556,6 +558,11 @@ void LocalBackend::Impl::environment_answered(EnvironmentId id, engine::RunId ru
 
 void LocalBackend::Impl::environment_ready(EnvironmentId id, engine::RunId run) {
   dispatcher.on_ready(id, run, now());
+  rearm();
+}
+
+void LocalBackend::Impl::environment_leaving(EnvironmentId id) {
+  dispatcher.on_leaving(id, now());
   rearm();
 }
 

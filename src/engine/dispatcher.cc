@@ -373,7 +373,7 @@ struct Dispatcher::Impl {
       environment.place = Environment::kNowhere;
     }
     const std::size_t runs = environment.runs.size();
-    if (environment.state != State::kBusy || environment.closed || environment.yielding || runs == 0 || runs >= pool.slots) return;
+    if (environment.state != State::kBusy || !environment.takes_more() || environment.yielding || runs == 0 || runs >= pool.slots) return;
     environment.place = runs * kPlaces + pool.partly[runs].size();
     pool.partly[runs].push_back(&environment);
   }
@@ -793,7 +793,7 @@ struct Dispatcher::Impl {
     // One that was made just now was made in its function's turn. One that yielded takes work again once nobody waits for its place.
     environment.yielding = environment.state == State::kBusy && owes_a_place(environment, now);
     bool took = false;
-    while (!environment.closed && !environment.yielding && environment.runs.size() < pool.slots && !pool.queue.empty() &&
+    while (environment.takes_more() && !environment.yielding && environment.runs.size() < pool.slots && !pool.queue.empty() &&
            may_go_on(environment)) {
       std::optional<Taken> next = take_next(pool, now);
       if (!next) break;
@@ -1164,7 +1164,7 @@ void Dispatcher::on_answered(EnvironmentId id, RunId run_id, Outcome outcome, Ti
       pool.idle_bytes = std::min<std::uint64_t>(outcome.memory_peak, std::uint64_t{pool.version->config.memory_mb} << 20U);
     }
     impl_->finish_run(*environment, *run, std::move(outcome), now);
-    if (!environment->closed) Impl::expect(*environment, *run);
+    if (environment->takes_more()) Impl::expect(*environment, *run);
     run->due = std::min(run->deadline, now + impl_->options.ready_grace);
     impl_->set_run_timer(*environment);
   }
@@ -1178,6 +1178,16 @@ void Dispatcher::on_ready(EnvironmentId id, RunId run_id, TimePoint now) {
   if (run == nullptr || !run->answered()) return;
   Impl::remove_run(*environment, *run);
   impl_->available(*environment, now);
+  impl_->flush();
+}
+
+void Dispatcher::on_leaving(EnvironmentId id, TimePoint now) {
+  Environment* environment = impl_->find(id);
+  if (environment == nullptr || environment->state != State::kBusy) return;  // an idle one gives back what it is handed, if anything
+  environment->leaving = true;
+  for (Run& run : environment->runs) Impl::no_longer_expected(*environment, run);
+  Impl::place(*environment);
+  impl_->pump(*environment->pool, now);
   impl_->flush();
 }
 

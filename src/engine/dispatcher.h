@@ -162,6 +162,8 @@ class Dispatcher final {
   // times and `cold_start`; `timings.run` and `billed` are kept when set, so that they equal the REPORT line.
   void on_answered(EnvironmentId id, RunId run, Outcome outcome, base::TimePoint now);
   void on_ready(EnvironmentId id, RunId run, base::TimePoint now);  // the runtime asks for the next invocation in place of `run`
+  // The runtime is about to end by itself: it may still answer what it runs. It gets nothing more, and on_ready need not follow.
+  void on_leaving(EnvironmentId id, base::TimePoint now);
   // The processes have ended or were killed. `ended` is what runs without an answer get; the waiting invocation of an
   // in-invocation init that failed unannounced is one.
   void on_gone(EnvironmentId id, std::vector<EndedRun> ended, base::TimePoint now);

@@ -1384,6 +1384,28 @@ TEST_F(DispatcherTest, AnInvocationThatADyingEnvironmentNeverReceivedGoesToAnoth
   EXPECT_EQ(sink->outcomes[0].error_type, "Runtime.ExitError");
 }
 
+TEST_F(DispatcherTest, AnEnvironmentThatIsAboutToEndGetsNothingMoreInItsOtherSlots) {
+  const VersionPtr version = make_shared_version("3");
+  auto first = invoke(version);
+  initialised(1);
+  auto second = invoke(version);
+  ASSERT_EQ(backend.sent.size(), 2U);
+  dispatcher->on_leaving(1, now);
+  auto third = invoke(version);
+  ASSERT_EQ(backend.sent.size(), 2U) << "there is a free slot, which will not be served";
+  ASSERT_EQ(backend.started.size(), 2U) << "so another environment is made";
+  dispatcher->on_answered(1, backend.sent[0].run, {}, now);
+  EXPECT_EQ(first->outcomes.size(), 1U) << "what runs may be answered";
+  initialised(2);
+  EXPECT_EQ(backend.sent.back().id, 2U);
+  Outcome died;
+  died.kind = OutcomeKind::kFunctionError;
+  dispatcher->on_gone(1, {{.run = backend.sent[1].run, .outcome = died}}, now);
+  EXPECT_EQ(second->outcomes.size(), 1U);
+  answer(2);
+  EXPECT_EQ(third->outcomes.at(0).kind, OutcomeKind::kSuccess);
+}
+
 // ---- idle memory
 
 TEST_F(DispatcherTest, BeyondTheBudgetOfIdleMemoryTheLeastDearEnvironmentEnds) {

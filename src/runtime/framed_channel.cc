@@ -1,6 +1,8 @@
 #include "runtime/framed_channel.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -10,6 +12,8 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <cerrno>
+#include <deque>
+#include <optional>
 #include <vector>
 
 #include "base/log.h"
@@ -28,6 +32,7 @@ constexpr std::size_t kReadBytes = 64U << 10U;
 constexpr std::size_t kReadsAtOnce = 16;  // then others get their turn
 constexpr std::uint32_t kHelloBytesMax = 256;
 constexpr std::uint32_t kContentTypeBytesMax = 1024;
+constexpr std::uint32_t kRunBytes = 4;               // of a run's number
 constexpr std::uint32_t kErrorTypeRoom = 1028;       // of an error's type in front of its document
 constexpr std::uint32_t kWindowBytes = 256U << 10U;  // of a stream: on its way or waiting for its reader
 constexpr std::size_t kLargeMessage = 64U << 10U;    // a pipe's usual size
@@ -58,17 +63,24 @@ struct FramedChannel::Impl final : FrameReceiver, std::enable_shared_from_this<F
     InvocationPtr invocation;
     State state = State::kInvoking;
     base::TimePoint began{};
-    std::uint64_t total = 0;              // bytes of a stream
-    std::uint32_t credit = kWindowBytes;  // what the peer may still send
-    std::uint32_t owed = 0;               // taken, and not yet given back as credit
-    bool passes = false;                  // to the sink, piece by piece; else collected
-    bool listening = true;                // the sink still wants pieces
-    bool busy = false;                    // the sink has a piece
-    bool ended = false;                   // END has come
-    std::string pending;                  // waits for the sink, or is the collected response
-    std::string end_type, end_document;   // of END, where it carries an error
-    bool failed = false;
-    bool given_up = false;  // nobody hears of it any more
+    std::uint64_t total = 0;                 // bytes of a stream
+    std::uint32_t credit = kWindowBytes;     // what the peer may still send
+    std::uint32_t owed = 0;                  // taken, and not yet given back as credit
+    bool passes = false;                     // to the sink, piece by piece; else collected
+    bool listening = true;                   // the sink still wants pieces
+    bool busy = false;                       // the sink has a piece
+    bool ended = false;                      // END has come
+    std::string pending;                     // waits for the sink, or is the collected response
+    std::optional<FunctionFault> end_fault;  // of END, where it carries an error
+    bool given_up = false;                   // nobody hears of it any more
+    std::uint64_t sent_from = 0;             // where in all that is written its INVOKE begins
+    bool has_payload = false;                // the invocation, again: perhaps nobody reads what was written
+    bool untaken = false;                    // the runtime said so
+  };
+  // Bytes that wait for room in the pipe. An event is one piece of its own.
+  struct Piece {
+    std::string bytes;
+    RunNumber payload_of = 0;
   };
 
   Impl(asio::io_context& context, FramedEvents& events_in, const base::Clock& clock_in, RuntimeApiLimits limits_in)
@@ -83,9 +95,10 @@ struct FramedChannel::Impl final : FrameReceiver, std::enable_shared_from_this<F
   Body head_of_run(const FrameHead& head);
   bool frame_of_run(const FrameHead& head, std::string body);
   bool hello(std::string_view body);
+  bool leave(std::string_view body);
   bool begin_stream(Run& run, const std::string& type);
   bool take_chunk(Run& run, std::string bytes);
-  bool end_stream(Run& run, std::string_view body);
+  bool end_stream(Run& run, std::uint32_t length, std::string_view body);
   void pass_on(RunNumber number);
   void give_credit(Run& run, std::uint32_t bytes);
   void finish_stream(RunNumber number);
@@ -107,8 +120,13 @@ struct FramedChannel::Impl final : FrameReceiver, std::enable_shared_from_this<F
   [[nodiscard]] bool abandoned() const { return events == nullptr; }
 
   // writing
-  void send(std::string first, std::string second);
+  void send(std::string first) { send(std::move(first), {}, 0); }
+  void send(std::string first, std::string payload, RunNumber of);
+  [[nodiscard]] ssize_t write_pieces();
   void flush();
+  void written(RunNumber of, std::string payload);
+  void keep_payload(RunNumber of, std::string payload);
+  [[nodiscard]] bool nobody_read(const Run& run) const;
   void close();
 
   asio::posix::stream_descriptor in;
@@ -123,8 +141,10 @@ struct FramedChannel::Impl final : FrameReceiver, std::enable_shared_from_this<F
   bool widened = false;  // the pipes, for large messages
   std::vector<Run> runs;
   FrameSplitter splitter;
-  std::string unsent;  // of frames, in order
-  std::size_t unsent_at = 0;
+  std::uint64_t written_bytes = 0;  // what the pipe has taken
+  std::deque<Piece> unsent;         // in order
+  std::size_t unsent_at = 0;        // of the first
+  std::size_t unsent_bytes = 0;
   std::array<char, kSmallRead> small{};
 };
 
@@ -212,7 +232,7 @@ FrameReceiver::Body FramedChannel::Impl::on_head(const FrameHead& head) {
       return head.length <= limits.error_bytes + kErrorTypeRoom ? Body::kKeep : broken("an INIT_ERROR beyond the limit");
     case FrameType::kLeaving:
       if (phase != Phase::kServing) return broken("LEAVING out of turn");
-      return head.length == 0 && head.run == 0 ? Body::kKeep : broken("a LEAVING that is not empty");
+      return head.length <= kRunBytes && head.run == 0 ? Body::kKeep : broken("a LEAVING beyond its size");
     case FrameType::kResponse:
     case FrameType::kError:
     case FrameType::kResponseBegin:
@@ -242,7 +262,7 @@ FrameReceiver::Body FramedChannel::Impl::head_of_run(const FrameHead& head) {
       if (head.length > run->credit) return broken("a stream beyond its credit");
       return run->state == Run::State::kRefused ? Body::kDiscard : Body::kKeep;
     default:
-      return head.length <= limits.error_bytes + kErrorTypeRoom ? Body::kKeep : broken("an END beyond the limit");
+      return head.length <= limits.error_bytes + kErrorTypeRoom ? Body::kKeep : Body::kDiscard;
   }
 }
 
@@ -252,6 +272,16 @@ bool FramedChannel::Impl::hello(std::string_view body) {
   if (!parse_hello(body, said)) return break_off("a HELLO that is cut short");
   if (said.version != kFramedVersion) return break_off("its version is " + std::to_string(said.version) + "; this server speaks 1");
   return true;
+}
+
+// The body: the newest run that the process has taken; what was sent after that one it has not and will not. Empty where it cannot tell.
+bool FramedChannel::Impl::leave(std::string_view body) {
+  RunNumber newest = 0;
+  if (!body.empty() && !parse_run(body, newest)) return break_off("a LEAVING that is cut short");
+  phase = Phase::kLeaving;
+  for (Run& run : runs) run.untaken = !body.empty() && run.number > newest && run.state == Run::State::kInvoking;
+  events->on_leaving();
+  return !abandoned();
 }
 
 bool FramedChannel::Impl::on_frame(const FrameHead& head, std::string body) {
@@ -264,8 +294,7 @@ bool FramedChannel::Impl::on_frame(const FrameHead& head, std::string body) {
       events->on_next(0);
       return !abandoned();
     case FrameType::kLeaving:
-      phase = Phase::kLeaving;
-      return true;
+      return leave(body);
     case FrameType::kInitError: {
       FramedError error;
       if (!parse_error(body, error)) return break_off("an INIT_ERROR that is cut short");
@@ -286,7 +315,7 @@ bool FramedChannel::Impl::frame_of_run(const FrameHead& head, std::string body) 
     case FrameType::kResponse:
       if (head.length > limits.response_bytes) {
         fail(*run, response_too_large(limits.response_bytes));
-        send(encode_refused(number, too_large_text(limits.response_bytes)), {});
+        send(encode_refused(number, too_large_text(limits.response_bytes)));
       } else {
         succeed(*run, std::move(body));
       }
@@ -294,7 +323,7 @@ bool FramedChannel::Impl::frame_of_run(const FrameHead& head, std::string body) 
     case FrameType::kError: {
       if (head.length > limits.error_bytes + kErrorTypeRoom) {
         fail(*run, response_too_large(limits.error_bytes));
-        send(encode_refused(number, too_large_text(limits.error_bytes)), {});
+        send(encode_refused(number, too_large_text(limits.error_bytes)));
         return free_run(number);
       }
       FramedError error;
@@ -308,7 +337,7 @@ bool FramedChannel::Impl::frame_of_run(const FrameHead& head, std::string body) 
       run->credit -= head.length;
       return run->state == Run::State::kRefused || take_chunk(*run, std::move(body));
     default:
-      return end_stream(*run, body);
+      return end_stream(*run, head.length, body);
   }
 }
 
@@ -373,7 +402,7 @@ void FramedChannel::Impl::give_credit(Run& run, std::uint32_t bytes) {
   run.owed += bytes;
   if (run.owed < kWindowBytes / 2 || run.ended || run.state != Run::State::kStreaming) return;
   run.credit += run.owed;
-  send(encode_credit(run.number, run.owed), {});
+  send(encode_credit(run.number, run.owed));
   run.owed = 0;
 }
 
@@ -381,21 +410,23 @@ void FramedChannel::Impl::give_credit(Run& run, std::uint32_t bytes) {
 bool FramedChannel::Impl::refuse(Run& run, std::uint64_t limit) {
   run.state = Run::State::kRefused;
   run.pending = {};
-  send(encode_refused(run.number, too_large_text(limit)), {});
+  send(encode_refused(run.number, too_large_text(limit)));
   fail(run, response_too_large(limit));
   return !abandoned();
 }
 
-bool FramedChannel::Impl::end_stream(Run& run, std::string_view body) {
+// `body` is empty, too, where its `length` is beyond the limit.
+bool FramedChannel::Impl::end_stream(Run& run, std::uint32_t length, std::string_view body) {
   const RunNumber number = run.number;
   if (run.state == Run::State::kRefused) return free_run(number);
   if (run.ended) return break_off("an END too many");
-  if (!body.empty()) {
+  if (length > limits.error_bytes + kErrorTypeRoom) {
+    run.end_fault = response_too_large(limits.error_bytes);
+    send(encode_refused(number, too_large_text(limits.error_bytes)));
+  } else if (length > 0) {
     FramedError error;
     if (!parse_error(body, error)) return break_off("an END that is cut short");
-    run.failed = true;
-    run.end_type = error.type;
-    run.end_document = error.document;
+    run.end_fault = posted_fault(error.type, std::string(error.document));
   }
   run.ended = true;
   if (!run.busy && (!run.passes || run.pending.empty())) finish_stream(number);
@@ -404,8 +435,8 @@ bool FramedChannel::Impl::end_stream(Run& run, std::string_view body) {
 
 void FramedChannel::Impl::finish_stream(RunNumber number) {
   Run& run = *find(number);
-  if (run.failed) {
-    fail(run, posted_fault(run.end_type, std::move(run.end_document)));
+  if (run.end_fault) {
+    fail(run, *std::move(run.end_fault));
   } else {
     succeed(run, run.passes ? std::string() : std::move(run.pending));
   }
@@ -446,36 +477,53 @@ bool FramedChannel::Impl::free_run(RunNumber number) {
 
 // ---- writing
 
-void FramedChannel::Impl::send(std::string first, std::string second) {
-  if (phase == Phase::kClosed || !out) return;
-  if (unsent_at == unsent.size()) {
-    if (!widened && first.size() + second.size() > kLargeMessage) {
-      widened = true;  // refused where too many pipes are large already, which only costs time
-      (void)::fcntl(out.get(), F_SETPIPE_SZ, kLargePipeBytes);
-      (void)::fcntl(in.native_handle(), F_SETPIPE_SZ, kLargePipeBytes);
-    }
-    const std::array<iovec, 2> parts{iovec{.iov_base = first.data(), .iov_len = first.size()},
-                                     iovec{.iov_base = second.data(), .iov_len = second.size()}};
-    ssize_t sent = -1;
-    do sent = ::writev(out.get(), parts.data(), second.empty() ? 1 : 2);
-    while (sent < 0 && errno == EINTR);
-    if (sent < 0 && errno != EAGAIN) return;  // the runtime's end is closed: its process has ended or is about to
-    auto done = static_cast<std::size_t>(std::max<ssize_t>(sent, 0));
-    if (done == first.size() + second.size()) return;
-    // What is left is moved, not copied, where it is one piece: the payload of an event.
-    if (done >= first.size()) {
-      done -= first.size();
-      first = std::move(second);
-      second = {};
-    }
-    unsent = std::move(first);
-    unsent += second;
-    unsent_at = done;
-  } else {
-    unsent += first;
-    unsent += second;
+void FramedChannel::Impl::send(std::string first, std::string payload, RunNumber of) {
+  const std::size_t size = first.size() + payload.size();
+  if (phase == Phase::kClosed || !out) return keep_payload(of, std::move(payload));
+  if (!unsent.empty()) {
+    unsent_bytes += size;
+    unsent.push_back({.bytes = std::move(first)});
+    if (of != 0) unsent.push_back({.bytes = std::move(payload), .payload_of = of});
+    return flush();
   }
+  if (!widened && size > kLargeMessage) {
+    widened = true;  // refused where too many pipes are large already, which only costs time
+    (void)::fcntl(out.get(), F_SETPIPE_SZ, kLargePipeBytes);
+    (void)::fcntl(in.native_handle(), F_SETPIPE_SZ, kLargePipeBytes);
+  }
+  const std::array<iovec, 2> parts{iovec{.iov_base = first.data(), .iov_len = first.size()},
+                                   iovec{.iov_base = payload.data(), .iov_len = payload.size()}};
+  ssize_t sent = -1;
+  do sent = ::writev(out.get(), parts.data(), payload.empty() ? 1 : 2);
+  while (sent < 0 && errno == EINTR);
+  if (sent < 0 && errno != EAGAIN) return keep_payload(of, std::move(payload));  // its process has ended or is about to
+  auto done = static_cast<std::size_t>(std::max<ssize_t>(sent, 0));
+  written_bytes += done;
+  if (done == size) return written(of, std::move(payload));
+  unsent_bytes = size - done;
+  if (done < first.size()) {
+    unsent.push_back({.bytes = std::move(first)});
+  } else {
+    done -= first.size();
+  }
+  if (of != 0) unsent.push_back({.bytes = std::move(payload), .payload_of = of});
+  unsent_at = done;
   flush();
+}
+
+// Writes of what waits as much as there is room for; as writev().
+ssize_t FramedChannel::Impl::write_pieces() {
+  std::array<iovec, 8> parts{};
+  std::size_t count = 0;
+  for (std::size_t at = unsent_at; Piece & piece : unsent) {
+    if (count == parts.size()) break;
+    parts[count++] = {.iov_base = piece.bytes.data() + at, .iov_len = piece.bytes.size() - at};
+    at = 0;
+  }
+  ssize_t sent = -1;
+  do sent = ::writev(out.get(), parts.data(), static_cast<int>(count));
+  while (sent < 0 && errno == EINTR);
+  return sent;
 }
 
 // Waits for room in the pipe and writes the rest.
@@ -493,16 +541,43 @@ void FramedChannel::Impl::flush() {
   waits_to_write = true;
   out_watch.async_wait(asio::posix::descriptor_base::wait_write, [self = shared_from_this()](const error_code& error) {
     self->waits_to_write = false;
-    if (error || self->phase == Phase::kClosed || !self->out) return;
-    ssize_t sent = -1;
-    do sent = ::write(self->out.get(), self->unsent.data() + self->unsent_at, self->unsent.size() - self->unsent_at);
-    while (sent < 0 && errno == EINTR);
+    if (error || self->phase == Phase::kClosed || !self->out || self->unsent.empty()) return;
+    const ssize_t sent = self->write_pieces();
     if (sent < 0 && errno != EAGAIN) return;
-    self->unsent_at += static_cast<std::size_t>(std::max<ssize_t>(sent, 0));
-    if (self->unsent_at < self->unsent.size()) return self->flush();
-    self->unsent = {};
-    self->unsent_at = 0;
+    auto done = static_cast<std::size_t>(std::max<ssize_t>(sent, 0));
+    self->written_bytes += done;
+    self->unsent_bytes -= done;
+    done += self->unsent_at;
+    while (!self->unsent.empty() && done >= self->unsent.front().bytes.size()) {
+      Piece piece = std::move(self->unsent.front());
+      self->unsent.pop_front();
+      done -= piece.bytes.size();
+      self->written(piece.payload_of, std::move(piece.bytes));
+    }
+    self->unsent_at = done;
+    if (!self->unsent.empty()) self->flush();
   });
+}
+
+// All of an event is in the pipe; or was: what is larger than the pipe was read in part.
+void FramedChannel::Impl::written(RunNumber of, std::string payload) {
+  if (payload.size() <= kLargePipeBytes) keep_payload(of, std::move(payload));
+}
+
+void FramedChannel::Impl::keep_payload(RunNumber of, std::string payload) {
+  Run* run = of == 0 ? nullptr : find(of);
+  if (run == nullptr) return;
+  run->invocation->payload = std::move(payload);
+  run->has_payload = true;
+}
+
+// Whether no byte of its INVOKE was read, nor will be.
+bool FramedChannel::Impl::nobody_read(const Run& run) const {
+  if (run.sent_from >= written_bytes) return true;
+  pollfd end{.fd = out.get(), .events = 0, .revents = 0};
+  int unread = 0;
+  if (!out || ::poll(&end, 1, 0) != 1 || (end.revents & POLLERR) == 0 || ::ioctl(out.get(), FIONREAD, &unread) != 0) return false;
+  return written_bytes - static_cast<std::uint64_t>(unread) <= run.sent_from;
 }
 
 void FramedChannel::Impl::close() {
@@ -538,13 +613,20 @@ void FramedChannel::initialise(FramedInit init) {
   init.stream_bytes = impl_->limits.stream_bytes;
   init.stream_window_bytes = kWindowBytes;
   impl_->initialised = true;
-  impl_->send(encode_init(init), {});
+  impl_->send(encode_init(init));
 }
 
 bool FramedChannel::ready() const { return impl_->phase == Phase::kServing; }
 
 void FramedChannel::hand_over(RunNumber run, InvocationPtr invocation, base::Deadline run_deadline) {
   Impl& impl = *impl_;
+  if (impl.phase == Phase::kLeaving) {  // it would not take it
+    Impl::Run& made = impl.runs.emplace_back();
+    made.number = run;
+    made.invocation = std::move(invocation);
+    made.has_payload = made.untaken = true;
+    return;
+  }
   const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(run_deadline - impl.clock.now()).count();
   std::string payload = std::move(invocation->payload);
   std::string frame;
@@ -559,7 +641,24 @@ void FramedChannel::hand_over(RunNumber run, InvocationPtr invocation, base::Dea
   Impl::Run& made = impl.runs.emplace_back();
   made.number = run;
   made.invocation = std::move(invocation);
-  impl.send(std::move(frame), std::move(payload));
+  made.sent_from = impl.written_bytes + impl.unsent_bytes;
+  impl.send(std::move(frame), std::move(payload), run);
+}
+
+bool FramedChannel::take_back(RunNumber number) {
+  Impl& impl = *impl_;
+  Impl::Run* run = impl.find(number);
+  if (run == nullptr || run->state != Impl::Run::State::kInvoking || run->given_up) return false;
+  if (!run->untaken && !impl.nobody_read(*run)) return false;
+  for (Impl::Piece& piece : impl.unsent) {
+    if (piece.payload_of != number) continue;
+    run->invocation->payload = std::move(piece.bytes);
+    run->has_payload = true;
+  }
+  if (!run->has_payload) return false;
+  std::erase_if(impl.runs, [number](const Impl::Run& each) { return each.number == number; });
+  impl.phase = Phase::kClosed;  // nothing of it must be written any more
+  return true;
 }
 
 void FramedChannel::give_up(RunNumber number) {

@@ -50,6 +50,16 @@ class Peer {
   void send(const std::string& bytes) { EXPECT_TRUE(base::write_all(out_.get(), bytes).ok()); }
   void try_send(const std::string& bytes) { (void)base::write_all(out_.get(), bytes); }
   void close() { out_.reset(); }
+  // As the end of its process.
+  void die() {
+    in_.reset();
+    out_.reset();
+  }
+  // Takes `bytes` and no more.
+  void read_some(std::size_t bytes) {
+    std::string some(bytes, '\0');
+    EXPECT_EQ(::read(in_.get(), some.data(), bytes), static_cast<ssize_t>(bytes));
+  }
   // The next frame; type 0 when the server closed its end or nothing came for five seconds.
   Got receive() {
     while (true) {
@@ -97,6 +107,7 @@ struct Told final : FramedEvents, engine::ResponseSink {
     note(std::to_string(answer.run) + (answer.failed ? " failed " + answer.error_type + " " : " answer ") +
          (answer.payload.size() > 200 ? std::to_string(answer.payload.size()) + " bytes" : answer.payload));
   }
+  void on_leaving() override { note("leaving"); }
   void on_protocol_error(FunctionFault fault) override { note("broken " + fault.error_type + " " + fault.cause); }
   void on_stream_begin(const std::string& type) override { note("begin " + type); }
   void on_stream_piece(std::string bytes, std::function<void(bool)> taken) override {
@@ -161,7 +172,8 @@ class FramedChannelTest : public ::testing::Test {
     });
     done.get_future().wait();
   }
-  void hand_over(RunNumber run, engine::ResponseMode mode = engine::ResponseMode::kBuffered, std::string payload = "{\"event\":1}") {
+  engine::InvocationPtr hand_over(RunNumber run, engine::ResponseMode mode = engine::ResponseMode::kBuffered,
+                                  std::string payload = "{\"event\":1}") {
     auto invocation = std::make_shared<engine::Invocation>();
     invocation->request_id = "request-" + std::to_string(run);
     invocation->invoked_arn = "arn:f";
@@ -171,6 +183,12 @@ class FramedChannelTest : public ::testing::Test {
     invocation->client_context = "{\"a\":1}";
     invocation->sink = told;
     on_loop([&] { channel->hand_over(run, invocation, base::system_clock().now() + 3s); });
+    return invocation;
+  }
+  bool take_back(RunNumber run) {
+    bool taken_back = false;
+    on_loop([&] { taken_back = channel->take_back(run); });
+    return taken_back;
   }
   void initialise(FramedInit init = {}) {
     on_loop([&] { channel->initialise(std::move(init)); });
@@ -444,7 +462,6 @@ TEST_F(FramedChannelTest, WhoeverBreaksTheProtocolIsReportedOnceAndHeardNoMore) 
       {kBegin + kBegin, "out of order"},
       {kBegin + kResponse, "out of order"},
       {kBegin + frame(FrameType::kEnd, 1, "x"), "END"},
-      {kBegin + frame(FrameType::kEnd, 1, std::string(2000, 'x')), "END"},
       {kBegin + frame(FrameType::kChunk, 1, std::string(300'000, 'x')), "credit"},
   };
   for (const Case& each : cases) {
@@ -487,6 +504,101 @@ TEST_F(FramedChannelTest, OfARunThatWasGivenUpNothingIsReportedAndTheOthersGoOn)
   EXPECT_EQ(told->take(), "next");
   EXPECT_EQ(told->freed, (std::vector<RunNumber>{0, 2}));
   expect_broken(frame(FrameType::kResponse, 1, "again"), "not under way");
+}
+
+TEST_F(FramedChannelTest, AnErrorAtTheEndOfAStreamThatIsTooLargeIsCutLikeOthersAndTheNextRunGoesOn) {
+  serve_run(1, engine::ResponseMode::kStreaming);
+  peer.send(frame(FrameType::kResponseBegin, 1, "text/plain") + frame(FrameType::kChunk, 1, "part"));
+  EXPECT_EQ(told->take(), "begin text/plain");
+  EXPECT_EQ(told->take(), "piece part");
+  peer.send(frame(FrameType::kEnd, 1, error_body("Big", std::string(5000, 'x'))));
+  EXPECT_TRUE(told->take().starts_with("1 failed Function.ResponseSizeTooLarge"));
+  EXPECT_EQ(told->take(), "next");
+  EXPECT_EQ(peer.receive().head.type, static_cast<std::uint32_t>(FrameType::kRefused));
+  hand_over(2);
+  EXPECT_EQ(peer.receive().head.run, 2U);
+}
+
+// ---- what nobody took
+
+TEST_F(FramedChannelTest, WhatAnEndedProcessNeverReadIsTakenBackWhole) {
+  serve();
+  const auto invocation = hand_over(1);
+  EXPECT_TRUE(invocation->payload.empty() || invocation->payload == "{\"event\":1}");
+  peer.die();
+  EXPECT_TRUE(take_back(1));
+  EXPECT_EQ(invocation->payload, "{\"event\":1}");
+  EXPECT_FALSE(take_back(1)) << "once";
+}
+
+TEST_F(FramedChannelTest, WhatIsHandedToAProcessThatHasEndedIsTakenBack) {
+  serve();
+  peer.die();
+  const std::string large(3U << 20U, 'x');
+  const auto invocation = hand_over(1, engine::ResponseMode::kBuffered, large);
+  EXPECT_TRUE(take_back(1));
+  EXPECT_EQ(invocation->payload.size(), large.size());
+}
+
+TEST_F(FramedChannelTest, WhatWasReadInPartIsNotTakenBack) {
+  serve();
+  hand_over(1);
+  peer.read_some(1);
+  peer.die();
+  EXPECT_FALSE(take_back(1));
+}
+
+TEST_F(FramedChannelTest, WhatSomebodyMayStillReadIsNotTakenBack) {
+  serve();
+  hand_over(1);
+  peer.close();  // as a process of which a child holds the other end
+  EXPECT_FALSE(take_back(1));
+}
+
+TEST_F(FramedChannelTest, AnEventLargerThanThePipeIsTakenBackWholeAsWell) {
+  serve();
+  const std::string large(3U << 20U, 'x');
+  const auto invocation = hand_over(1, engine::ResponseMode::kBuffered, large);
+  peer.die();
+  EXPECT_TRUE(take_back(1));
+  EXPECT_EQ(invocation->payload.size(), large.size());
+}
+
+TEST_F(FramedChannelTest, OfSeveralRunsThoseThatWereReadStay) {
+  serve();
+  hand_over(1);
+  const auto second = hand_over(2, engine::ResponseMode::kBuffered, "second");
+  peer.read_some(kFrameHeadBytes);
+  peer.die();
+  EXPECT_FALSE(take_back(1));
+  EXPECT_TRUE(take_back(2));
+  EXPECT_EQ(second->payload, "second");
+}
+
+TEST_F(FramedChannelTest, AnAnsweredRunIsNotTakenBack) {
+  serve_run(1);
+  peer.send(frame(FrameType::kResponse, 1, "done"));
+  EXPECT_EQ(told->take(), "1 answer done");
+  peer.die();
+  EXPECT_FALSE(take_back(1));
+}
+
+TEST_F(FramedChannelTest, AProcessThatLeavesIsReportedAndNamesTheRunsItHasNotTaken) {
+  serve();
+  hand_over(1);
+  const auto second = hand_over(2, engine::ResponseMode::kBuffered, "second");
+  EXPECT_EQ(peer.receive().head.run, 1U);
+  EXPECT_EQ(peer.receive().head.run, 2U);
+  peer.send(frame(FrameType::kLeaving, 0, number(1)));
+  EXPECT_EQ(told->take(), "leaving");
+  const auto third = hand_over(3, engine::ResponseMode::kBuffered, "third");
+  EXPECT_TRUE(peer.silent()) << "it would not be taken";
+  peer.send(frame(FrameType::kError, 1, error_body("E", "{}")));
+  EXPECT_EQ(told->take(), "1 failed Runtime.Unknown {}");
+  EXPECT_TRUE(take_back(2));
+  EXPECT_TRUE(take_back(3));
+  EXPECT_EQ(second->payload, "second");
+  EXPECT_EQ(third->payload, "third");
 }
 
 TEST_F(FramedChannelTest, NothingIsReportedOnceAbandoned) {

@@ -111,6 +111,12 @@ bool parse_hello(std::string_view body, FramedHello& hello) {
   return true;
 }
 
+bool parse_run(std::string_view body, RunNumber& run) {
+  if (body.size() != sizeof run) return false;
+  run = number_at<RunNumber>(body, 0);
+  return true;
+}
+
 bool FrameSplitter::feed(std::string_view bytes, FrameReceiver& receiver) {
   while (!stopped_ && !bytes.empty()) {
     if (in_body_) {

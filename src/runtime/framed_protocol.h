@@ -82,6 +82,9 @@ struct FramedHello {
 };
 [[nodiscard]] bool parse_hello(std::string_view body, FramedHello& hello);
 
+// The number of a run. False when the body is no such thing.
+[[nodiscard]] bool parse_run(std::string_view body, RunNumber& run);
+
 // What the decoder asks and tells.
 class FrameReceiver {
  public:

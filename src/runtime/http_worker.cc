@@ -48,6 +48,8 @@ struct HttpWorker::Impl {
     std::shared_ptr<ClientConnection> connection;
     Answer answer;
     bool given_up = false;
+    bool sent = false;  // in part at least, for all we know
+    [[nodiscard]] bool streams() const { return invocation->mode == ResponseMode::kStreaming && invocation->sink; }
   };
   using RunPtr = std::shared_ptr<Run>;
   struct Idle {
@@ -68,7 +70,11 @@ struct HttpWorker::Impl {
   static Awaitable<bool> is_ready(Impl& impl, const std::shared_ptr<ClientConnection>& connection);
   static Awaitable<void> serve(Impl& impl, RunPtr run);
   // Sends the request and reads the answer's head, on a kept connection or a new one.
-  static Awaitable<Result<net::Response>> ask(Impl& impl, RunPtr run, std::shared_ptr<const net::ClientRequest> request);
+  static Awaitable<Result<net::Response>> ask(Impl& impl, RunPtr run, EventShape& shape);
+  // A connection of its own for `run`.
+  static Awaitable<Result<void>> connect(Impl& impl, RunPtr run);
+  // What `run` asks the server; takes the payload.
+  [[nodiscard]] EventRequest request_for(const Run& run) const;
   static Awaitable<void> collect(Impl& impl, RunPtr run, EventShape shape, net::Response response);
   static Awaitable<void> stream(Impl& impl, RunPtr run, EventShape shape, net::Response response);
   static Awaitable<bool> pass_on(Impl& impl, RunPtr run, std::string piece);
@@ -156,26 +162,14 @@ std::shared_ptr<ClientConnection> HttpWorker::Impl::kept_connection() {
 // ---- runs
 
 Awaitable<void> HttpWorker::Impl::serve(Impl& impl, RunPtr run) {
-  engine::Invocation& invocation = *run->invocation;
-  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(run->deadline - impl.clock.now()).count();
-  EventRequest made = request_of(std::move(invocation.payload), impl.options.contract,
-                                 {.version = *impl.options.version,
-                                  .request_id = invocation.request_id,
-                                  .invoked_arn = invocation.invoked_arn,
-                                  .trace_id = invocation.trace_id,
-                                  .client_context = invocation.client_context,
-                                  .log_stream = impl.options.log_stream,
-                                  .deadline_ms = base::epoch_ms(impl.clock.wall_now()) + left});
-  const EventShape shape = made.shape;
-  const bool streams = invocation.mode == ResponseMode::kStreaming && invocation.sink;
-  made.request.response_bytes_max = streams ? impl.options.limits.stream_bytes : impl.options.limits.response_bytes;
-  auto response = co_await ask(impl, run, std::make_shared<const net::ClientRequest>(std::move(made.request)));
+  EventShape shape = EventShape::kOther;
+  auto response = co_await ask(impl, run, shape);
   if (impl.over(*run)) co_return;
   run->answer.began = impl.clock.now();
   if (!response.ok()) {
     Error error = std::move(response).error();
     co_await fail_reading(impl, run, std::move(error));
-  } else if (streams && !impl.is_error(shape, response->status)) {
+  } else if (run->streams() && !impl.is_error(shape, response->status)) {
     co_await stream(impl, run, shape, *std::move(response));
   } else {
     co_await collect(impl, run, shape, *std::move(response));
@@ -189,19 +183,42 @@ Awaitable<void> HttpWorker::Impl::serve(Impl& impl, RunPtr run) {
   if (impl.events != nullptr) impl.events->on_next(run->number);
 }
 
-Awaitable<Result<net::Response>> HttpWorker::Impl::ask(Impl& impl, RunPtr run, std::shared_ptr<const net::ClientRequest> request) {
+EventRequest HttpWorker::Impl::request_for(const Run& run) const {
+  engine::Invocation& invocation = *run.invocation;
+  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(run.deadline - clock.now()).count();
+  EventRequest made = request_of(std::move(invocation.payload), options.contract,
+                                 {.version = *options.version,
+                                  .request_id = invocation.request_id,
+                                  .invoked_arn = invocation.invoked_arn,
+                                  .trace_id = invocation.trace_id,
+                                  .client_context = invocation.client_context,
+                                  .log_stream = options.log_stream,
+                                  .deadline_ms = base::epoch_ms(clock.wall_now()) + left});
+  made.request.response_bytes_max = run.streams() ? options.limits.stream_bytes : options.limits.response_bytes;
+  return made;
+}
+
+Awaitable<Result<net::Response>> HttpWorker::Impl::ask(Impl& impl, RunPtr run, EventShape& shape) {
   run->connection = impl.kept_connection();
-  if (run->connection) {
-    auto response = co_await run->connection->send(request);
-    // Closed by the server while it was not in use, most likely: then it has not seen this request.
-    const bool stale = !response.ok() && run->connection->peer_closed() && !run->connection->heard();
-    if (!stale || impl.over(*run) || !may_be_repeated(request->method)) co_return response;
-  }
+  const bool kept = run->connection != nullptr;
+  if (!kept) MAYFLY_CO_TRY(co_await connect(impl, run));
+  EventRequest made = impl.request_for(*run);
+  shape = made.shape;
+  const auto request = std::make_shared<const net::ClientRequest>(std::move(made.request));
+  run->sent = true;
+  auto response = co_await run->connection->send(request);
+  // Closed by the server while it was not in use, most likely: then it has not seen this request.
+  const bool stale = kept && !response.ok() && run->connection->peer_closed() && !run->connection->heard();
+  if (!stale || impl.over(*run) || !may_be_repeated(request->method)) co_return response;
+  MAYFLY_CO_TRY(co_await connect(impl, run));
+  co_return co_await run->connection->send(request);
+}
+
+Awaitable<Result<void>> HttpWorker::Impl::connect(Impl& impl, RunPtr run) {
   MAYFLY_CO_ASSIGN(std::shared_ptr<ClientConnection> connection, co_await make_connection(impl));
   if (impl.over(*run)) co_return Error(ErrorCode::kCancelled, "the run was given up");
   run->connection = connection;
-  MAYFLY_CO_TRY(co_await connection->connect(kInside, impl.options.contract.port));
-  co_return co_await connection->send(request);
+  co_return co_await connection->connect(kInside, impl.options.contract.port);
 }
 
 Awaitable<void> HttpWorker::Impl::collect(Impl& impl, RunPtr run, EventShape shape, net::Response response) {
@@ -332,6 +349,13 @@ void HttpWorker::hand_over(RunNumber run, InvocationPtr invocation, base::Deadli
   made->deadline = run_deadline;
   impl_->runs.push_back(made);
   impl_->tasks.spawn(Impl::serve(*impl_, std::move(made)));
+}
+
+bool HttpWorker::take_back(RunNumber run) {
+  const auto it = std::ranges::find_if(impl_->runs, [run](const auto& each) { return each->number == run; });
+  if (it == impl_->runs.end() || (*it)->sent) return false;
+  give_up(run);
+  return true;
 }
 
 void HttpWorker::give_up(RunNumber run) {

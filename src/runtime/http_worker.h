@@ -36,9 +36,11 @@ class HttpWorker {
   HttpWorker(const HttpWorker&) = delete;
   HttpWorker& operator=(const HttpWorker&) = delete;
 
-  // Sends `invocation` as run `run`, which no run under way has; the payload is moved out of it. on_answer() and on_next() of that run
-  // follow.
+  // Sends `invocation` as run `run`, which no run under way has; the payload is moved out of it when it is sent. on_answer() and on_next()
+  // of that run follow.
   void hand_over(RunNumber run, engine::InvocationPtr invocation, base::Deadline run_deadline);
+  // Whether no byte of `run` was sent to the server inside; then its invocation still has its payload, and it is as given up.
+  [[nodiscard]] bool take_back(RunNumber run);
   // Nothing more is reported of `run`, and no stream piece of it reaches the sink; its connection is closed, which tells the server.
   void give_up(RunNumber run);
   // From here on no event is reported and no stream piece reaches a sink.

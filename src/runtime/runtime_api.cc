@@ -200,9 +200,15 @@ struct RuntimeCalls {
       api.state = State::kWaiting;
       if (api.events != nullptr) api.events->on_next(0);
     }
+    const auto left = std::make_shared<bool>(false);
+    exchange.when_peer_gone([left] { *left = true; });
     while (api.newest_next == ticket && !api.undelivered) {
       api.offered.reset();
       if (!co_await api.offered.wait()) co_return;
+    }
+    if (*left) {  // the invocation stays for a later next(), or goes to another environment when this one's process has ended
+      exchange.abort();
+      co_return;
     }
     if (api.newest_next != ticket) {
       (void)co_await exchange.respond(problem(403, "InvalidStateTransition", "A later request for the next invocation replaced this one."));
@@ -381,8 +387,17 @@ void RuntimeApi::hand_over(InvocationPtr invocation, base::Deadline run_deadline
   impl_->offered.set();
 }
 
+bool RuntimeApi::take_back() {
+  if (impl_->state != State::kInvoking || !impl_->undelivered) return false;
+  impl_->undelivered = false;
+  return true;
+}
+
 void RuntimeApi::refuse_runtime() { impl_->state = State::kElsewhere; }
 
-void RuntimeApi::abandon() { impl_->events = nullptr; }
+void RuntimeApi::abandon() {
+  impl_->events = nullptr;
+  impl_->undelivered = false;  // what nobody took is no longer to be had here
+}
 
 }  // namespace mayfly::runtime

@@ -55,8 +55,12 @@ class RuntimeApi {
   RuntimeApi(const RuntimeApi&) = delete;
   RuntimeApi& operator=(const RuntimeApi&) = delete;
 
-  // Answers the runtime's `next` with `invocation`; the payload is moved out of it. Only after on_next().
+  // Answers the runtime's `next` with `invocation`; the payload is moved out of it then. Only after on_next().
   void hand_over(engine::InvocationPtr invocation, base::Deadline run_deadline);
+  // Whether no byte of the last hand_over() was sent, nor will be; then its invocation still has its payload. So it is where the
+  // runtime's connection had been closed before, as that of a process that ended while it was idle. False in doubt: what was sent may
+  // have been read.
+  [[nodiscard]] bool take_back();
   // The runtime speaks the framed protocol: from here on its calls are refused here, those of extensions are not.
   void refuse_runtime();
   // From here on no event is reported and no stream piece reaches the sink.

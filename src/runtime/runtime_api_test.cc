@@ -143,7 +143,8 @@ class RuntimeApiTest : public ::testing::Test {
     });
     done.get_future().wait();
   }
-  void hand_over(const std::string& id, engine::ResponseMode mode = engine::ResponseMode::kBuffered, const std::string& context = {}) {
+  engine::InvocationPtr hand_over(const std::string& id, engine::ResponseMode mode = engine::ResponseMode::kBuffered,
+                                  const std::string& context = {}) {
     auto invocation = std::make_shared<engine::Invocation>();
     invocation->request_id = id;
     invocation->invoked_arn = "arn:aws:lambda:us-east-1:000000000000:function:f";
@@ -153,6 +154,12 @@ class RuntimeApiTest : public ::testing::Test {
     invocation->trace_id = "Root=1-2-3";
     invocation->sink = told;
     on_loop([&] { api->hand_over(invocation, base::system_clock().now() + 3s); });
+    return invocation;
+  }
+  bool take_back() {
+    bool taken_back = false;
+    on_loop([&] { taken_back = api->take_back(); });
+    return taken_back;
   }
   // A connection with `id` handed over and received.
   Peer running(const std::string& id, engine::ResponseMode mode = engine::ResponseMode::kBuffered) {
@@ -194,6 +201,40 @@ TEST_F(RuntimeApiTest, AnInvocationGoesOutWithItsHeadersAndTheAnswerComesBack) {
   EXPECT_EQ(told->take(), "answer 42");
   peer.send("GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\n\r\n");
   EXPECT_EQ(told->take(), "next");
+}
+
+TEST_F(RuntimeApiTest, WhatIsHandedToARuntimeThatHasHungUpIsTakenBackWhole) {
+  Peer peer(port);
+  peer.send("GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_EQ(told->take(), "next");
+  peer.close();
+  on_loop([] {});  // the loop has seen it
+  const auto invocation = hand_over("r1");
+  on_loop([] {});
+  EXPECT_TRUE(take_back());
+  EXPECT_EQ(invocation->payload, "{\"event\":1}");
+  EXPECT_FALSE(take_back()) << "once";
+}
+
+TEST_F(RuntimeApiTest, ARuntimeThatHungUpAndAsksAgainGetsWhatItWasHandedMeanwhile) {
+  {
+    Peer peer(port);
+    peer.send("GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\n\r\n");
+    EXPECT_EQ(told->take(), "next");
+  }
+  on_loop([] {});
+  hand_over("r1");
+  Peer again(port);
+  const Reply event = again.next();
+  EXPECT_EQ(event.status, 200);
+  EXPECT_EQ(event.body, "{\"event\":1}");
+  EXPECT_FALSE(take_back());
+}
+
+TEST_F(RuntimeApiTest, WhatWasSentIsNotTakenBack) {
+  Peer peer = running("r1");
+  peer.close();
+  EXPECT_FALSE(take_back());
 }
 
 TEST_F(RuntimeApiTest, AnsweringTwiceIsAWrongStateAndAnotherIdIsInvalid) {

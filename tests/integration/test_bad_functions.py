@@ -1,6 +1,10 @@
 """Functions that misbehave in every way they can: the caller gets an AWS-shaped error, the log says why, the next call works."""
+import glob
 import json
+import os
 import re
+import signal
+import threading
 import time
 
 import pytest
@@ -325,3 +329,114 @@ def test_a_node_function_collects_garbage_before_its_memory_runs_out(aws, name):
     answer, error, log, _ = invoke(aws, name)
     assert error is None, (answer, log)
     assert answer < 300 << 20
+
+
+# ---- environments that end while they are idle
+
+MARKED = """
+import json, os
+mark = open("/tmp/" + os.environ["MARK"], "w")
+def handler(event, context):
+    return {"pid": os.getpid(), "size": len(event.get("filler", ""))}
+"""
+
+MARKED_NODE = """
+const fs = require('fs');
+fs.openSync('/tmp/' + process.env.MARK, 'w');
+exports.handler = async (event) => ({ pid: process.pid, size: (event.filler || '').length });
+"""
+
+MARKED_HTTP = """
+import http.server, os
+mark = open("/tmp/" + os.environ["MARK"], "w")
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.answer()
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer()
+    def answer(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "4")
+        self.end_headers()
+        self.wfile.write(b"1234")
+http.server.ThreadingHTTPServer(("127.0.0.1", 8080), Handler).serve_forever()
+"""
+
+
+def holders_of(mark):
+    """The processes of the function that holds /tmp/MARK open, as this machine numbers them."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if any(os.readlink(path).endswith("/" + mark) for path in glob.glob(f"/proc/{pid}/fd/*")):
+                found.append(int(pid))
+        except OSError:
+            pass
+    return found
+
+
+def launcher_of(server):
+    for path in glob.glob("/proc/[0-9]*/status"):
+        try:
+            with open(path, encoding="ascii", errors="replace") as status:
+                is_child = f"\nPPid:\t{server.process.pid}\n" in status.read()
+            with open(path.replace("status", "cmdline"), encoding="utf-8", errors="replace") as words:
+                if is_child and words.read().startswith("mayfly: launcher"):
+                    return int(path.split("/")[2])
+        except OSError:
+            pass
+    raise AssertionError("the server has no launcher")
+
+
+def call_while_the_launcher_knows_of_nothing(server, client, name, victims, payload):
+    """Kills `victims` and calls the function before the server can hear of their end."""
+    launcher = launcher_of(server)
+    answers = []
+    os.kill(launcher, signal.SIGSTOP)
+    try:
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+        caller = threading.Thread(target=lambda: answers.append(invoke(client, name, payload)))
+        caller.start()
+        time.sleep(0.05)
+    finally:
+        os.kill(launcher, signal.SIGCONT)
+    caller.join(30)
+    return answers[0]
+
+
+@pytest.mark.parametrize("size", [10, 300_000, 5_000_000])
+@pytest.mark.parametrize("kind", ["frames", "runtime-api", "node"])
+def test_an_environment_that_died_idle_costs_no_call(server, aws, name, kind, size):
+    settings = {"Environment": {"Variables": {"MARK": name}}, "Timeout": 10}
+    files = {}
+    if kind == "runtime-api":
+        files = {"wrap": ("#!/bin/sh\nexec \"$@\" 4<&- 5>&-\n", 0o755)}
+        settings["Environment"]["Variables"]["AWS_LAMBDA_EXEC_WRAPPER"] = "/var/task/wrap"
+    if kind == "node":
+        aws.create_function(FunctionName=name, Runtime="nodejs18.x", Role=ROLE, Handler="app.handler",
+                            Code={"ZipFile": zip_of({"app.js": MARKED_NODE})}, **settings)
+    else:
+        python_function(aws, name, MARKED, files=files, **settings)
+    assert invoke(aws, name)[1] is None
+    victims = holders_of(name)
+    assert victims
+    time.sleep(0.1)  # frozen
+    answer, error, _, _ = call_while_the_launcher_knows_of_nothing(server, aws, name, victims, {"filler": "x" * size})
+    assert error is None and answer["size"] == size, answer
+
+
+def test_an_http_server_that_died_idle_costs_no_call(server, aws, name):
+    variables = {"MARK": name, "MAYFLY_CONTRACT": "http"}
+    aws.create_function(FunctionName=name, Runtime="python3.11", Role=ROLE, Handler="run.sh",
+                        Code={"ZipFile": zip_of({"app.py": MARKED_HTTP, "run.sh": ("#!/bin/sh\nexec python3 app.py\n", 0o755)})},
+                        Environment={"Variables": variables}, Timeout=10)
+    assert invoke(aws, name)[1] is None
+    victims = holders_of(name)
+    assert victims
+    time.sleep(1.2)  # so that no connection is kept
+    answer, error, _, _ = call_while_the_launcher_knows_of_nothing(server, aws, name, victims, {"any": "thing"})
+    assert error is None, answer

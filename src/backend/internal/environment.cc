@@ -282,6 +282,10 @@ void Environment::on_protocol_error(runtime::FunctionFault fault) {
   if (!stopping_) owner_.environment_failed(order_.id, fault);
 }
 
+void Environment::on_leaving() {
+  if (!stopping_) owner_.environment_leaving(order_.id);
+}
+
 void Environment::on_extension_fault(runtime::ExtensionFault fault) {
   if (stopping_) return;
   const bool init = fault.error_type == "Extension.InitError";
@@ -525,9 +529,15 @@ std::vector<EndedRun> Environment::end_runs(std::string_view error_type, const s
     outcome.error_type = std::move(fault.error_type);
     outcome.payload = std::move(fault.payload);
     report(run, outcome, clock_.now() - run.began, "error");
-    ended.push_back({.run = run.id, .outcome = std::move(outcome)});
+    ended.push_back({.run = run.id, .outcome = std::move(outcome), .received = !take_back(run)});
   }
   return ended;
+}
+
+bool Environment::take_back(const Run& run) {
+  const auto number = static_cast<runtime::RunNumber>(run.id);
+  if (http_) return http_->take_back(number);
+  return speaks_frames_ ? channel_->take_back(number) : api_->take_back();
 }
 
 InitFailure Environment::init_failure(const runtime::FunctionFault& fault) {

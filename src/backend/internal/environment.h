@@ -36,6 +36,7 @@ class EnvironmentOwner {
   virtual void environment_failed(engine::EnvironmentId id, const runtime::FunctionFault& fault) = 0;  // an extension did, so all must end
   virtual void environment_answered(engine::EnvironmentId id, engine::RunId run, engine::Outcome outcome) = 0;
   virtual void environment_ready(engine::EnvironmentId id, engine::RunId run) = 0;  // after what was answered as `run`
+  virtual void environment_leaving(engine::EnvironmentId id) = 0;                   // it takes nothing more and is about to end
 };
 
 class Environment final : public runtime::FramedEvents, public runtime::ExtensionEvents {
@@ -106,6 +107,7 @@ class Environment final : public runtime::FramedEvents, public runtime::Extensio
   void on_init_error(runtime::FunctionFault fault) override;
   void on_answer(runtime::Answer answer) override;
   void on_protocol_error(runtime::FunctionFault fault) override;
+  void on_leaving() override;
   void on_extensions_moved() override;
   void on_extension_fault(runtime::ExtensionFault fault) override;
   void on_subscribed(const runtime::Subscription& subscription) override { log_->subscribed(subscription); }
@@ -144,6 +146,8 @@ class Environment final : public runtime::FramedEvents, public runtime::Extensio
   // END and REPORT; fills the outcome's figures. The run is answered.
   void report(Run& run, engine::Outcome& outcome, base::Duration took, const std::string& status, const runtime::Answer* answer = nullptr);
   [[nodiscard]] engine::Outcome time_out(Run& run);
+  // Whether no function code can have seen it, or ever will; then the invocation is whole again.
+  [[nodiscard]] bool take_back(const Run& run);
   [[nodiscard]] std::vector<engine::EndedRun> end_runs(std::string_view error_type, const std::string& text);
   [[nodiscard]] engine::InitFailure init_failure(const runtime::FunctionFault& fault);
 

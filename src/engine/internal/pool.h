@@ -127,6 +127,7 @@ struct Environment {
   bool retiring = false;  // was provisioned, ends with what runs
   bool closed = false;    // takes nothing more: a run in it timed out or did not come back; ends for `close_reason` when the others have
   StopReason close_reason = StopReason::kTimeout;
+  bool leaving = false;  // takes nothing more either, and ends by itself
   bool started = false;  // the sandbox runs
   bool proven = false;   // an invocation was handed over before
   bool served = false;   // the same, or its init is nobody's: it was provisioned
@@ -142,6 +143,8 @@ struct Environment {
   Timer timer{Timer::Of::kEnvironment, this};
 
   static constexpr std::size_t kNowhere = SIZE_MAX;
+  // Whether a slot of it that is or becomes free may be used.
+  [[nodiscard]] bool takes_more() const { return !closed && !leaving; }
   [[nodiscard]] bool somebody_waits() const {
     return std::ranges::any_of(runs, [](const Run& run) { return !run.answered(); });
   }
