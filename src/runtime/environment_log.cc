@@ -26,6 +26,13 @@ std::string tracing(const std::string& trace_id) {
   return ",\"tracing\":{" + member("type", "X-Amzn-Trace-Id") + "," + member("value", base::valid_utf8(trace_id)) + "}";
 }
 
+// Keeps of a tail at least what will be asked of it.
+void add_to(std::string& tail, std::string_view message) {
+  tail += message;
+  if (!message.ends_with('\n')) tail += '\n';
+  if (tail.size() > 4 * kTailBytes) tail.erase(0, tail.size() - kTailBytes);
+}
+
 }  // namespace
 
 std::string make_log_stream_name(const std::string& version, base::WallTime now) {
@@ -41,23 +48,41 @@ EnvironmentLog::EnvironmentLog(engine::LogWriter& writer, const base::Clock& clo
       initialization_type_(std::move(initialization_type)) {}
 
 void EnvironmentLog::write(std::string message, std::optional<base::WallTime> time) {
-  tail_ += message;
-  if (!message.ends_with('\n')) tail_ += '\n';
-  if (tail_.size() > 4 * kTailBytes) {
-    tail_from_ += tail_.size() - kTailBytes;
-    tail_.erase(0, tail_.size() - kTailBytes);
-  }
+  if (init_tail_) add_to(*init_tail_, message);
+  if (!tails_.empty()) add_to_tails(message);
   writer_.append(version_->config.log_group, stream_, time.value_or(clock_.wall_now()), std::move(message));
 }
 
-std::string EnvironmentLog::tail(std::uint64_t position) const {
-  const std::uint64_t begin = std::max({position, tail_from_, tail_from_ + tail_.size() - std::min(tail_.size(), kTailBytes)});
-  return tail_.substr(static_cast<std::size_t>(begin - tail_from_));
+void EnvironmentLog::add_to_tails(std::string_view message) {
+  const std::vector<std::string_view> named = many_ ? named_in(message) : std::vector<std::string_view>();
+  for (Tail& tail : tails_) {
+    if (named.empty() || std::ranges::find(named, tail.request_id) != named.end()) add_to(tail.text, message);
+  }
 }
 
-void EnvironmentLog::forget_tail() {
-  tail_from_ += tail_.size();
-  tail_.clear();
+// A request id is a UUID: hyphens at four places tell where one may begin.
+std::vector<std::string_view> EnvironmentLog::named_in(std::string_view message) const {
+  constexpr std::size_t kIdBytes = 36, kFirstHyphen = 8;
+  std::vector<std::string_view> named;
+  for (std::size_t at = message.find('-'); at != std::string_view::npos; at = message.find('-', at + 1)) {
+    if (at < kFirstHyphen || message.size() - (at - kFirstHyphen) < kIdBytes) continue;
+    const std::string_view id = message.substr(at - kFirstHyphen, kIdBytes);
+    if (id[13] == '-' && id[18] == '-' && id[23] == '-' && running_.contains(id)) named.push_back(id);
+  }
+  return named;
+}
+
+void EnvironmentLog::begin_tail(const std::string& request_id, TailFrom from) {
+  const bool from_the_beginning = from == TailFrom::kBeginning && init_tail_;
+  tails_.push_back({.request_id = request_id, .text = from_the_beginning ? *init_tail_ : std::string()});
+}
+
+std::string EnvironmentLog::end_tail(const std::string& request_id) {
+  const auto found = std::ranges::find(tails_, request_id, &Tail::request_id);
+  if (found == tails_.end()) return {};
+  std::string text = std::move(found->text);
+  tails_.erase(found);
+  return text.size() <= kTailBytes ? text : text.substr(text.size() - kTailBytes);
 }
 
 void EnvironmentLog::event(Level level, std::string_view type, const std::string& record) {
@@ -139,6 +164,8 @@ void EnvironmentLog::subscribed(const Subscription& subscription) {
 }
 
 void EnvironmentLog::start(const std::string& request_id, const std::string& trace_id) {
+  init_tail_.reset();
+  if (many_) running_.insert(request_id);
   if (!json()) {
     std::string line;
     line.reserve(96);
@@ -196,9 +223,15 @@ void EnvironmentLog::report(const std::string& request_id, const ReportFigures& 
     if (!well && !figures.error_type.empty()) line.append("Error Type: ").append(figures.error_type).append("\t");
     write(std::move(line.append("\n")));
   }
-  if (!has_events()) return;
+  if (has_events()) report_event(request_id, figures);
+  running_.erase(request_id);
+}
+
+void EnvironmentLog::report_event(const std::string& request_id, const ReportFigures& figures) {
+  const bool well = figures.status == "success";
   std::string metrics = "\"durationMs\":" + decimal(base::to_ms(figures.run), 3) + ",\"billedDurationMs\":" + whole_ms(figures.billed) +
-                        ",\"memorySizeMB\":" + std::to_string(memory_mb) + ",\"maxMemoryUsedMB\":" + megabytes(figures.memory_peak);
+                        ",\"memorySizeMB\":" + std::to_string(version_->config.memory_mb) +
+                        ",\"maxMemoryUsedMB\":" + megabytes(figures.memory_peak);
   if (figures.init) metrics += ",\"initDurationMs\":" + decimal(base::to_ms(*figures.init), 3);
   const std::string error = well || figures.error_type.empty() ? "" : "," + member("errorType", figures.error_type);
   const std::string request = member("requestId", request_id);

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <vector>
 
 #include "engine/invocation.h"
@@ -64,19 +66,32 @@ class EnvironmentLog {
   void function_message(std::string message, std::optional<base::WallTime> time);
 
   [[nodiscard]] const std::string& stream() const { return stream_; }
-  // Where the log is now, in bytes since its beginning: what tail() is asked from.
-  [[nodiscard]] std::uint64_t position() const { return tail_from_ + tail_.size(); }
-  // The last 4096 bytes since `position`. Lines of invocations that ran at the same time are among them.
-  [[nodiscard]] std::string tail(std::uint64_t position = 0) const;
-  // Nobody will ask for the tail of what is there: forgets it.
-  void forget_tail();
+  // Several invocations may run at once, from start() to report() each: tails tell them apart from now on.
+  void expect_many() { many_ = true; }
+  // Keeps the lines of `request_id` from here on, or also those before the first start(), for end_tail(). Before its start().
+  enum class TailFrom : std::uint8_t { kHere, kBeginning };
+  void begin_tail(const std::string& request_id, TailFrom from);
+  // The last 4096 bytes of them, and no more from here on. Where several run at once: without the lines that name the request ids of
+  // others only. A line that names nobody may be anybody's, and is in the tail of each that runs.
+  [[nodiscard]] std::string end_tail(const std::string& request_id);
 
  private:
+  struct Tail {
+    std::string request_id, text;
+  };
+  struct TextHash {
+    using is_transparent = void;
+    std::size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
+  };
   enum class Level : std::uint8_t { kDebug, kInfo, kWarning };
   void write(std::string message, std::optional<base::WallTime> time = std::nullopt);
+  void add_to_tails(std::string_view message);
+  // Of the invocations that run those whose ids stand in `message`.
+  [[nodiscard]] std::vector<std::string_view> named_in(std::string_view message) const;
   // To extensions always, to the log where that is JSON and takes the level.
   void event(Level level, std::string_view type, const std::string& record);
   void log_event(Level level, std::string_view type, const std::string& record);
+  void report_event(const std::string& request_id, const ReportFigures& figures);
   void report_runtime_done(const std::string& request_id, const ReportFigures& figures);
   // Whether event() does anything.
   [[nodiscard]] bool has_events() const { return json() || (telemetry_ != nullptr && telemetry_->listening()); }
@@ -87,8 +102,10 @@ class EnvironmentLog {
   engine::VersionPtr version_;
   std::string stream_;
   std::string initialization_type_;
-  std::string tail_;
-  std::uint64_t tail_from_ = 0;  // position of its first byte
+  std::optional<std::string> init_tail_ = std::string();  // of what comes before the first start()
+  std::vector<Tail> tails_;                               // of those that are asked for
+  bool many_ = false;
+  std::unordered_set<std::string, TextHash, std::equal_to<>> running_;  // request ids, where there are many
   Telemetry* telemetry_ = nullptr;
 };
 

@@ -1,7 +1,8 @@
+#include "runtime/environment_log.h"
+
 #include <gtest/gtest.h>
 
 #include "base/json.h"
-#include "runtime/environment_log.h"
 
 namespace mayfly::runtime {
 namespace {
@@ -69,11 +70,9 @@ TEST(EnvironmentLog, WritesEventsInJsonThatParse) {
   for (const std::string& line : writer.lines)
     EXPECT_TRUE(base::check_json(std::string_view(line).substr(0, line.size() - 1)).ok()) << line;
   EXPECT_NE(writer.lines[1].find(R"("type":"platform.start","record":{"requestId":"r1","version":"$LATEST"})"), std::string::npos);
-  EXPECT_NE(
-      writer.lines[3].find(
-          R"("billedDurationMs":2,"memorySizeMB":128,"maxMemoryUsedMB":1,"initDurationMs":1.000},"status":"error",)"
-                                R"("errorType":"Runtime.ExitError")"),
-      std::string::npos)
+  EXPECT_NE(writer.lines[3].find(R"("billedDurationMs":2,"memorySizeMB":128,"maxMemoryUsedMB":1,"initDurationMs":1.000},"status":"error",)"
+                                 R"("errorType":"Runtime.ExitError")"),
+            std::string::npos)
       << writer.lines[3];
 }
 
@@ -81,28 +80,59 @@ TEST(EnvironmentLog, KeepsTheLast4096BytesAsTail) {
   Writer writer;
   base::ManualClock clock;
   EnvironmentLog log(writer, clock, make_version(), "s");
+  log.begin_tail("r1", EnvironmentLog::TailFrom::kHere);
   for (int i = 0; i < 3000; ++i) log.function_message("line " + std::to_string(i) + "\n", std::nullopt);
-  EXPECT_EQ(log.tail().size(), kTailBytes);
-  EXPECT_TRUE(log.tail().ends_with("line 2999\n"));
+  const std::string tail = log.end_tail("r1");
+  EXPECT_EQ(tail.size(), kTailBytes);
+  EXPECT_TRUE(tail.ends_with("line 2999\n"));
+  EXPECT_EQ(log.end_tail("r1"), "") << "once";
 }
 
-TEST(EnvironmentLog, KeepsTheTailOfEachThatRunsAtTheSameTime) {
+TEST(EnvironmentLog, TheFirstTailBeginsWithTheInitAndLaterOnesWithTheirOwnLines) {
   Writer writer;
   base::ManualClock clock;
   EnvironmentLog log(writer, clock, make_version(), "s");
   log.function_message("init\n", std::nullopt);
-  const std::uint64_t first = log.position();
-  log.function_message("one\n", std::nullopt);
-  const std::uint64_t second = log.position();
-  log.function_message("two", std::nullopt);
-  EXPECT_EQ(log.tail(), "init\none\ntwo\n");
-  EXPECT_EQ(log.tail(first), "one\ntwo\n");
-  EXPECT_EQ(log.tail(second), "two\n");
-  for (int i = 0; i < 3000; ++i) log.function_message("line " + std::to_string(i) + "\n", std::nullopt);
-  EXPECT_EQ(log.tail(first).size(), kTailBytes);
-  log.forget_tail();
-  EXPECT_EQ(log.tail(first), "");
-  EXPECT_EQ(log.tail(log.position()), "");
+  log.begin_tail("r1", EnvironmentLog::TailFrom::kBeginning);
+  log.start("r1");
+  log.function_message("one", std::nullopt);
+  EXPECT_EQ(log.end_tail("r1"), "init\nSTART RequestId: r1 Version: $LATEST\none\n");
+  log.function_message("between", std::nullopt);
+  log.begin_tail("r2", EnvironmentLog::TailFrom::kBeginning);
+  log.function_message("two\n", std::nullopt);
+  EXPECT_EQ(log.end_tail("r2"), "two\n");
+}
+
+TEST(EnvironmentLog, OfThoseThatRunAtTheSameTimeNoneGetsTheLinesThatNameAnother) {
+  const std::string a = "11111111-aaaa-4bbb-8ccc-000000000001", b = "11111111-aaaa-4bbb-8ccc-000000000002";
+  const std::string stranger = "11111111-aaaa-4bbb-8ccc-000000000003";
+  Writer writer;
+  base::ManualClock clock;
+  EnvironmentLog log(writer, clock, make_version(), "s");
+  log.expect_many();
+  log.begin_tail(a, EnvironmentLog::TailFrom::kHere);
+  log.start(a);
+  log.begin_tail(b, EnvironmentLog::TailFrom::kHere);
+  log.start(b);
+  log.function_message("x\t" + a + "\tINFO\tof a\n", std::nullopt);
+  log.function_message("{\"requestId\":\"" + b + "\",\"message\":\"of b\"}\n", std::nullopt);
+  log.function_message("of nobody\n", std::nullopt);
+  log.function_message("order " + stranger + "\n", std::nullopt);
+  log.function_message("both " + a + " " + b + "\n", std::nullopt);
+  log.end(b);
+  log.report(b, {});
+  const std::string of_a = log.end_tail(a), of_b = log.end_tail(b);
+  for (const std::string* tail : {&of_a, &of_b}) {
+    EXPECT_NE(tail->find("of nobody\n"), std::string::npos);
+    EXPECT_NE(tail->find("order "), std::string::npos);
+    EXPECT_NE(tail->find("both "), std::string::npos);
+  }
+  EXPECT_NE(of_a.find("of a\n"), std::string::npos);
+  EXPECT_EQ(of_a.find("of b"), std::string::npos);
+  EXPECT_EQ(of_a.find("END "), std::string::npos) << "nor the platform's lines of another";
+  EXPECT_EQ(of_b.find("of a\n"), std::string::npos);
+  EXPECT_NE(of_b.find("of b"), std::string::npos);
+  EXPECT_NE(of_b.find("REPORT "), std::string::npos);
 }
 
 TEST(EnvironmentLog, NamesStreamsByDayVersionAndChance) {

@@ -70,6 +70,7 @@ Environment::Environment(EnvironmentOwner& owner, const base::Clock& clock, engi
   waiting.invocation = order_.waiting;
   waiting.began = ordered_;
   waiting.deadline = order_.run_deadline;
+  if (order_.waiting->tail_log) log_->begin_tail(order_.waiting->request_id, runtime::EnvironmentLog::TailFrom::kBeginning);
   log_->start(order_.waiting->request_id, order_.waiting->trace_id);
 }
 
@@ -79,6 +80,7 @@ Environment::~Environment() {
 
 void Environment::set_plan(const runtime::LaunchPlan& plan, std::vector<std::string> extensions, std::uint32_t runs_at_once) {
   runs_at_once_ = runs_at_once;
+  if (runs_at_once > 1) log_->expect_many();
   contract_ = plan.http;
   external_ = std::move(extensions);
   stand_in_ = plan.stand_in;
@@ -318,14 +320,15 @@ void Environment::send(engine::RunOrder order) {
   truncated_.clear();
   Run* run = find(order.run);  // there already when its Timeout paid for the init
   if (run == nullptr) {
-    if (runs_.empty() && !order.first) log_->forget_tail();
     run = &runs_.emplace_back();
     run->id = order.run;
     run->invocation = std::move(order.invocation);
     run->began = clock_.now();
     run->deadline = order.run_deadline;
     run->first = order.first;
-    if (!order.first) run->log_position = log_->position();
+    if (run->invocation->tail_log)
+      log_->begin_tail(run->invocation->request_id,
+                       order.first ? runtime::EnvironmentLog::TailFrom::kBeginning : runtime::EnvironmentLog::TailFrom::kHere);
     log_->start(run->invocation->request_id, run->invocation->trace_id);
   }
   run->handed = true;
@@ -419,7 +422,7 @@ void Environment::report(Run& run, Outcome& outcome, Duration took, const std::s
   outcome.memory_peak = figures.memory_peak;
   outcome.stand_in = stand_in_;
   outcome.log_stream = log_->stream();
-  if (somebody_reads_it) outcome.log_tail = log_->tail(run.log_position);
+  if (somebody_reads_it) outcome.log_tail = log_->end_tail(id);
   run.answered = true;
 }
 

@@ -121,7 +121,6 @@ class Environment final : public runtime::FramedEvents, public runtime::Extensio
     engine::InvocationPtr invocation;
     base::TimePoint began{};
     base::Deadline deadline = base::kNoDeadline;
-    std::uint64_t log_position = 0;
     bool first = false;   // after an own init
     bool handed = false;  // to the runtime
     bool answered = false;
