@@ -1,8 +1,9 @@
 #include "net/internal/turn.h"
 
+#include <exception>
 #include <vector>
 
-#include "base/defer.h"
+#include "base/log.h"
 
 namespace mayfly::net::internal {
 namespace {
@@ -21,15 +22,23 @@ thread_local Turn turn;
 void run_turn(const std::function<void()>& callback) {
   if (turn.running) return callback();
   turn.running = true;
-  const base::Defer ended([] {
-    turn.running = false;
-    turn.deferred.clear();
-  });
-  callback();
+  std::exception_ptr thrown;  // the first
+  const auto run = [&thrown](auto& work) {
+    try {
+      work();
+    } catch (const std::exception& error) {
+      if (thrown) base::log_error("an exception left a coroutine; this is a bug in Mayfly", {{"what", error.what()}});
+      if (!thrown) thrown = std::current_exception();
+    }
+  };
+  run(callback);
   for (std::size_t i = 0; i < turn.deferred.size(); ++i) {
     Woken woken = std::move(turn.deferred[i]);  // which may defer more
-    woken();
+    run(woken);
   }
+  turn.running = false;
+  turn.deferred.clear();
+  if (thrown) std::rethrow_exception(thrown);
 }
 
 bool may_defer() { return turn.running && turn.deferred.size() < kDeferredMax; }

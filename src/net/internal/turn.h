@@ -9,7 +9,8 @@ namespace mayfly::net::internal {
 
 using Woken = std::move_only_function<void()>;
 
-// Runs `callback` and then what it and its successors deferred, in order. Inside another turn it only runs `callback`.
+// Runs `callback` and then what it and its successors deferred, in order. Inside another turn it only runs `callback`. What one of them
+// throws keeps none of the others from running, and is thrown at the end.
 void run_turn(const std::function<void()>& callback);
 
 // Whether the calling thread is inside a turn that takes more work: then defer() may be called. A turn that goes on and on takes
