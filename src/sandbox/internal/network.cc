@@ -30,6 +30,7 @@
 #include "base/log.h"
 #include "sandbox/internal/firewall.h"
 #include "sandbox/internal/netlink.h"
+#include "sandbox/internal/network_traces.h"
 #include "sandbox/internal/protocol.h"
 
 namespace mayfly::sandbox::internal {
@@ -50,7 +51,10 @@ constexpr int kBacklog = 64;
 constexpr int kSlotTries = 256;  // occupied slots passed over before giving up
 constexpr std::size_t kDenyMax = 1024;
 constexpr std::size_t kNotesMax = 8;
-constexpr std::chrono::seconds kGrace{30};  // for the kernel and the server to let go of a removed sandbox's namespace
+constexpr std::chrono::seconds kKeptFor{10};  // without anybody who needs it
+constexpr std::size_t kLetGoMost = 8;         // at a time
+constexpr std::size_t kLooksMost = 4;         // at kept networks whose sockets the server has not closed so far
+constexpr std::chrono::seconds kGrace{30};    // for the kernel and the server to let go of a removed sandbox's namespace
 constexpr std::uint16_t kChange = NLM_F_REQUEST | NLM_F_ACK;
 constexpr std::uint16_t kCreate = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
 constexpr std::string_view kDeviceInside = "eth0";
@@ -111,16 +115,9 @@ void write_setting(const UniqueFd& sysctl, const char* name, std::string_view va
   if (file) (void)!::write(file.get(), value.data(), value.size());
 }
 
-// Furnishes the network namespace the caller is in: loopback and the service sockets.
-Result<SandboxNetwork> furnish(Network mode, std::uint32_t connectors, const UniqueFd& sysctl) {
-  MAYFLY_ASSIGN(NetlinkSocket netlink, NetlinkSocket::open(NETLINK_ROUTE));
-  NetlinkBatch batch;
-  constexpr int kLoopback = 1;  // always, in a new namespace
-  bring_up(batch, "bring up the loopback device", kLoopback);
-  add_address(batch, "address the loopback device", kLoopback, kServiceAddress, 32);
-  MAYFLY_TRY(netlink.apply(batch));
+// The service sockets, in the network namespace the caller is in.
+Result<SandboxNetwork> open_service_sockets(Network mode, std::uint32_t connectors) {
   SandboxNetwork network;
-  MAYFLY_ASSIGN(network.netns, namespace_of(netlink.fd()));
   MAYFLY_ASSIGN(network.runtime_api, service_socket(SOCK_STREAM, kRuntimeApiPort));
   MAYFLY_ASSIGN(network.data_api, service_socket(SOCK_STREAM, kDataApiPort));
   for (std::uint32_t i = 0; i < connectors; ++i) {
@@ -128,10 +125,23 @@ Result<SandboxNetwork> furnish(Network mode, std::uint32_t connectors, const Uni
     if (!network.connectors.back()) return errno_error("make a socket", errno);
   }
   if (mode == Network::kNone) return network;
-  // Devices that appear here have no IPv6. Where that cannot be set the firewall still drops it.
-  write_setting(sysctl, "net/ipv6/conf/default/disable_ipv6", "1");
   MAYFLY_ASSIGN(network.dns_udp, service_socket(SOCK_DGRAM, kDnsPort));
   MAYFLY_ASSIGN(network.dns_tcp, service_socket(SOCK_STREAM, kDnsPort));
+  return network;
+}
+
+// Furnishes the new network namespace the caller is in: loopback and the service sockets.
+Result<SandboxNetwork> furnish(Network mode, std::uint32_t connectors, const UniqueFd& sysctl) {
+  MAYFLY_ASSIGN(NetlinkSocket netlink, NetlinkSocket::open(NETLINK_ROUTE));
+  NetlinkBatch batch;
+  constexpr int kLoopback = 1;  // always, in a new namespace
+  bring_up(batch, "bring up the loopback device", kLoopback);
+  add_address(batch, "address the loopback device", kLoopback, kServiceAddress, 32);
+  MAYFLY_TRY(netlink.apply(batch));
+  // Devices that appear here have no IPv6. Where that cannot be set the firewall still drops it.
+  if (mode == Network::kOutside) write_setting(sysctl, "net/ipv6/conf/default/disable_ipv6", "1");
+  MAYFLY_ASSIGN(SandboxNetwork network, open_service_sockets(mode, connectors));
+  MAYFLY_ASSIGN(network.netns, namespace_of(netlink.fd()));
   return network;
 }
 
@@ -256,7 +266,16 @@ struct NetworkBuilder::Impl {
   struct Pair {
     std::uint32_t slot = 0;
     int device = 0;
+  };
+  // What this process holds of one sandbox's network.
+  struct Home {
+    Network mode = Network::kNone;
     UniqueFd netns;
+    std::optional<Pair> pair;  // with kOutside
+  };
+  struct Kept {
+    Home home;
+    std::chrono::steady_clock::time_point since;
   };
   struct Condemned {
     int device = 0;
@@ -268,12 +287,14 @@ struct NetworkBuilder::Impl {
   std::string device_prefix;
   FirewallOptions firewall;
   std::string nft;
-  UniqueFd host_netns;   // invalid when the caller may not enter it again: then a helper makes the namespaces
-  UniqueFd host_mounts;  // where nft lives, should the launcher move to another root
-  UniqueFd sysctl;       // /proc/sys
+  UniqueFd host_netns;    // invalid when the caller may not enter it again: then a helper makes the namespaces
+  UniqueFd host_mounts;   // where nft lives, should the launcher move to another root
+  UniqueFd proc, sysctl;  // /proc, /proc/sys
   std::optional<NetlinkSocket> host;
-  std::unordered_map<std::uint64_t, Pair> pairs;
-  std::deque<Condemned> condemned;  // removed, waiting for the kernel to delete the device with its namespace
+  std::unordered_map<std::uint64_t, Home> homes;            // by sandbox
+  std::deque<Kept> kept;                                    // the longest kept first
+  std::unordered_map<Network, std::string> fresh_counters;  // of a new namespace
+  std::deque<Condemned> condemned;                          // removed, waiting for the kernel to delete the device with its namespace
   std::uint32_t next_slot = 0;
   bool firewall_was_installed = false;
   std::string why_not;
@@ -289,16 +310,22 @@ struct NetworkBuilder::Impl {
   Result<SandboxNetwork> make_namespace(Network mode, std::uint32_t connectors);
   Result<bool> is_routed_elsewhere(std::uint32_t address);
   Result<Pair> make_pair(const UniqueFd& netns);
+  Result<Pair> connect_outside(const SandboxNetwork& network);
+  void remember_fresh(const Home& home);
+  Result<NetworkTraces> traces_of(const UniqueFd& netns);
+  bool is_untouched(const Home& home, NetworkTraces& traces);
+  std::optional<Home> take_kept(Network mode);
+  Result<SandboxNetwork> reuse(const Home& home, std::uint32_t connectors);
+  void destroy(Home home);
   Result<bool> try_slot(std::uint32_t slot, const UniqueFd& netns);
   Result<int> address_host_side(std::uint32_t slot);
   Result<void> address_inside(const SandboxNetwork& network, std::uint32_t slot);
   void settle(std::uint32_t slot);
-  Result<void> connect_outside(std::uint64_t id, const SandboxNetwork& network);
   Result<void> install_firewall();
   Result<void> enable_forwarding();
   void note_other_firewalls();
   void withdraw_address(const Pair& pair);
-  void hasten_end(const Pair& pair);
+  void hasten_end(const UniqueFd& netns);
   void sweep_condemned();
   Result<bool> delete_device(int index);
   Result<std::vector<int>> own_devices();
@@ -326,6 +353,7 @@ Result<void> NetworkBuilder::Impl::prepare() {
   host = std::move(socket);
   if (auto own = namespace_of(host->fd()); own.ok() && ::setns(own->get(), CLONE_NEWNET) == 0) host_netns = std::move(own).value();
   host_mounts = UniqueFd(::open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC));
+  proc = UniqueFd(::open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC));
   sysctl = UniqueFd(::open("/proc/sys", O_PATH | O_DIRECTORY | O_CLOEXEC));
   nft = find_nft();
   judge_outside();
@@ -392,9 +420,9 @@ Result<NetworkBuilder::Impl::Pair> NetworkBuilder::Impl::make_pair(const UniqueF
     if (taken) continue;
     MAYFLY_ASSIGN(const bool made, try_slot(slot, netns));
     if (!made) continue;
-    return Pair{.slot = slot, .device = 0, .netns = {}};
+    return Pair{.slot = slot};
   }
-  return Error(ErrorCode::kResourceExhausted, "no free addresses for a sandbox in " + options.cidr + " (" + std::to_string(pairs.size()) +
+  return Error(ErrorCode::kResourceExhausted, "no free addresses for a sandbox in " + options.cidr + " (" + std::to_string(homes.size()) +
                                                   " in use): configure a larger sandbox network");
 }
 
@@ -448,9 +476,9 @@ void NetworkBuilder::Impl::settle(std::uint32_t slot) {
   (void)::ioctl(host->fd(), SIOCETHTOOL, &request);
 }
 
-Result<void> NetworkBuilder::Impl::connect_outside(std::uint64_t id, const SandboxNetwork& network) {
+Result<NetworkBuilder::Impl::Pair> NetworkBuilder::Impl::connect_outside(const SandboxNetwork& network) {
   MAYFLY_ASSIGN(Pair pair, make_pair(network.netns));
-  const auto give_up = [&](Error error) -> Result<void> {
+  const auto give_up = [&](Error error) -> Result<Pair> {
     if (auto device = device_index(host->fd(), device_name(pair.slot)); device.ok()) {
       (void)delete_device(*device);  // else it goes with the namespace
     }
@@ -460,12 +488,71 @@ Result<void> NetworkBuilder::Impl::connect_outside(std::uint64_t id, const Sandb
   if (!device.ok()) return give_up(std::move(device).error());
   pair.device = *device;
   if (auto inside = address_inside(network, pair.slot); !inside.ok()) return give_up(std::move(inside).error());
-  auto kept = network.netns.duplicate();
-  if (!kept.ok()) return give_up(std::move(kept).error());
-  pair.netns = std::move(kept).value();
   settle(pair.slot);
-  pairs.emplace(id, std::move(pair));
-  return {};
+  return pair;
+}
+
+Result<NetworkTraces> NetworkBuilder::Impl::traces_of(const UniqueFd& netns) {
+  if (::setns(netns.get(), CLONE_NEWNET) != 0) return errno_error("enter a sandbox's network namespace", errno);
+  auto traces = read_network_traces(proc);
+  MAYFLY_ASSERT(::setns(host_netns.get(), CLONE_NEWNET) == 0, "cannot return to the host's network namespace");
+  return traces;
+}
+
+// New ones are all alike. Where it cannot be told what they are like none is kept.
+void NetworkBuilder::Impl::remember_fresh(const Home& home) {
+  if (fresh_counters.contains(home.mode)) return;
+  auto traces = traces_of(home.netns);
+  fresh_counters.emplace(home.mode, traces.ok() ? std::move(traces->counters) : std::string());
+}
+
+// Nothing that was done in there without privilege could leave less than this behind: what needs no packet needs a socket.
+bool NetworkBuilder::Impl::is_untouched(const Home& home, NetworkTraces& traces) {
+  const auto fresh = fresh_counters.find(home.mode);
+  if (fresh == fresh_counters.end() || fresh->second.empty()) return false;
+  auto found = traces_of(home.netns);
+  if (!found.ok() || found->counters != fresh->second) return false;
+  traces = std::move(*found);
+  return true;
+}
+
+// One that nobody has a socket in any more: the server closes its own a moment after the sandbox's end.
+std::optional<NetworkBuilder::Impl::Home> NetworkBuilder::Impl::take_kept(Network mode) {
+  std::size_t looks = 0;
+  for (auto one = kept.begin(); one != kept.end() && looks < kLooksMost;) {
+    if (one->home.mode != mode) {
+      ++one;
+      continue;
+    }
+    ++looks;
+    NetworkTraces traces;
+    const bool untouched = is_untouched(one->home, traces);
+    if (untouched && traces.sockets > 0) {
+      ++one;
+      continue;
+    }
+    Home home = std::move(one->home);
+    one = kept.erase(one);
+    if (untouched) return home;
+    destroy(std::move(home));
+  }
+  return std::nullopt;
+}
+
+Result<SandboxNetwork> NetworkBuilder::Impl::reuse(const Home& home, std::uint32_t connectors) {
+  if (::setns(home.netns.get(), CLONE_NEWNET) != 0) return errno_error("enter a sandbox's network namespace", errno);
+  auto network = open_service_sockets(home.mode, connectors);
+  MAYFLY_ASSERT(::setns(host_netns.get(), CLONE_NEWNET) == 0, "cannot return to the host's network namespace");
+  if (!network.ok()) return network;
+  MAYFLY_ASSIGN(network->netns, home.netns.duplicate());
+  return network;
+}
+
+void NetworkBuilder::Impl::destroy(Home home) {
+  if (!home.pair) return;  // with the last descriptor
+  withdraw_address(*home.pair);
+  hasten_end(home.netns);
+  condemned.push_back({home.pair->device, std::chrono::steady_clock::now()});
 }
 
 Result<void> NetworkBuilder::Impl::install_firewall() {
@@ -522,8 +609,8 @@ void NetworkBuilder::Impl::withdraw_address(const Pair& pair) {
 
 // Connections that were open when their process died go on saying goodbye for minutes and keep the namespace; nobody can
 // answer them any more.
-void NetworkBuilder::Impl::hasten_end(const Pair& pair) {
-  if (::setns(pair.netns.get(), CLONE_NEWNET) != 0) return;
+void NetworkBuilder::Impl::hasten_end(const UniqueFd& netns) {
+  if (::setns(netns.get(), CLONE_NEWNET) != 0) return;
   write_setting(sysctl, "net/ipv4/tcp_orphan_retries", "1");
   write_setting(sysctl, "net/ipv4/tcp_fin_timeout", "1");
   MAYFLY_ASSERT(::setns(host_netns.get(), CLONE_NEWNET) == 0, "cannot return to the host's network namespace");
@@ -577,30 +664,60 @@ NetworkBuilder::NetworkBuilder(std::unique_ptr<Impl> impl) : impl_(std::move(imp
 NetworkBuilder::~NetworkBuilder() = default;
 
 Result<SandboxNetwork> NetworkBuilder::make(std::uint64_t id, Network mode, std::uint32_t connectors) {
-  if (impl_->pairs.contains(id)) return Error(ErrorCode::kAlreadyExists, "sandbox " + std::to_string(id) + " has a network already");
+  if (impl_->homes.contains(id)) return Error(ErrorCode::kAlreadyExists, "sandbox " + std::to_string(id) + " has a network already");
   if (mode == Network::kOutside) MAYFLY_TRY(impl_->install_firewall());  // before there is anything to guard
+  if (auto home = impl_->take_kept(mode)) {
+    if (auto network = impl_->reuse(*home, connectors); network.ok()) {
+      impl_->homes.emplace(id, std::move(*home));
+      return network;
+    }
+    impl_->destroy(std::move(*home));
+  }
   MAYFLY_ASSIGN(SandboxNetwork network, impl_->make_namespace(mode, connectors));
-  if (mode == Network::kOutside) MAYFLY_TRY(impl_->connect_outside(id, network));
+  Impl::Home home{.mode = mode, .netns = {}, .pair = {}};
+  if (mode == Network::kOutside) {
+    MAYFLY_ASSIGN(home.pair, impl_->connect_outside(network));
+  }
+  if (!impl_->host_netns) return network;  // which cannot be entered again
+  MAYFLY_ASSIGN(home.netns, network.netns.duplicate());
+  impl_->remember_fresh(home);
+  impl_->homes.emplace(id, std::move(home));
   return network;
 }
 
 void NetworkBuilder::remove(std::uint64_t id) {
   impl_->sweep_condemned();
-  const auto found = impl_->pairs.find(id);
-  if (found == impl_->pairs.end()) return;
-  const Impl::Pair pair = std::move(found->second);
-  impl_->pairs.erase(found);
-  impl_->withdraw_address(pair);
-  impl_->hasten_end(pair);
-  impl_->condemned.push_back({pair.device, std::chrono::steady_clock::now()});
+  const auto found = impl_->homes.find(id);
+  if (found == impl_->homes.end()) return;
+  Impl::Home home = std::move(found->second);
+  impl_->homes.erase(found);
+  NetworkTraces traces;
+  if (!impl_->is_untouched(home, traces)) return impl_->destroy(std::move(home));
+  impl_->kept.push_back({.home = std::move(home), .since = std::chrono::steady_clock::now()});
+  if (impl_->kept.size() <= kKeptMost) return;
+  Impl::Home oldest = std::move(impl_->kept.front().home);
+  impl_->kept.pop_front();
+  impl_->destroy(std::move(oldest));
 }
+
+void NetworkBuilder::let_go_of_kept() {
+  const auto since = std::chrono::steady_clock::now() - kKeptFor;
+  for (std::size_t i = 0; i < kLetGoMost && !impl_->kept.empty() && impl_->kept.front().since < since; ++i) {
+    Impl::Home home = std::move(impl_->kept.front().home);
+    impl_->kept.pop_front();
+    impl_->destroy(std::move(home));
+  }
+}
+
+std::size_t NetworkBuilder::kept() const { return impl_->kept.size(); }
 
 void NetworkBuilder::remove_all() {
   if (!impl_->options.privileged) return;
   if (const auto devices = impl_->own_devices(); devices.ok()) {
     for (const int device : *devices) (void)impl_->delete_device(device);
   }
-  impl_->pairs.clear();
+  impl_->homes.clear();
+  impl_->kept.clear();
   impl_->condemned.clear();
   impl_->firewall_was_installed = false;
   if (auto deleted = delete_table(impl_->firewall.table); !deleted.ok() && impl_->host_netns) {

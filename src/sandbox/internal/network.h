@@ -6,6 +6,10 @@
 // the configured deny list; anything by IPv6. Nothing outside can open a connection to it.
 // On the host: devices "mf<instance><slot>", one nftables table "inet mayfly_<instance>", and net.ipv4.ip_forward=1, which
 // stays (others may have come to need it; notes() says when this process set it).
+//
+// Making a namespace and its devices is the dearest part of a sandbox, and ending them costs as much again. So one in which nothing was
+// ever done is kept for another sandbox, as it is: no packet, no socket that still exists, not one of the kernel's counters moved
+// (network_traces.h). Nobody can tell it from a new one. Everything else is destroyed.
 #pragma once
 
 #include <cstdint>
@@ -50,9 +54,15 @@ class NetworkBuilder {
   // installs the firewall; while that fails, so does every kOutside. Errors name the step.
   // `connectors`: how many of those, at most kConnectorsMax.
   [[nodiscard]] base::Result<SandboxNetwork> make(std::uint64_t id, Network mode, std::uint32_t connectors = 0);
-  // Cuts the sandbox off at once, in about 50 us. Devices and namespace go with the last descriptor and process that holds
-  // them; devices held longer than 30 s are deleted by a later call. Unknown ids are ignored.
+  // Every process of the sandbox is gone. Keeps its network for a later make() when nothing was done with it, at most kKeptMost. Else it
+  // is cut off at once; devices and namespace go with the last descriptor that holds them, and devices held longer than 30 s are deleted
+  // by a later call. Unknown ids are ignored.
   void remove(std::uint64_t id);
+  // Lets go of kept networks that nobody needed for ten seconds, a few at a time: to be called every second or so while there are any.
+  void let_go_of_kept();
+  // How many are kept.
+  [[nodiscard]] std::size_t kept() const;
+  static constexpr std::size_t kKeptMost = 128;  // 200 KiB of kernel memory each
   // Deletes every device of this instance, also those of a process that died, and the firewall table.
   void remove_all();
 

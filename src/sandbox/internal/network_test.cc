@@ -2,19 +2,9 @@
 // serves on several addresses, and real sandboxes. Each refusal stands beside the same attempt succeeding from elsewhere.
 #include "sandbox/internal/network.h"
 
-#include <gtest/gtest.h>
-
-#include <algorithm>
-#include <array>
-#include <cerrno>
-#include <chrono>
-#include <cstdio>
-#include <cstring>
-#include <functional>
-#include <thread>
-
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <linux/if_addr.h>
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
@@ -29,8 +19,18 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <thread>
+
 #include "sandbox/internal/firewall.h"
 #include "sandbox/internal/netlink.h"
+#include "sandbox/internal/network_traces.h"
 
 namespace mayfly::sandbox::internal {
 namespace {
@@ -530,9 +530,148 @@ TEST_F(SandboxNetworkTest, descriptors_do_not_leak_and_are_close_on_exec) {
       EXPECT_NE(::fcntl(fd->get(), F_GETFL) & O_NONBLOCK, 0);
     }
     EXPECT_EQ(open_count(), before + 6) << "five for the caller, one kept until remove()";
+    EXPECT_EQ(inside(network.netns, [] { return try_connect("169.254.100.1", 9001); }), 0) << "so that it is not kept for another";
   }
   networks->remove(1);
   EXPECT_EQ(open_count(), before);
+}
+
+// Which namespace a socket lives in: a number that no other one ever has, unlike that of its file.
+std::uint64_t cookie_of(const UniqueFd& socket) {
+  std::uint64_t cookie = 0;
+  socklen_t size = sizeof cookie;
+  EXPECT_EQ(::getsockopt(socket.get(), SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &size), 0);
+  return cookie;
+}
+
+// Closes the server's sockets and waits until the kernel has let go of them.
+void leave(SandboxNetwork& network, std::size_t sockets_left = 0) {
+  const UniqueFd netns = std::move(network.netns);
+  network = {};
+  const UniqueFd proc(::open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  EXPECT_TRUE(eventually([&] { return inside(netns, [&] { return read_network_traces(proc).value().sockets; }) == sockets_left; }));
+}
+
+TEST_F(SandboxNetworkTest, a_network_in_which_nothing_was_done_serves_another_sandbox) {
+  auto networks = builder();
+  for (const Network mode : {Network::kNone, Network::kOutside}) {
+    auto first = make(*networks, 1, mode);
+    const auto where = cookie_of(first.runtime_api);
+    const auto address = outer_address(first);
+    leave(first);
+    networks->remove(1);
+    EXPECT_EQ(networks->kept(), 1U);
+    const auto other = make(*networks, 2, mode == Network::kNone ? Network::kOutside : Network::kNone);
+    EXPECT_NE(cookie_of(other.runtime_api), where) << "a network of the other kind is no use";
+    auto made = networks->make(3, mode, 2);
+    ASSERT_TRUE(made.ok()) << made.error().message();
+    EXPECT_EQ(cookie_of(made->runtime_api), where);
+    EXPECT_EQ(networks->kept(), 0U);
+    EXPECT_EQ(made->connectors.size(), 2U);
+    EXPECT_EQ(outer_address(*made), address);
+    EXPECT_EQ(inside(made->netns, [] { return try_connect("169.254.100.1", 9001); }), 0);
+    EXPECT_EQ(accept_peer(made->runtime_api), "169.254.100.1");
+    EXPECT_EQ(inside(made->netns, [] { return try_connect(kOutsideServer, 80); }), mode == Network::kNone ? ENETUNREACH : 0);
+    EXPECT_EQ(inside(made->netns, [] { return try_connect(kHost, 9000); }), mode == Network::kNone ? ENETUNREACH : ECONNREFUSED);
+    networks->remove(3);
+    EXPECT_EQ(networks->kept(), 0U) << "control: the one with connections is not kept";
+    networks->remove_all();
+  }
+}
+
+TEST_F(SandboxNetworkTest, a_network_in_which_anything_was_done_is_destroyed) {
+  const std::vector<std::pair<const char*, std::function<void(const SandboxNetwork&)>>> deeds = {
+      {"a connection to the server's listener", [](const auto&) { (void)try_connect("169.254.100.1", 9001); }},
+      {"a connection within", [](const auto&) { (void)try_connect("127.0.0.1", 7); }},
+      {"a connection outside", [](const auto&) { (void)try_connect(kOutsideServer, 80); }},
+      {"a connection that is refused outside", [](const auto&) { (void)try_connect(kHost, 9000); }},
+      {"a datagram outside",
+       [](const auto&) {
+         const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+         const auto name = address_of(kOutsideServer, 9);
+         EXPECT_EQ(::sendto(socket.get(), "x", 1, 0, reinterpret_cast<const sockaddr*>(&name), sizeof name), 1);
+       }},
+      {"a datagram to the own broadcast address and to oneself",
+       [](const SandboxNetwork& network) {
+         const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+         const auto name = address_of(outer_address(network), 9);
+         (void)::sendto(socket.get(), "x", 1, 0, reinterpret_cast<const sockaddr*>(&name), sizeof name);
+       }},
+      {"a flow label that outlives its socket",
+       [](const auto&) {
+         const UniqueFd socket(::socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+         struct {
+           in6_addr destination;
+           std::uint32_t label;
+           std::uint8_t action, share;
+           std::uint16_t flags, expires, linger;
+           std::uint32_t pad;
+         } request{.destination = in6addr_loopback,
+                   .label = htonl(0x4711),
+                   .action = 0 /* get */,
+                   .share = 1 /* exclusive */,
+                   .flags = 3 /* create, exclusively */,
+                   .expires = 30,
+                   .linger = 30,
+                   .pad = 0};
+         if (::setsockopt(socket.get(), IPPROTO_IPV6, 32 /* IPV6_FLOWLABEL_MGR */, &request, sizeof request) != 0)
+           (void)try_connect("127.0.0.1", 7);  // no IPv6 here
+       }},
+  };
+  for (const auto& [what, deed] : deeds) {
+    auto networks = builder();
+    auto network = make(*networks, 1);
+    const auto where = cookie_of(network.runtime_api);
+    inside(network.netns, [&] {
+      deed(network);
+      return 0;
+    });
+    leave(network);
+    networks->remove(1);
+    EXPECT_EQ(networks->kept(), 0U) << what;
+    EXPECT_NE(cookie_of(make(*networks, 2).runtime_api), where) << what;
+    networks->remove_all();
+  }
+}
+
+TEST_F(SandboxNetworkTest, a_network_with_a_socket_left_in_it_serves_nobody_until_that_is_closed) {
+  auto networks = builder();
+  const std::vector<std::pair<const char*, std::function<UniqueFd()>>> kinds = {
+      {"a TCP listener", [] { return listen_on("0.0.0.0", 8080); }},
+      {"a UDP socket", [] { return UniqueFd(::socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0)); }},
+      {"a local socket", [] { return UniqueFd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)); }},
+      {"a netlink socket", [] { return UniqueFd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)); }},
+  };
+  std::uint64_t id = 1;
+  for (const auto& [what, open] : kinds) {
+    auto network = make(*networks, id);
+    const auto where = cookie_of(network.runtime_api);
+    UniqueFd left = inside(network.netns, open);
+    ASSERT_TRUE(left.valid()) << what;
+    auto watch = network.netns.duplicate().value();
+    leave(network, 1);
+    networks->remove(id++);
+    EXPECT_EQ(networks->kept(), 1U) << what;
+    EXPECT_NE(cookie_of(make(*networks, id++).runtime_api), where) << what;
+    left.reset();
+    network.netns = std::move(watch);
+    leave(network);
+    EXPECT_EQ(cookie_of(make(*networks, id++).runtime_api), where) << what;
+    networks->remove_all();
+  }
+}
+
+TEST_F(SandboxNetworkTest, no_more_networks_are_kept_than_the_bound_and_none_after_the_end) {
+  auto networks = builder();
+  ASSERT_TRUE(networks->prepare_outside().ok());
+  for (std::uint64_t id = 1; id <= NetworkBuilder::kKeptMost + 2; ++id) (void)make(*networks, id);
+  for (std::uint64_t id = 1; id <= NetworkBuilder::kKeptMost + 2; ++id) networks->remove(id);
+  EXPECT_EQ(networks->kept(), NetworkBuilder::kKeptMost);
+  networks->let_go_of_kept();
+  EXPECT_EQ(networks->kept(), NetworkBuilder::kKeptMost) << "they were not kept for long so far";
+  networks->remove_all();
+  EXPECT_EQ(networks->kept(), 0U);
+  EXPECT_TRUE(eventually([] { return devices_named("mf0123abcd").empty(); }));
 }
 
 TEST_F(SandboxNetworkTest, making_and_removing_stays_quick) {

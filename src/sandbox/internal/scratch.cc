@@ -14,12 +14,15 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <deque>
 #include <filesystem>
 #include <map>
 #include <thread>
@@ -44,6 +47,9 @@ constexpr std::uint64_t kInodeSize = 256;
 constexpr unsigned long kShutdown = _IOR('X', 125, std::uint32_t);  // EXT4_IOC_SHUTDOWN
 constexpr std::uint32_t kWithoutFlush = 2;                          // EXT4_GOING_FLAGS_NOLOGFLUSH
 constexpr int kLoopTries = 64;                                      // others may take the free device we were told of
+constexpr std::uint64_t kOwnWrites = kMiB;                          // what the file system itself may have written to its image
+constexpr std::chrono::seconds kKeptFor{10};                        // without anybody who needs it
+constexpr std::size_t kLetGoMost = 8;                               // at a time
 constexpr const char* kDirtyBytes = "33554432";  // unwritten bytes of one /tmp: the rest of the memory limit stays usable
 
 // ext4's own needs come on top of what the function may fill: inode table, bitmaps, group descriptors, and the blocks (2 %, at most
@@ -184,9 +190,12 @@ class Maker {
   Maker(int directory, std::string place, std::string mkfs) : directory_(directory), place_(std::move(place)), mkfs_(std::move(mkfs)) {}
   Result<ScratchMount> make(std::uint64_t bytes) {
     MAYFLY_ASSIGN(const int original, prototype(bytes));
-    MAYFLY_ASSIGN(const UniqueFd image, new_image());
+    MAYFLY_ASSIGN(UniqueFd image, new_image());
     MAYFLY_TRY(copy_sparse(original, image.get(), static_cast<off_t>(image_size(bytes))));
-    return mount_image(image.get());
+    MAYFLY_ASSIGN(ScratchMount made, mount_image(image.get()));
+    made.image = std::move(image);
+    made.bytes = bytes;
+    return made;
   }
 
  private:
@@ -228,16 +237,70 @@ Result<int> Maker::prototype(std::uint64_t bytes) {
   return fd;
 }
 
-Result<ScratchMount> Maker::mount_image(int image) {
-  MAYFLY_ASSIGN(const LoopDevice loop, attach_loop(image));
-  bound_dirty_pages(loop.path);
+// Mounts the file system on `device`: what is there is mounted once more, if it is mounted already.
+Result<ScratchMount> mount_device(const std::string& device) {
   ScratchMount made;
   made.disk = true;
-  MAYFLY_ASSIGN(made.mount, mount_file_system("ext4", {{"source", loop.path}, {"noinit_itable", ""}},
+  made.device = device;
+  MAYFLY_ASSIGN(made.mount, mount_file_system("ext4", {{"source", device}, {"noinit_itable", ""}},
                                               MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOATIME));
   made.directory = UniqueFd(openat(made.mount.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!made.directory) return errno_error("open a /tmp", errno);
   return made;
+}
+
+Result<ScratchMount> Maker::mount_image(int image) {
+  MAYFLY_ASSIGN(const LoopDevice loop, attach_loop(image));
+  bound_dirty_pages(loop.path);
+  return mount_device(loop.path);
+}
+
+// What a file system shows of what was done with it. Whoever creates something in the root directory changes its times, for good or as
+// long as nobody sets them back; whoever does that has put nothing there that is left.
+struct Looks {
+  std::uint64_t blocks_free = 0, files_free = 0, flags = 0;
+  std::uint64_t root_size = 0, root_links = 0;
+  std::int64_t root_changed_s = 0, root_changed_ns = 0;  // its content
+  int root_flags = 0;
+  bool operator==(const Looks&) const = default;
+};
+
+bool has_attributes(int directory) { return flistxattr(directory, nullptr, 0) != 0; }
+
+bool is_empty_directory(int directory) {
+  alignas(8) std::array<char, 1024> entries;
+  if (lseek(directory, 0, SEEK_SET) != 0) return false;
+  const long got = syscall(SYS_getdents64, directory, entries.data(), entries.size());
+  if (got <= 0) return false;
+  std::size_t count = 0;
+  for (long at = 0; at < got; ++count) {
+    std::uint16_t length = 0;
+    std::memcpy(&length, entries.data() + at + 16, sizeof length);  // d_reclen
+    at += length;
+  }
+  return count == 2 && syscall(SYS_getdents64, directory, entries.data(), entries.size()) == 0;  // itself and the one above
+}
+
+Result<Looks> looks_of(int directory) {
+  struct statfs system{};
+  struct stat root{};
+  Looks looks;
+  if (fstatfs(directory, &system) != 0 || fstat(directory, &root) != 0 || ioctl(directory, FS_IOC_GETFLAGS, &looks.root_flags) != 0)
+    return errno_error("look at a /tmp", errno);
+  looks.blocks_free = system.f_bfree;
+  looks.files_free = system.f_ffree;
+  looks.flags = static_cast<std::uint64_t>(system.f_flags);
+  looks.root_size = static_cast<std::uint64_t>(root.st_size);
+  looks.root_links = root.st_nlink;
+  looks.root_changed_s = root.st_mtim.tv_sec;
+  looks.root_changed_ns = root.st_mtim.tv_nsec;
+  return looks;
+}
+
+std::uint64_t bytes_on_disk(int image) {
+  constexpr std::uint64_t kBlock = 512;
+  struct stat file{};
+  return fstat(image, &file) == 0 ? static_cast<std::uint64_t>(file.st_blocks) * kBlock : ~std::uint64_t{0};
 }
 
 Result<ScratchMount> make_tmpfs(std::uint64_t bytes, std::uint32_t user, std::uint32_t group) {
@@ -268,9 +331,14 @@ void serve(int socket, Maker maker) {
     auto made = maker.make(bytes);
     Writer out(MessageKind::kUnpacked);
     out.number(bytes).number(static_cast<std::uint8_t>(made.ok()));
-    if (!made.ok()) out.error(made.error());
-    const int fds[] = {made.ok() ? made->mount.get() : -1, made.ok() ? made->directory.get() : -1};
-    if (!send_packet(socket, out.take(), std::span(fds, made.ok() ? 2 : 0), 0).ok()) return;
+    std::vector<int> fds;
+    if (made.ok()) {
+      out.text(made->device);
+      fds = {made->mount.get(), made->directory.get(), made->image.get()};
+    } else {
+      out.error(made.error());
+    }
+    if (!send_packet(socket, out.take(), fds, 0).ok()) return;
   }
 }
 
@@ -312,6 +380,16 @@ struct Scratch::Impl {
   std::uint64_t refused_bytes = 0;  // a size that could not be made: not again before the next make(), which tells why
   std::map<std::uint64_t, std::vector<ScratchMount>> ready;  // by size; those sizes that have one
   std::map<std::uint64_t, std::size_t> asked;                // how many of a size the maker works on
+  struct Fresh {
+    Looks looks;
+    std::uint64_t bytes_on_disk = 0;
+  };
+  std::map<std::string, Fresh> fresh;  // what each was like when it was new, by device
+  struct Kept {
+    ScratchMount place;  // without a mount
+    std::chrono::steady_clock::time_point since;
+  };
+  std::deque<Kept> kept;  // the longest kept first
   static constexpr std::size_t kSizesMax = 4;
   static constexpr int kPatienceMs = 30'000;
 
@@ -319,6 +397,11 @@ struct Scratch::Impl {
   Result<void> ask(std::uint64_t bytes);
   // Takes one answer of the maker; false when there is none.
   Result<bool> take(int flags);
+  Result<ScratchMount> wait_for_one(std::uint64_t bytes);
+  void remember_fresh(const ScratchMount& made);
+  bool is_unused(const ScratchMount& used);
+  std::optional<ScratchMount> take_kept(std::uint64_t bytes);
+  void drop(ScratchMount place);
 };
 
 void Scratch::Impl::judge(const std::string& mkfs) {
@@ -353,8 +436,13 @@ Result<bool> Scratch::Impl::take(int flags) {
     refused_bytes = bytes;
     return in.error();
   }
-  if (packet->descriptors.size() != 2) return Error(ErrorCode::kInternal, "a /tmp was lost on its way");
-  ready[bytes].push_back({.mount = std::move(packet->descriptors[0]), .directory = std::move(packet->descriptors[1]), .disk = true});
+  if (packet->descriptors.size() != 3) return Error(ErrorCode::kInternal, "a /tmp was lost on its way");
+  ready[bytes].push_back({.mount = std::move(packet->descriptors[0]),
+                          .directory = std::move(packet->descriptors[1]),
+                          .image = std::move(packet->descriptors[2]),
+                          .device = in.text(),
+                          .bytes = bytes,
+                          .disk = true});
   return true;
 }
 
@@ -362,8 +450,9 @@ Scratch::Scratch(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Scratch::~Scratch() {
   for (auto& [bytes, mounts] : impl_->ready) {
-    for (auto& mount : mounts) discard(mount);
+    for (auto& mount : mounts) impl_->drop(std::move(mount));
   }
+  for (auto& kept : impl_->kept) impl_->drop(std::move(kept.place));
   for (Helper* helper : {&impl_->maker, &impl_->undertaker}) {
     helper->socket.reset();
     while (helper->pid > 0 && waitpid(helper->pid, nullptr, 0) < 0 && errno == EINTR) {
@@ -385,21 +474,75 @@ Result<std::unique_ptr<Scratch>> Scratch::create(ScratchOptions options) {
   return std::unique_ptr<Scratch>(new Scratch(std::move(impl)));
 }
 
-Result<ScratchMount> Scratch::make(std::uint64_t bytes, std::uint32_t user, std::uint32_t group) {
-  if (!disk()) return make_tmpfs(bytes, user, group);
-  impl_->refused_bytes = 0;
-  while (!impl_->ready.contains(bytes)) {
-    if (!impl_->asked.contains(bytes)) MAYFLY_TRY(impl_->ask(bytes));
-    pollfd answered{.fd = impl_->maker.socket.get(), .events = POLLIN, .revents = 0};
-    const int count = poll(&answered, 1, Impl::kPatienceMs);
+Result<ScratchMount> Scratch::Impl::wait_for_one(std::uint64_t bytes) {
+  refused_bytes = 0;
+  while (!ready.contains(bytes)) {
+    if (!asked.contains(bytes)) MAYFLY_TRY(ask(bytes));
+    pollfd answered{.fd = maker.socket.get(), .events = POLLIN, .revents = 0};
+    const int count = poll(&answered, 1, kPatienceMs);
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) return Error(ErrorCode::kDeadlineExceeded, "no file system was made within 30 s");
-    MAYFLY_ASSIGN([[maybe_unused]] const bool taken, impl_->take(MSG_DONTWAIT));
+    MAYFLY_ASSIGN([[maybe_unused]] const bool taken, take(MSG_DONTWAIT));
   }
-  const auto found = impl_->ready.find(bytes);
+  const auto found = ready.find(bytes);
   ScratchMount made = std::move(found->second.back());
   found->second.pop_back();
-  if (found->second.empty()) impl_->ready.erase(found);
+  if (found->second.empty()) ready.erase(found);
+  return made;
+}
+
+// Where it cannot be told what it is like it is not kept.
+void Scratch::Impl::remember_fresh(const ScratchMount& made) {
+  const auto looks = looks_of(made.directory.get());
+  if (looks.ok()) fresh[made.device] = Fresh{.looks = *looks, .bytes_on_disk = bytes_on_disk(made.image.get())};
+}
+
+bool Scratch::Impl::is_unused(const ScratchMount& used) {
+  const auto found = fresh.find(used.device);
+  if (!used.disk || found == fresh.end()) return false;
+  const auto looks = looks_of(used.directory.get());
+  // Files without a name leave nothing but blocks of the image, which nobody can read any more; they still fill the disk.
+  return looks.ok() && *looks == found->second.looks && is_empty_directory(used.directory.get()) && !has_attributes(used.directory.get()) &&
+         bytes_on_disk(used.image.get()) <= found->second.bytes_on_disk + kOwnWrites;
+}
+
+std::optional<ScratchMount> Scratch::Impl::take_kept(std::uint64_t bytes) {
+  const auto found = std::ranges::find(kept, bytes, [](const Kept& one) { return one.place.bytes; });
+  if (found == kept.end()) return std::nullopt;
+  ScratchMount place = std::move(found->place);
+  kept.erase(found);
+  auto again = mount_device(place.device);
+  struct stat before{}, after{};
+  const bool same = again.ok() && fstat(place.directory.get(), &before) == 0 && fstat(again->directory.get(), &after) == 0 &&
+                    before.st_dev == after.st_dev;
+  if (!same) {
+    drop(std::move(place));
+    return std::nullopt;
+  }
+  again->image = std::move(place.image);
+  again->bytes = bytes;
+  return std::move(*again);
+}
+
+// Without its helper the kernel does the same, here and now.
+void Scratch::Impl::drop(ScratchMount place) {
+  place.mount.reset();
+  if (!place.disk || !place.directory) return;
+  fresh.erase(place.device);
+  const int fd = place.directory.get();
+  Writer out(MessageKind::kUnpack);
+  (void)send_packet(undertaker.socket.get(), out.number(std::uint64_t{0}).take(), {&fd, 1}, 0);
+}
+
+Result<ScratchMount> Scratch::make(std::uint64_t bytes, std::uint32_t user, std::uint32_t group) {
+  if (!disk()) return make_tmpfs(bytes, user, group);
+  ScratchMount made;
+  if (auto kept = impl_->take_kept(bytes)) {
+    made = std::move(*kept);
+  } else {
+    MAYFLY_ASSIGN(made, impl_->wait_for_one(bytes));
+    impl_->remember_fresh(made);
+  }
   constexpr mode_t kOwnerOnly = 0700;
   if (fchown(made.directory.get(), user, group) != 0 || fchmod(made.directory.get(), kOwnerOnly) != 0)
     return errno_error("give /tmp to its user", errno);
@@ -408,23 +551,35 @@ Result<ScratchMount> Scratch::make(std::uint64_t bytes, std::uint32_t user, std:
 
 void Scratch::discard(ScratchMount& mount) {
   mount.mount.reset();
-  if (mount.disk && mount.directory) {
-    const int fd = mount.directory.get();
-    Writer out(MessageKind::kUnpack);
-    (void)send_packet(impl_->undertaker.socket.get(), out.number(std::uint64_t{0}).take(), {&fd, 1},
-                      0);  // without it the kernel does the same, here and now
-  }
-  mount.directory.reset();
+  ScratchMount place = std::exchange(mount, {});
+  if (!impl_->is_unused(place)) return impl_->drop(std::move(place));
+  // What the process that is gone was called, and what it let others do.
+  if (fchown(place.directory.get(), 0, 0) != 0 || fchmod(place.directory.get(), 0) != 0) return impl_->drop(std::move(place));
+  impl_->kept.push_back({.place = std::move(place), .since = std::chrono::steady_clock::now()});
+  if (impl_->kept.size() <= kKeptMost) return;
+  impl_->drop(std::move(impl_->kept.front().place));
+  impl_->kept.pop_front();
 }
+
+void Scratch::let_go_of_kept() {
+  const auto since = std::chrono::steady_clock::now() - kKeptFor;
+  for (std::size_t i = 0; i < kLetGoMost && !impl_->kept.empty() && impl_->kept.front().since < since; ++i) {
+    impl_->drop(std::move(impl_->kept.front().place));
+    impl_->kept.pop_front();
+  }
+}
+
+std::size_t Scratch::kept() const { return impl_->kept.size(); }
 
 void Scratch::prepare(std::uint64_t bytes, std::size_t count) {
   if (!disk() || bytes == impl_->refused_bytes) return;
   if (!impl_->ready.contains(bytes) && impl_->ready.size() >= Impl::kSizesMax) {
-    for (auto& mount : impl_->ready.begin()->second) discard(mount);
+    for (auto& mount : impl_->ready.begin()->second) impl_->drop(std::move(mount));
     impl_->ready.erase(impl_->ready.begin());
   }
   const auto have = impl_->ready.find(bytes);
-  const std::size_t ready = have == impl_->ready.end() ? 0 : have->second.size();
+  const auto kept = static_cast<std::size_t>(std::ranges::count(impl_->kept, bytes, [](const Impl::Kept& one) { return one.place.bytes; }));
+  const std::size_t ready = kept + (have == impl_->ready.end() ? 0 : have->second.size());
   while (ready + impl_->asked[bytes] < std::min<std::size_t>(count, kWorkers)) {
     if (!impl_->ask(bytes).ok()) break;  // failing shows in the next make()
   }

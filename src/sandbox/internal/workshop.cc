@@ -34,6 +34,7 @@ constexpr std::uint32_t kInsideUser = 993;  // without root: what the launcher's
 constexpr std::uint32_t kInsideGroup = 990;
 constexpr int kOutputPipeBytes = 1 << 20;
 constexpr int kRetryMs = 10;
+constexpr int kLetGoMs = 1000;  // how often what is kept is looked through
 constexpr int kGroupTriesMax = 500;
 constexpr std::size_t kDiscardsMost = 32;  // waiting; with more each one made is followed by one taken apart
 
@@ -153,9 +154,14 @@ bool Worker::take_requests() {
 void Worker::wait() {
   std::array<pollfd, 2> ready{
       {{.fd = socket_.get(), .events = POLLIN, .revents = 0}, {.fd = scratch_->fd(), .events = POLLIN, .revents = 0}}};
-  (void)poll(ready.data(), ready.size(), groups_to_remove_.empty() ? -1 : kRetryMs);
+  const bool keeps = tools_.network.kept() > 0 || scratch_->kept() > 0;
+  const int patience = !groups_to_remove_.empty() ? kRetryMs : keeps ? kLetGoMs : -1;
+  const int count = poll(ready.data(), ready.size(), patience);
   if (ready[1].revents != 0 && !scratch_->collect()) end_for_good("a process that makes or discards /tmp has ended");
   retry_groups();
+  if (!keeps || count > 0) return;
+  tools_.network.let_go_of_kept();
+  scratch_->let_go_of_kept();
 }
 
 void Worker::run() {
