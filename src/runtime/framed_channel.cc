@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "net/turn.h"
 
 namespace mayfly::runtime {
 
@@ -153,7 +154,9 @@ struct FramedChannel::Impl final : FrameReceiver, std::enable_shared_from_this<F
 void FramedChannel::Impl::read() {
   if (abandoned() || phase == Phase::kClosed) return;
   in.async_read_some(asio::buffer(small),
-                     [self = shared_from_this()](const error_code& error, std::size_t bytes) { self->on_read(error, bytes); });
+                     [self = shared_from_this()](const error_code& error, std::size_t bytes) {
+                       net::run_turn([&] { self->on_read(error, bytes); });
+                     });
 }
 
 void FramedChannel::Impl::on_read(const error_code& error, std::size_t bytes) {

@@ -10,6 +10,7 @@
 #include <boost/asio/steady_timer.hpp>
 
 #include "base/log.h"
+#include "net/turn.h"
 
 namespace mayfly::runtime {
 
@@ -147,7 +148,7 @@ void OutputReader::Impl::watch() {
   }
   pipe.async_wait(asio::posix::descriptor_base::wait_read, [self = shared_from_this()](error_code error) {
     if (error || !self->on_message) return;
-    (void)self->read_once(kReadBytes);
+    net::run_turn([&self] { (void)self->read_once(kReadBytes); });
     self->watch();
   });
 }

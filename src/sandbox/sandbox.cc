@@ -50,15 +50,15 @@ Result<void> Sandbox::throttle() const {
 
 std::uint64_t Sandbox::memory_used() const {
   if (memory_stat.valid()) {
-    return internal::control_value(memory_stat.get(), cgroup_v2_memory ? "anon" : "rss") +
-           internal::control_value(memory_stat.get(), "shmem");
+    const auto [own, shared] = internal::control_values(memory_stat.get(), {cgroup_v2_memory ? "anon" : "rss", "shmem"});
+    return own + shared;
   }
-  return kKiB * (internal::control_value(main_status.get(), "RssAnon") + internal::control_value(main_status.get(), "RssShmem"));
+  const auto [own, shared] = internal::control_values(main_status.get(), {"RssAnon", "RssShmem"});
+  return kKiB * (own + shared);
 }
 
 std::uint64_t Sandbox::memory_peak() const {
-  const std::uint64_t most = internal::control_value(main_status.get(), "VmHWM");
-  const std::uint64_t files = internal::control_value(main_status.get(), "RssFile");
+  const auto [most, files] = internal::control_values(main_status.get(), {"VmHWM", "RssFile"});
   return std::max(memory_used(), kKiB * (most - std::min(most, files)));
 }
 

@@ -42,6 +42,9 @@
 
 extern char** environ;
 
+// The allocator's, where the program has mimalloc (docs/adr/0014).
+extern "C" void mi_collect(bool force) __attribute__((weak));
+
 namespace mayfly::server {
 namespace {
 
@@ -397,13 +400,20 @@ Result<void> Platform::announce() {
   return {};
 }
 
+static void give_back_freed_memory() {
+  if (mi_collect != nullptr)
+    mi_collect(true);
+  else
+    malloc_trim(0);
+}
+
 Result<void> Platform::assemble() {
   end_wanted_ = std::make_unique<net::Event>(loop_.executor());
   tasks_ = std::make_unique<net::TaskScope>(loop_.executor());
   MAYFLY_TRY(open_stores());
   make_backend();
   MAYFLY_TRY(open_registry());
-  malloc_trim(0);  // the rows it was read from, as much again as what was made of them
+  give_back_freed_memory();  // of the rows it was read from: as much again as what was made of them
   open_doors();
   add_gauges();
   backend_->start();

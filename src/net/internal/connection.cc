@@ -12,7 +12,7 @@
 #include "base/defer.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "net/internal/turn.h"
+#include "net/turn.h"
 
 namespace mayfly::net::internal {
 

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <sstream>
 #include <thread>
 
@@ -221,25 +222,42 @@ std::vector<std::string> groups_in(const std::string& base) {
 
 }  // namespace
 
-std::uint64_t control_value(int fd, const char* key) {
+namespace {
+
+void read_control_values(int fd, std::span<const std::string_view> keys, std::span<std::uint64_t> values) {
   std::array<char, 8192> buffer;  // not cleared: twice the price of the rest
   const ssize_t got = fd < 0 ? -1 : pread(fd, buffer.data(), buffer.size() - 1, 0);
-  if (got <= 0) return 0;
+  if (got <= 0) return;
   std::string_view text(buffer.data(), static_cast<std::size_t>(got));
-  const std::size_t length = std::strlen(key);
-  while (!text.empty()) {
+  std::size_t found = 0;
+  while (!text.empty() && found < keys.size()) {
     const std::size_t end = std::min(text.find('\n'), text.size());
     const std::string_view line = text.substr(0, end);
-    if (line.size() > length && line.starts_with(key) && (line[length] == ' ' || line[length] == ':')) {
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      const std::size_t length = keys[i].size();
+      if (line.size() <= length || !line.starts_with(keys[i]) || (line[length] != ' ' && line[length] != ':')) continue;
       std::size_t at = length + 1;
       while (at < line.size() && (line[at] == ' ' || line[at] == '\t')) ++at;
-      std::uint64_t value = 0;
-      std::from_chars(line.data() + at, line.data() + line.size(), value);
-      return value;
+      std::from_chars(line.data() + at, line.data() + line.size(), values[i]);
+      ++found;
+      break;
     }
     text.remove_prefix(std::min(end + 1, text.size()));
   }
-  return 0;
+}
+
+}  // namespace
+
+std::uint64_t control_value(int fd, std::string_view key) {
+  std::uint64_t value = 0;
+  read_control_values(fd, {&key, 1}, {&value, 1});
+  return value;
+}
+
+std::array<std::uint64_t, 2> control_values(int fd, const std::array<std::string_view, 2>& keys) {
+  std::array<std::uint64_t, 2> values{};
+  read_control_values(fd, keys, values);
+  return values;
 }
 
 struct Cgroups::Impl {

@@ -3,9 +3,11 @@
 // On the host: directories mayfly-<instance>/<number of the sandbox>. Used by the launcher only.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/fd.h"
@@ -62,6 +64,8 @@ class Cgroups {
 };
 
 // The number after `key` in "key number" lines of a control file; 0 when absent. Reads from the start.
-[[nodiscard]] std::uint64_t control_value(int fd, const char* key);
+[[nodiscard]] std::uint64_t control_value(int fd, std::string_view key);
+// The same for two keys with one look at the file, which the kernel writes anew for each; the values in the order of the keys.
+[[nodiscard]] std::array<std::uint64_t, 2> control_values(int fd, const std::array<std::string_view, 2>& keys);
 
 }  // namespace mayfly::sandbox::internal

@@ -1,18 +1,19 @@
-#include "net/internal/turn.h"
+#include "net/turn.h"
 
 #include <exception>
 #include <vector>
 
 #include "base/log.h"
+#include "net/internal/turn.h"
 
-namespace mayfly::net::internal {
+namespace mayfly::net {
 namespace {
 
 constexpr std::size_t kDeferredMax = 256;  // in one turn
 
 struct Turn {
   bool running = false;
-  std::vector<Woken> deferred;
+  std::vector<internal::Woken> deferred;
 };
 
 thread_local Turn turn;
@@ -33,7 +34,7 @@ void run_turn(const std::function<void()>& callback) {
   };
   run(callback);
   for (std::size_t i = 0; i < turn.deferred.size(); ++i) {
-    Woken woken = std::move(turn.deferred[i]);  // which may defer more
+    internal::Woken woken = std::move(turn.deferred[i]);  // which may defer more
     run(woken);
   }
   turn.running = false;
@@ -41,8 +42,11 @@ void run_turn(const std::function<void()>& callback) {
   if (thrown) std::rethrow_exception(thrown);
 }
 
+namespace internal {
+
 bool may_defer() { return turn.running && turn.deferred.size() < kDeferredMax; }
 
 void defer(Woken woken) { turn.deferred.push_back(std::move(woken)); }
 
-}  // namespace mayfly::net::internal
+}  // namespace internal
+}  // namespace mayfly::net

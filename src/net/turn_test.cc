@@ -1,9 +1,11 @@
-#include "net/internal/turn.h"
+#include "net/turn.h"
 
 #include <gtest/gtest.h>
 
 #include <stdexcept>
 #include <string>
+
+#include "net/internal/turn.h"
 
 namespace mayfly::net::internal {
 namespace {
