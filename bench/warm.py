@@ -13,7 +13,7 @@ import peers
 from measuring import is_pinned, load, pin
 
 MANY, CROWD = 16, 512
-WARM_UP_SECONDS = 1.0
+WARM_UP, QUICK_WARM_UP = {"seconds": 2.0, "rounds_max": 12}, {"seconds": 0.2}
 URL, INVOKE = "URL", "Invoke"
 SMALL_MB = 128
 
@@ -36,7 +36,7 @@ def variants():
 class World:
     """Everything that is measured, running: on all cores, or on `core` alone together with the load generator."""
 
-    def __init__(self, stack, core, warm_up_seconds, missing):
+    def __init__(self, stack, core, warm_up, missing):
         self.core = core
         self.targets = []
         self.redis = None
@@ -61,7 +61,7 @@ class World:
             for door in (URL, INVOKE):
                 self.targets.append(functions.Door(f"{row} ({door})", self.server, name, host if door == URL else None))
         for target in self.targets:
-            functions.warm_up(target, MANY, warm_up_seconds, core)
+            functions.warm_up(target, MANY, core=core, **warm_up)
         if core is not None:
             for target in self.targets:
                 if not is_pinned(target.pid, core):
@@ -93,8 +93,8 @@ def measure(table, options):
     missing = {}
     core = max(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
-        seconds = 0.2 if options.quick else WARM_UP_SECONDS
-        free, pinned = World(stack, None, seconds, missing), World(stack, core, seconds, missing)
+        warm_up = QUICK_WARM_UP if options.quick else WARM_UP
+        free, pinned = World(stack, None, warm_up, missing), World(stack, core, warm_up, missing)
         for number in range(options.rounds):
             print(f"warm, round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
             free.measure(table, MANY, options.seconds)
