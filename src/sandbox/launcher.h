@@ -252,10 +252,12 @@ class Launcher {
     std::uint32_t ratio_max = 1100;  // unpacked to packed, above 1 MiB: deflate reaches 1032, so more means lying headers
     std::uint32_t path_max = 4096;
     std::uint32_t depth_max = 64;
+    bool operator==(const UnpackLimits&) const = default;
   };
   // Unpacks the zip behind `archive` into a new directory `code_id` beneath the code directory, in a child without
   // privileges, through openat2(RESOLVE_BENEATH). All or nothing; ArchiveUnpacked{request} follows. An existing directory
-  // of that id answers at once with its size.
+  // of that id answers at once with its size. The directory is written to the disk after the answer: if the machine, or everything of
+  // Mayfly at once, ends before that, the next launcher removes it.
   // `archive` is a regular file or memfd, open for reading. A refusal is kInvalidArgument with id InvalidParameterValueException.
   [[nodiscard]] base::Result<void> unpack(std::uint64_t request, base::UniqueFd archive, const std::string& code_id,
                                           const UnpackLimits& limits);

@@ -1,12 +1,16 @@
 // Hostile and friendly archives, through the real launcher.
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <thread>
 
 #include "sandbox/internal/test_support.h"
 
@@ -122,6 +126,11 @@ class UnpackTest : public ::testing::Test {
     EXPECT_EQ(info.st_uid, bench.config.server_uid);
     return info.st_mode & 07777U;
   }
+  // Of what the launcher does by itself, without a word to the server.
+  static bool eventually(const std::function<bool()>& done) {
+    for (int i = 0; i < 4000 && !done(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    return done();
+  }
   test::TemporaryDirectory directory;
   test::Bench bench{directory.path()};
   int count_ = 0;
@@ -140,7 +149,8 @@ TEST_F(UnpackTest, UnpacksFilesDirectoriesAndInnerLinksReadOnly) {
                        .file("bin/tool", "#!/bin/sh\necho tool", 0100755)
                        .add({.name = "empty/", .content = "", .mode = 040755});
   const auto result = bench.unpack(
-      Zip(zip).link("bin/alias", "tool").link("deep/up", "../bin/tool").file("\xc3\xa4.txt", "umlaut").file("zero", "", 0100000).bytes(), id);
+      Zip(zip).link("bin/alias", "tool").link("deep/up", "../bin/tool").file("\xc3\xa4.txt", "umlaut").file("zero", "", 0100000).bytes(),
+      id);
   ASSERT_TRUE(result.ok()) << result.error().to_string();
   EXPECT_EQ(*result, 8U + 19U + 6U);
   EXPECT_EQ(content(id, "index.py"), "print(1)");
@@ -307,6 +317,74 @@ TEST_F(UnpackTest, UnpacksThousandsOfFiles) {
   const auto result = bench.unpack(many.bytes(), next_id());
   ASSERT_TRUE(result.ok()) << result.error().to_string();
   EXPECT_EQ(*result, 7'000U);
+}
+
+TEST_F(UnpackTest, AProcessWaitsForTheNextArchiveAndItsDeathHarmsNothing) {
+  const auto waiting = [&] {
+    std::string name;
+    for (const auto& entry : std::filesystem::directory_iterator(bench.config.code_directory)) {
+      if (entry.path().filename().string().starts_with("new.tmp-")) name = entry.path().string();
+    }
+    return name;
+  };
+  EXPECT_EQ(waiting(), "") << "no archive has come yet";
+  std::string first;
+  for (const char* content : {"one", "two", "three"}) {
+    const std::string id = next_id();
+    ASSERT_TRUE(bench.unpack(Zip().file("a", content).bytes(), id).ok());
+    EXPECT_EQ(this->content(id, "a"), content);
+    EXPECT_EQ(mode(id, "a"), 0444U);
+    ASSERT_TRUE(eventually([&] { return !waiting().empty(); }));
+    EXPECT_NE(waiting(), first) << "one process takes one archive";
+    first = waiting();
+  }
+  // What the launcher has as its child in that directory.
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    std::error_code none;
+    if (std::filesystem::read_symlink(entry.path() / "root", none).string() == first)
+      kill(std::stoi(entry.path().filename().string()), SIGKILL);
+  }
+  const std::string id = next_id();
+  const auto after = bench.unpack(Zip().file("a", "four").bytes(), id);
+  ASSERT_TRUE(after.ok()) << after.error().to_string();
+  EXPECT_EQ(content(id, "a"), "four");
+}
+
+TEST_F(UnpackTest, UnpackedCodeIsWrittenToTheDiskAndWhatMayNotBeIsTakenAway) {
+  const auto notes = [&] {
+    std::size_t count = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(bench.config.code_directory))
+      count += entry.path().string().find(".unsynced-") != std::string::npos ? 1 : 0;
+    return count;
+  };
+  const std::string good = next_id(), doubtful = next_id();
+  for (const auto& id : {good, doubtful}) ASSERT_TRUE(bench.unpack(Zip().file("a", "content").bytes(), id).ok());
+  EXPECT_TRUE(eventually([&] { return notes() == 0; }));
+  bench.close();
+  std::ofstream(bench.config.code_directory + "/" + doubtful + ".unsynced-abcdef").flush();  // as a crash of the machine leaves it
+  ASSERT_TRUE(bench.open());
+  EXPECT_TRUE(eventually([&] { return notes() == 0; }));
+  EXPECT_FALSE(std::filesystem::exists(bench.config.code_directory + "/" + doubtful));
+  EXPECT_EQ(content(good, "a"), "content");
+  ASSERT_TRUE(bench.unpack(Zip().file("a", "content").bytes(), doubtful).ok());
+  EXPECT_EQ(content(doubtful, "a"), "content");
+}
+
+TEST_F(UnpackTest, ManyAtOnceAreAllUnpacked) {
+  constexpr int kArchives = 40;  // more than may be on their way to the disk when answered
+  std::vector<std::string> ids;
+  int answered = 0;
+  for (int i = 0; i < kArchives; ++i) {
+    ids.push_back(next_id());
+    base::UniqueFd archive(memfd_create("archive", MFD_CLOEXEC));
+    ASSERT_TRUE(base::write_all(archive.get(), Zip().file("a", std::to_string(i)).bytes()).ok());
+    ASSERT_TRUE(bench.launcher().unpack(1000 + static_cast<std::uint64_t>(i), std::move(archive), ids.back(), {}).ok());
+  }
+  ASSERT_TRUE(bench.pump([&] {
+    answered = static_cast<int>(std::ranges::count_if(ids, [&](const auto& id) { return content(id, "a") != ""; }));
+    return answered == kArchives;
+  })) << answered;
+  for (int i = 0; i < kArchives; ++i) EXPECT_EQ(content(ids[static_cast<std::size_t>(i)], "a"), std::to_string(i));
 }
 
 TEST_F(UnpackTest, LeavesNoHalfDirectories) {

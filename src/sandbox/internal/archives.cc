@@ -1,18 +1,23 @@
 #include "sandbox/internal/archives.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <map>
+#include <string_view>
+#include <utility>
 
 #include "base/bytes.h"
+#include "base/log.h"
 #include "sandbox/internal/processes.h"
 #include "sandbox/internal/protocol.h"
 #include "sandbox/internal/unpack.h"
@@ -27,7 +32,11 @@ using base::UniqueFd;
 
 namespace {
 
-constexpr std::size_t kJobsMax = 64;  // archives being unpacked and directories being deleted
+constexpr std::size_t kJobsMax = 64;                // archives being unpacked or written to the disk, and directories being deleted
+constexpr std::size_t kSyncingMost = kJobsMax / 4;  // beyond, an answer waits until its directory is on the disk
+constexpr int kSyncPatienceMs = 2000;               // at the end; then the next start unpacks again
+constexpr std::string_view kTemporary = ".tmp-";
+constexpr std::string_view kUnsynced = ".unsynced-";
 
 struct Job {
   enum class Kind { kUnpack, kMeasure, kRemove } kind = Kind::kUnpack;
@@ -35,7 +44,9 @@ struct Job {
   std::string code_id;
   std::string directory;  // name beneath the code directory
   pid_t pid = -1;
-  UniqueFd pidfd, result;
+  UniqueFd pidfd;
+  UniqueFd socket;       // until it was heard
+  std::string unsynced;  // the file that says so, once it was heard
 };
 
 Result<void> check(const UnpackRequest& request) {
@@ -55,16 +66,30 @@ struct Archives::Impl {
   Filter filter;
   std::map<std::uint64_t, Job> jobs;
   std::uint64_t next = 1;
+  std::optional<Job> ready;  // an unpacker that waits for its archive
+  std::uint64_t ready_id = 0;
 
+  [[nodiscard]] std::string temporary(std::string_view of) const { return std::string(of) + std::string(kTemporary) + base::random_hex(6); }
   Result<UniqueFd> make_directory(Job& job) const;
-  Result<void> begin(Job& job, const UniqueFd& archive, const Launcher::UnpackLimits& limits);
+  // Forks the job's process, with a socket to it.
+  Result<void> fork_off(Job& job, const std::function<void(int socket)>& run) const;
+  Result<void> begin_unpacker(Job& job, const Launcher::UnpackLimits& limits);
+  Result<void> begin_measuring(Job& job, const UniqueFd& existing) const;
+  Result<void> give(Job& job, const UniqueFd& archive) const;
+  Result<void> begin(Job& job, const UnpackRequest& request, const UniqueFd& archive);
+  // Ends a job that nobody waits for.
+  void drop(const Job& job);
   void begin_removal(const std::string& name);
   void keep(Job job);
-  Result<std::uint64_t> publish(const Job& job, std::uint64_t bytes);
+  void forget_ready();
+  [[nodiscard]] std::size_t syncing() const;
+  std::optional<ArchiveUnpacked> hear(Job& job);
+  Result<std::uint64_t> publish(Job& job, std::uint64_t bytes);
+  void note_end(const Job& job, int wait_status);
 };
 
 Result<UniqueFd> Archives::Impl::make_directory(Job& job) const {
-  job.directory = job.code_id + ".tmp-" + base::random_hex(6);
+  job.directory = temporary("new");
   if (mkdirat(directory.get(), job.directory.c_str(), 0700) != 0) return errno_error("make a directory for the code", errno);
   UniqueFd made(openat(directory.get(), job.directory.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!made) return errno_error("open the directory for the code", errno);
@@ -74,37 +99,80 @@ Result<UniqueFd> Archives::Impl::make_directory(Job& job) const {
   return made;
 }
 
-Result<void> Archives::Impl::begin(Job& job, const UniqueFd& archive, const Launcher::UnpackLimits& limits) {
-  MAYFLY_ASSIGN(Pipe result, make_pipe());
-  UniqueFd target;
-  if (auto existing = base::open_beneath(directory.get(), job.code_id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW); existing.ok()) {
-    job.kind = Job::Kind::kMeasure;
-    target = std::move(existing).value();
-  } else {
-    MAYFLY_ASSIGN(target, make_directory(job));
-  }
-  const UnpackJob work{.archive = archive.get(),
-                       .directory = target.get(),
-                       .result = result.write.get(),
-                       .limits = limits,
-                       .switch_identity = options.privileged,
-                       .user = options.user,
-                       .group = options.group,
-                       .filter = &filter};
+Result<void> Archives::Impl::fork_off(Job& job, const std::function<void(int socket)>& run) const {
+  int ends[2] = {-1, -1};
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return errno_error("make a socket pair", errno);
+  job.socket = UniqueFd(ends[0]);
+  const UniqueFd theirs(ends[1]);
   job.pid = fork();
   if (job.pid < 0) return errno_error("start the unpacking process", errno);
   if (job.pid == 0) {
-    if (job.kind == Job::Kind::kUnpack) run_unpack(work);
-    run_measure(work);
+    run(theirs.get());
+    _exit(1);
   }
-  job.result = std::move(result.read);
+  job.pidfd = pidfd_of(job.pid);
   return {};
 }
 
+Result<void> Archives::Impl::begin_unpacker(Job& job, const Launcher::UnpackLimits& limits) {
+  MAYFLY_ASSIGN(const UniqueFd target, make_directory(job));
+  return fork_off(job, [&](int socket) {
+    run_unpacker({.directory = target.get(),
+                  .socket = socket,
+                  .limits = limits,
+                  .switch_identity = options.privileged,
+                  .user = options.user,
+                  .group = options.group,
+                  .filter = &filter});
+  });
+}
+
+Result<void> Archives::Impl::begin_measuring(Job& job, const UniqueFd& existing) const {
+  job.kind = Job::Kind::kMeasure;
+  return fork_off(job, [&](int socket) { run_measure(existing.get(), socket); });
+}
+
+Result<void> Archives::Impl::give(Job& job, const UniqueFd& archive) const {
+  const auto order = static_cast<char>(syncing() < kSyncingMost ? UnpackOrder::kTellFirst : UnpackOrder::kSyncFirst);
+  const int descriptor = archive.get();
+  MAYFLY_ASSIGN(const bool sent, send_packet(job.socket.get(), {&order, 1}, {&descriptor, 1}, MSG_DONTWAIT));
+  if (!sent) return Error(ErrorCode::kInternal, "the unpacking process takes no orders");
+  return {};
+}
+
+Result<void> Archives::Impl::begin(Job& job, const UnpackRequest& request, const UniqueFd& archive) {
+  const auto existing = base::open_beneath(directory.get(), request.code_id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  if (existing.ok()) return begin_measuring(job, *existing);
+  if (ready && request.limits == Launcher::UnpackLimits{}) {
+    job = std::move(*ready);
+    ready.reset();
+    if (give(job, archive).ok()) return {};
+    drop(std::exchange(job, Job{}));  // the kernel may have killed it while it waited
+  }
+  MAYFLY_TRY(begin_unpacker(job, request.limits));
+  return give(job, archive);
+}
+
+void Archives::Impl::drop(const Job& job) {
+  signal_through(job.pidfd, SIGKILL);
+  reap(job.pid);
+  if (!job.directory.empty()) begin_removal(job.directory);
+}
+
 void Archives::Impl::keep(Job job) {
-  job.pidfd = pidfd_of(job.pid);
-  watch(job.pidfd.get(), next);
+  if (job.pidfd) watch(job.pidfd.get(), next);
+  if (job.socket) watch(job.socket.get(), next);
   jobs.emplace(next++, std::move(job));
+}
+
+void Archives::Impl::forget_ready() {
+  if (!ready) return;
+  drop(*ready);
+  ready.reset();
+}
+
+std::size_t Archives::Impl::syncing() const {
+  return static_cast<std::size_t>(std::ranges::count_if(jobs, [](const auto& entry) { return !entry.second.unsynced.empty(); }));
 }
 
 void Archives::Impl::begin_removal(const std::string& name) {
@@ -116,26 +184,64 @@ void Archives::Impl::begin_removal(const std::string& name) {
     (void)base::remove_tree(options.directory + "/" + name);
     _exit(0);
   }
-  if (job.pid > 0) keep(std::move(job));  // else the next start deletes it
+  if (job.pid < 0) return;  // the next start deletes it
+  job.pidfd = pidfd_of(job.pid);
+  keep(std::move(job));
 }
 
-// Gives the directory its name, by which it exists. Not written to disk here, in the launcher's loop: what is in it is, and after a power
-// loss it either has its name or counts as half made.
-Result<std::uint64_t> Archives::Impl::publish(const Job& job, std::uint64_t bytes) {
-  if (renameat2(directory.get(), job.directory.c_str(), directory.get(), job.code_id.c_str(), RENAME_NOREPLACE) == 0) return bytes;
-  const int failure = errno;
+// Gives the directory its name, by which it exists. That it may not be on the disk yet is noted first: file systems keep the order in
+// which names are made. The note goes when the unpacker has synced everything.
+Result<std::uint64_t> Archives::Impl::publish(Job& job, std::uint64_t bytes) {
+  job.unsynced = job.code_id + std::string(kUnsynced) + base::random_hex(6);
+  const UniqueFd note(openat(directory.get(), job.unsynced.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+  int failure = note ? 0 : errno;
+  if (note && renameat2(directory.get(), job.directory.c_str(), directory.get(), job.code_id.c_str(), RENAME_NOREPLACE) == 0) return bytes;
+  if (note) failure = errno;
+  (void)unlinkat(directory.get(), std::exchange(job.unsynced, "").c_str(), 0);
   begin_removal(job.directory);
   if (failure == EEXIST) return bytes;  // somebody else unpacked the same code meanwhile: theirs is as good
   return errno_error("rename the unpacked code", failure);
 }
 
+// What a job says; nothing when it has not said anything yet. Its end without a word is a refusal.
+std::optional<ArchiveUnpacked> Archives::Impl::hear(Job& job) {
+  if (!job.socket) return std::nullopt;
+  const auto packet = receive_packet(job.socket.get(), MSG_DONTWAIT);
+  if (packet.ok() && !*packet) return std::nullopt;
+  job.socket.reset();
+  auto bytes = parse_result(packet.ok() ? std::string_view((*packet)->bytes) : std::string_view());
+  if (job.kind == Job::Kind::kUnpack) {
+    if (bytes.ok())
+      bytes = publish(job, *bytes);
+    else
+      begin_removal(job.directory);
+  }
+  return ArchiveUnpacked{.request = job.request, .bytes = std::move(bytes)};
+}
+
+void Archives::Impl::note_end(const Job& job, int wait_status) {
+  if (job.unsynced.empty()) return;
+  if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0) {
+    (void)unlinkat(directory.get(), job.unsynced.c_str(), 0);
+  } else {
+    base::log_warning("unpacked code may not be on the disk; the next start unpacks it again", {{"code", job.code_id}});
+  }
+}
+
 Archives::Archives(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Archives::~Archives() {
+  impl_->forget_ready();
   for (const auto& [id, job] : impl_->jobs) {
-    if (job.kind == Job::Kind::kUnpack) signal_through(job.pidfd, SIGKILL);
-    reap(job.pid);
-    if (job.kind == Job::Kind::kUnpack) (void)base::remove_tree(impl_->options.directory + "/" + job.directory);
+    const bool half_made = job.kind == Job::Kind::kUnpack && job.socket;
+    if (half_made) signal_through(job.pidfd, SIGKILL);
+    pollfd ended{.fd = job.pidfd.get(), .events = POLLIN, .revents = 0};
+    if (!job.unsynced.empty() && poll(&ended, 1, kSyncPatienceMs) <= 0) continue;  // a slow disk: it ends with the launcher
+    int status = 0;
+    while (waitpid(job.pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    impl_->note_end(job, status);
+    if (half_made) (void)base::remove_tree(impl_->options.directory + "/" + job.directory);
   }
 }
 
@@ -148,51 +254,64 @@ Result<std::unique_ptr<Archives>> Archives::create(ArchivesOptions options, Watc
   return std::unique_ptr<Archives>(new Archives(std::move(impl)));
 }
 
+bool Archives::is_ready() const { return impl_->ready.has_value(); }
+void Archives::let_go() { impl_->forget_ready(); }
+
+void Archives::keep_ready() {
+  if (impl_->ready) return;
+  Job job;
+  if (!impl_->begin_unpacker(job, {}).ok()) return impl_->drop(job);  // the next unpack() says why
+  impl_->watch(job.pidfd.get(), impl_->next);
+  impl_->ready_id = impl_->next++;
+  impl_->ready = std::move(job);
+}
+
 Result<void> Archives::unpack(const UnpackRequest& request, const UniqueFd& archive) {
   MAYFLY_TRY(check(request));
   if (impl_->jobs.size() >= kJobsMax) return Error(ErrorCode::kResourceExhausted, "64 archives are being unpacked already; try again");
   Job job;
+  if (auto begun = impl_->begin(job, request, archive); !begun.ok()) {
+    impl_->drop(job);
+    return begun;
+  }
   job.request = request.request;
   job.code_id = request.code_id;
-  if (auto begun = impl_->begin(job, archive, request.limits); !begun.ok()) {
-    if (!job.directory.empty()) impl_->begin_removal(job.directory);
-    return std::move(begun).error();
-  }
   impl_->keep(std::move(job));
   return {};
 }
 
-std::optional<ArchiveUnpacked> Archives::finish(std::uint64_t id) {
+std::optional<ArchiveUnpacked> Archives::attend(std::uint64_t id) {
+  if (impl_->ready && id == impl_->ready_id) impl_->forget_ready();  // it ended without an archive
   const auto found = impl_->jobs.find(id);
-  if (found == impl_->jobs.end() || waitpid(found->second.pid, nullptr, WNOHANG) == 0) return std::nullopt;
-  const Job job = std::move(found->second);
+  if (found == impl_->jobs.end()) return std::nullopt;
+  Job& job = found->second;
+  auto heard = impl_->hear(job);
+  int status = 0;
+  if (waitpid(job.pid, &status, WNOHANG) == 0) return heard;
+  if (!heard) heard = impl_->hear(job);  // said between the two looks
+  impl_->note_end(job, status);
   impl_->jobs.erase(found);
-  if (job.kind == Job::Kind::kRemove) return std::nullopt;
-  std::array<char, 8192> buffer{};
-  const ssize_t got = read(job.result.get(), buffer.data(), buffer.size());
-  auto bytes = parse_result({buffer.data(), got > 0 ? static_cast<std::size_t>(got) : 0});
-  if (job.kind == Job::Kind::kUnpack) {
-    if (bytes.ok())
-      bytes = impl_->publish(job, *bytes);
-    else
-      impl_->begin_removal(job.directory);
-  }
-  return ArchiveUnpacked{.request = job.request, .bytes = std::move(bytes)};
+  return heard;
 }
 
 void Archives::remove(const std::string& code_id) {
-  const std::string gone = code_id + ".tmp-" + base::random_hex(6);
+  const std::string gone = impl_->temporary(code_id);
   if (renameat(impl_->directory.get(), code_id.c_str(), impl_->directory.get(), gone.c_str()) == 0) impl_->begin_removal(gone);
 }
 
 void Archives::remove_leftovers() {
   std::error_code ec;
-  std::vector<std::string> names;
+  std::vector<std::string> names, unsynced;
   for (const auto& entry : std::filesystem::directory_iterator(impl_->options.directory, ec)) {
     const std::string name = entry.path().filename().string();
-    if (name.find(".tmp-") != std::string::npos) names.push_back(name);
+    if (name.find(kTemporary) != std::string::npos) names.push_back(name);
+    if (name.find(kUnsynced) != std::string::npos) unsynced.push_back(name);
   }
   for (const auto& name : names) impl_->begin_removal(name);
+  for (const auto& name : unsynced) {
+    if (const std::string code_id = name.substr(0, name.find(kUnsynced)); is_code_id(code_id)) remove(code_id);
+    (void)unlinkat(impl_->directory.get(), name.c_str(), 0);
+  }
 }
 
 }  // namespace mayfly::sandbox::internal

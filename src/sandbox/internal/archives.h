@@ -1,5 +1,7 @@
 // The directory of unpacked code: unpacks archives into it, deletes from it, each in a process of its own.
-// A directory named by a code id is whole; "<code id>.tmp-..." is one being made or deleted. Used by the launcher only.
+// A directory named by a code id is whole; "<...>.tmp-..." is one being made or deleted. It is on the disk unless a file
+// "<code id>.unsynced-..." says otherwise: then a crash of the machine may leave holes in it, and remove_leftovers() takes it away, to be
+// unpacked again from the archive. Used by the launcher only.
 #pragma once
 
 #include <cstdint>
@@ -29,21 +31,25 @@ struct UnpackRequest {
 
 class Archives {
  public:
-  // `watch` is told the pidfd of each process started and the job to finish() when that is readable.
-  using Watch = std::function<void(int pidfd, std::uint64_t job)>;
+  // `watch` is told each descriptor to wait for, and the job to attend() to when that is readable.
+  using Watch = std::function<void(int fd, std::uint64_t job)>;
   [[nodiscard]] static base::Result<std::unique_ptr<Archives>> create(ArchivesOptions options, Watch watch);
-  // Kills what is unpacking and removes its directory; waits for deletions.
+  // Kills what is unpacking and removes its directory; waits a moment for what is being written to the disk, and for deletions.
   ~Archives();
   Archives(const Archives&) = delete;
   Archives& operator=(const Archives&) = delete;
 
-  // Begins; the answer comes from finish(). An existing directory is measured instead.
+  // Begins; the answer comes from attend(). An existing directory is measured instead.
   [[nodiscard]] base::Result<void> unpack(const UnpackRequest& request, const base::UniqueFd& archive);
-  // Takes the result of an ended job; nullopt for deletions and unknown jobs.
-  [[nodiscard]] std::optional<ArchiveUnpacked> finish(std::uint64_t job);
+  // Something happened to a job: its answer, if that is what it was.
+  [[nodiscard]] std::optional<ArchiveUnpacked> attend(std::uint64_t job);
+  // Keeps a process waiting for the next archive, which then waits for neither fork nor the giving up of privileges; or ends it.
+  void keep_ready();
+  void let_go();
+  [[nodiscard]] bool is_ready() const;
   // The id is free at once, its files go in the background. Unknown ids are ignored.
   void remove(const std::string& code_id);
-  // Deletes what a former run left half made or half deleted, in the background.
+  // Deletes what a former run left half made, half deleted or perhaps not on the disk, in the background.
   void remove_leftovers();
 
  private:

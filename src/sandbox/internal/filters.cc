@@ -228,9 +228,9 @@ Result<Filter> unpack_filter() {
   for (const char* call :
        {"brk", "clock_gettime", "close", "exit", "exit_group", "fchmod", "fcntl", "fdatasync", "fstat", "fsync", "futex",
         "getdents64", "getrandom", "gettid", "getpid", "lseek", "madvise", "mkdirat", "mmap", "mprotect", "mremap", "munmap",
-        "newfstatat", "openat", "openat2", "pread64", "read", "readlinkat", "restart_syscall", "rt_sigaction", "rt_sigprocmask",
-        "rt_sigreturn", "sigaltstack", "statx", "symlinkat", "sync_file_range", "syncfs", "tgkill", "write", "writev", "ftruncate",
-        "fchmodat", "fstatfs"}) {
+        "newfstatat", "openat", "openat2", "pread64", "read", "readlinkat", "recvmsg", "restart_syscall", "rt_sigaction",
+        "rt_sigprocmask", "rt_sigreturn", "sendmsg", "sigaltstack", "statx", "symlinkat", "syncfs", "tgkill", "write", "writev",
+        "ftruncate", "fchmodat", "fstatfs"}) {
     filter.add(SCMP_ACT_ALLOW, call);
   }
   return filter.finish();

@@ -18,7 +18,7 @@ using Filter = std::vector<sock_filter>;
 [[nodiscard]] base::Result<Filter> zygote_filter();
 // What the first process of a sandbox needs once it has made the main process: hear what to expect, wait, report, end.
 [[nodiscard]] base::Result<Filter> init_filter();
-// What the process that unpacks archives needs: files beneath its root and memory.
+// What the process that unpacks archives needs: files beneath its root, memory, and its one socket.
 [[nodiscard]] base::Result<Filter> unpack_filter();
 
 }  // namespace mayfly::sandbox::internal

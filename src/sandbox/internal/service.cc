@@ -118,8 +118,9 @@ struct Pool {
 // How many blanks are kept: enough that starts at the present pace find one, few where little happens.
 constexpr std::size_t kWantedLeast = 2;  // of a shape in use
 constexpr std::size_t kWantedMost = 16;
-constexpr std::size_t kComingMost = 4;                       // of those that nobody waits for yet
-constexpr auto kRefillPause = std::chrono::milliseconds(3);  // after a start, which has the CPU first
+constexpr std::size_t kComingMost = 4;                          // of those that nobody waits for yet
+constexpr auto kRefillPause = std::chrono::milliseconds(3);     // after a start, which has the CPU first
+constexpr auto kUnpackerPause = std::chrono::milliseconds(30);  // after an archive; its function's first call is likely to follow
 constexpr auto kPoolReview = std::chrono::seconds(5);
 constexpr auto kPoolRest = std::chrono::minutes(10);  // unused for so long, a shape keeps none
 constexpr std::size_t kPoolsMost = 64;
@@ -209,6 +210,7 @@ class Service {
   void on_status(Live& live);
   void on_init_ended(Live& live);
   void on_job(std::uint64_t id);
+  void review_unpacker();
   void on_workshop();
   void watch_memory();
   [[nodiscard]] int patience() const;
@@ -245,6 +247,8 @@ class Service {
   std::uint64_t next_number_ = 1;
   std::size_t unanswered_ = 0;  // orders to the workshop
   Clock::time_point last_start_, last_review_;
+  Clock::time_point last_unpack_;
+  bool unpacker_due_ = false;
   std::set<std::string> code_to_remove_;  // while a sandbox still uses it
   std::deque<Outgoing> outbox_;
   bool refill_due_ = false;
@@ -351,7 +355,7 @@ Result<void> Service::prepare() {
       archives_,
       Archives::create(
           {.directory = config_.code_directory, .privileged = privileged_, .user = config_.server_uid, .group = config_.server_gid},
-          [this](int pidfd, std::uint64_t job) { watch(pidfd, Source::kJob, job); }));
+          [this](int fd, std::uint64_t job) { watch(fd, Source::kJob, job); }));
   archives_->remove_leftovers();
   MAYFLY_ASSIGN(roots_, Roots::create(config_, work_, privileged_));
   MAYFLY_ASSIGN(function_filter_, function_filter());
@@ -403,6 +407,8 @@ int Service::patience() const {
     wait = std::min(wait, std::max(milliseconds(0), std::chrono::ceil<milliseconds>(time - now)));
   };
   if (refill_due_) until(last_start_ + kRefillPause);
+  if (unpacker_due_) until(last_unpack_ + kUnpackerPause);
+  if (archives_->is_ready()) until(last_unpack_ + kPoolRest);
   if (std::ranges::any_of(pools_, [](const auto& entry) { return entry.second.wanted > kWantedLeast || entry.second.used > 0; }))
     until(last_review_ + kPoolReview);
   for (const auto& [number, zygote] : zygotes_) {
@@ -445,6 +451,7 @@ void Service::run() {
         kill(live);
       }
     }
+    review_unpacker();
     if (!pools_.empty()) review_pools();
     if (!zygotes_.empty()) review_zygotes();
     if (refill_due_ && Clock::now() >= last_start_ + kRefillPause) refill();
@@ -1187,7 +1194,21 @@ void Service::unpack(Reader& in, Packet& packet) {
 }
 
 void Service::on_job(std::uint64_t id) {
-  if (auto done = archives_->finish(id)) answer_unpack(done->request, std::move(done->bytes));
+  auto done = archives_->attend(id);
+  if (!done) return;
+  last_unpack_ = Clock::now();
+  unpacker_due_ = true;
+  answer_unpack(done->request, std::move(done->bytes));
+}
+
+// One waits for the next archive, as long as some come; it is made when the call that brought the last one is over.
+void Service::review_unpacker() {
+  const auto now = Clock::now();
+  if (unpacker_due_ && now >= last_unpack_ + kUnpackerPause) {
+    unpacker_due_ = false;
+    archives_->keep_ready();
+  }
+  if (archives_->is_ready() && now >= last_unpack_ + kPoolRest) archives_->let_go();
 }
 
 void Service::answer_unpack(std::uint64_t request, const Result<std::uint64_t>& result) {

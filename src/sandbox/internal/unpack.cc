@@ -175,19 +175,27 @@ class Unpacker {
     return type == AE_IFLNK ? add_link(name, parts, entry) : add_file(name, parts, from, entry);
   }
 
-  // Everything read-only and on disk. Files only now, when all are made: the first then takes the others along.
+  // Everything read-only: from now on it is whole.
   Result<std::uint64_t> finish() {
+    for (auto path = directories_.rbegin(); path != directories_.rend(); ++path) {
+      MAYFLY_ASSIGN(const UniqueFd directory, open_beneath(*path, O_RDONLY | O_DIRECTORY, 0));
+      if (fchmod(directory.get(), kDirectoryMode) != 0) return errno_error("make " + shown(*path) + " read-only", errno);
+    }
+    if (fchmod(directory_, kDirectoryMode) != 0) return errno_error("make the code directory read-only", errno);
+    return bytes_;
+  }
+
+  // To the disk. Files only now, when all are made: the first then takes the others along.
+  Result<void> sync() const {
+    if (many_) return syncfs(directory_) == 0 ? Result<void>() : errno_error("write the code", errno);
     for (const UniqueFd& file : written_) {
       if (fsync(file.get()) != 0) return errno_error("write the code", errno);
     }
     for (auto path = directories_.rbegin(); path != directories_.rend(); ++path) {
       MAYFLY_ASSIGN(const UniqueFd directory, open_beneath(*path, O_RDONLY | O_DIRECTORY, 0));
-      if (fchmod(directory.get(), kDirectoryMode) != 0) return errno_error("make " + shown(*path) + " read-only", errno);
-      if (!many_ && fsync(directory.get()) != 0) return errno_error("write " + shown(*path), errno);
+      if (fsync(directory.get()) != 0) return errno_error("write " + shown(*path), errno);
     }
-    if (fchmod(directory_, kDirectoryMode) != 0) return errno_error("make the code directory read-only", errno);
-    if ((many_ ? syncfs(directory_) : fsync(directory_)) != 0) return errno_error("write the code directory", errno);
-    return bytes_;
+    return fsync(directory_) == 0 ? Result<void>() : errno_error("write the code directory", errno);
   }
 
  private:
@@ -259,7 +267,6 @@ class Unpacker {
       written_.clear();
       return {};
     }
-    (void)sync_file_range(file->get(), 0, 0, SYNC_FILE_RANGE_WRITE);  // begins; finish() waits
     written_.push_back(std::move(*file));
     return {};
   }
@@ -314,7 +321,7 @@ void limit_process(const Launcher::UnpackLimits& limits) {
   (void)kMemory;
 }
 
-Result<void> give_up_everything(const UnpackJob& job) {
+Result<void> give_up_everything(const UnpackerPlan& job) {
   (void)setlocale(LC_CTYPE, "C.UTF-8");  // names in UTF-8 stay as they are; loads nothing later
   if (fchdir(job.directory) != 0) return errno_error("enter the new directory", errno);
   if (chroot(".") != 0) return errno_error("make the new directory the root", errno);
@@ -328,21 +335,29 @@ Result<void> give_up_everything(const UnpackJob& job) {
   return {};
 }
 
-// Leaves only standard error and the job's own descriptors open, at 3, 4 and 5.
-UnpackJob keep_descriptors(const UnpackJob& job) {
+// Leaves only standard error and these two open, at 3 and 4.
+void keep_descriptors(int& directory, int& socket) {
   constexpr int kFirstFree = 64;
-  UnpackJob kept = job;
   int next = 3;
-  std::vector<std::pair<int*, int>> moved;
-  for (int* fd : {&kept.archive, &kept.directory, &kept.result}) *fd = fcntl(*fd, F_DUPFD_CLOEXEC, kFirstFree);
-  for (int* fd : {&kept.archive, &kept.directory, &kept.result}) *fd = dup3(*fd, next++, O_CLOEXEC);
+  for (int* fd : {&directory, &socket}) *fd = fcntl(*fd, F_DUPFD_CLOEXEC, kFirstFree);
+  for (int* fd : {&directory, &socket}) *fd = dup3(*fd, next++, O_CLOEXEC);
   (void)close_range(static_cast<unsigned>(next), ~0U, 0);
-  return kept;
+}
+
+void tell(int socket, const Result<std::uint64_t>& result) {
+  Writer out(MessageKind::kUnpacked);
+  out.number(static_cast<std::uint8_t>(result.ok()));
+  if (result.ok())
+    out.number(*result);
+  else
+    out.error(result.error());
+  (void)send_packet(socket, out.take(), {}, 0);
 }
 
 }  // namespace
 
-Result<std::uint64_t> unpack_zip(int archive, int directory, const Launcher::UnpackLimits& limits) {
+Result<std::uint64_t> unpack_zip(int archive, int directory, const Launcher::UnpackLimits& limits,
+                                 const std::function<void(std::uint64_t bytes)>& on_whole) {
   struct stat info{};
   if (fstat(archive, &info) != 0) return errno_error("examine the archive", errno);
   if (!S_ISREG(info.st_mode)) return Error(ErrorCode::kInvalidArgument, "the archive is not a regular file");
@@ -369,7 +384,10 @@ Result<std::uint64_t> unpack_zip(int archive, int directory, const Launcher::Unp
     MAYFLY_TRY(unpacker.add(in.get(), entry));
   }
   if (!any) return refuse("Uploaded file must be a non-empty zip");
-  return unpacker.finish();
+  MAYFLY_ASSIGN(const std::uint64_t bytes, unpacker.finish());
+  if (on_whole) on_whole(bytes);
+  MAYFLY_TRY(unpacker.sync());
+  return bytes;
 }
 
 Result<std::uint64_t> tree_size(int directory) {
@@ -391,16 +409,6 @@ Result<std::uint64_t> tree_size(int directory) {
   return bytes;
 }
 
-void write_result(int pipe, const Result<std::uint64_t>& result) {
-  Writer out(MessageKind::kUnpacked);
-  out.number(static_cast<std::uint8_t>(result.ok()));
-  if (result.ok())
-    out.number(*result);
-  else
-    out.error(result.error());
-  (void)base::write_all(pipe, out.take());
-}
-
 Result<std::uint64_t> parse_result(std::string_view bytes) {
   Reader in(bytes);
   in.number<MessageKind>();
@@ -415,18 +423,30 @@ Result<std::uint64_t> parse_result(std::string_view bytes) {
   return refuse(std::string(kNotAZip) + " (unpacking it took too much memory or time)");
 }
 
-void run_unpack(const UnpackJob& job) {
+void run_unpacker(const UnpackerPlan& plan) {
   umask(0);
-  const UnpackJob kept = keep_descriptors(job);
-  auto ready = give_up_everything(kept);
-  write_result(kept.result,
-               ready.ok() ? unpack_zip(kept.archive, kept.directory, kept.limits) : Result<std::uint64_t>(std::move(ready).error()));
-  _exit(0);
+  UnpackerPlan own = plan;
+  keep_descriptors(own.directory, own.socket);
+  if (auto ready = give_up_everything(own); !ready.ok()) {
+    tell(own.socket, std::move(ready).error());
+    _exit(1);
+  }
+  const auto order = receive_packet(own.socket, 0);
+  if (!order.ok() || (*order)->descriptors.size() != 1 || (*order)->bytes.size() != 1) _exit(1);  // nobody needs it any more
+  const bool early = static_cast<UnpackOrder>((*order)->bytes.front()) == UnpackOrder::kTellFirst;
+  bool told = false;
+  const auto on_whole = [&](std::uint64_t bytes) {
+    if (early) tell(own.socket, bytes);
+    told = early;
+  };
+  const auto result = unpack_zip((*order)->descriptors.front().get(), own.directory, own.limits, on_whole);
+  if (!told) tell(own.socket, result);
+  _exit(result.ok() ? 0 : 1);
 }
 
-void run_measure(const UnpackJob& job) {
-  const UnpackJob kept = keep_descriptors(job);
-  write_result(kept.result, tree_size(kept.directory));
+void run_measure(int directory, int socket) {
+  keep_descriptors(directory, socket);
+  tell(socket, tree_size(directory));
   _exit(0);
 }
 
