@@ -117,7 +117,7 @@ class ApiTest : public ::testing::Test {
     catalogue_ = *store::open_catalogue(directory_ + "/catalogue.db");
     blobs_ = *store::open_directory_blobs(directory_ + "/blobs");
     code_ = std::make_unique<engine::CodeStore>(
-        *blobs_, [](const std::string&) { return Result<std::uint64_t>(1); }, [](const std::string&) {});
+        *blobs_, [](const std::string&, base::UniqueFd) { return [] { return Result<std::uint64_t>(1); }; }, [](const std::string&) {});
     layers_ = *engine::LayerRegistry::open(*catalogue_, *code_, engine::Account{}, clock_);
     registry_ = *engine::FunctionRegistry::open(*catalogue_, *code_, engine::Account{}, clock_);
     credentials_ =
@@ -273,8 +273,9 @@ TEST_F(ApiTest, AnUnknownServiceIsNamed) {
   const net::Response s3 = send(signed_head("GET", "/bucket", "", "s3"), "");
   EXPECT_EQ(s3.status, 501) << "without buckets";
   EXPECT_NE(s3.body.find("<Code>NotImplemented</Code>"), std::string::npos) << s3.body;
-  for (const char* target : {"/bucket/key?AWSAccessKeyId=AKIATESTKEY123456789&Signature=x&Expires=1",
-                             "/bucket/key?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=a%2F20260101%2Fus-east-1%2Fs3%2Faws4_request"}) {
+  for (const char* target :
+       {"/bucket/key?AWSAccessKeyId=AKIATESTKEY123456789&Signature=x&Expires=1",
+        "/bucket/key?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=a%2F20260101%2Fus-east-1%2Fs3%2Faws4_request"}) {
     net::RequestHead head{.method = "GET", .target = target, .headers = {}};
     head.headers.add("Host", "127.0.0.1:9000");
     const net::Response refused = send(std::move(head), "");

@@ -1,5 +1,7 @@
 #include "backend/local.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -42,6 +44,7 @@ constexpr Duration kInitErrorGrace = std::chrono::milliseconds(300);
 constexpr Duration kMemoryLook = std::chrono::seconds(1);
 constexpr Duration kKillGrace = std::chrono::seconds(2);
 constexpr Duration kRuntimeShutdown = std::chrono::milliseconds(300);  // of the time that external extensions have, as on AWS
+constexpr std::size_t kSizesMost = 4096;                               // of unpacked code, about 120 bytes each
 constexpr std::size_t kDepartingMax = 64;                              // more are killed without their extensions hearing of it
 constexpr const char* kExtensionsDirectory = "/opt/extensions/";
 constexpr std::uint64_t kMilliCpuPerGroup = 1000;  // one CPU ...
@@ -136,6 +139,8 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   void handle(sandbox::ProgramEnded event);
   void handle(sandbox::SandboxExited event);
   void handle(sandbox::ArchiveUnpacked event);
+  struct Unpacking;
+  void unpack(const std::shared_ptr<Unpacking>& request, base::UniqueFd archive);
   void launcher_lost(const Error& error);
 
   [[nodiscard]] Result<void> launch(Environment& environment, EnvironmentId id, const runtime::LaunchPlan& plan,
@@ -193,7 +198,12 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   TimePoint armed = base::kNoDeadline;
   bool lost = false;
   std::map<std::string, std::shared_ptr<runtime::EnvironmentLog>> carried_logs;
-  std::map<std::uint64_t, std::shared_ptr<std::promise<Result<std::uint64_t>>>> unpacking;
+  struct Unpacking {
+    std::string code_id;
+    std::promise<Result<std::uint64_t>> size;
+  };
+  std::map<std::uint64_t, std::shared_ptr<Unpacking>> unpacking;
+  std::unordered_map<std::string, std::uint64_t> unpacked_sizes;  // of code that was asked for lately; at most kSizesMost
   std::uint64_t next_request = 1;
   net::Event something_ended;
   const DnsOptions dns;
@@ -705,14 +715,30 @@ void LocalBackend::Impl::gone(EnvironmentId id, std::vector<EndedRun> ended) {
 void LocalBackend::Impl::handle(sandbox::ArchiveUnpacked event) {
   const auto it = unpacking.find(event.request);
   if (it == unpacking.end()) return;
-  it->second->set_value(std::move(event.bytes));
+  const std::shared_ptr<Unpacking> request = std::move(it->second);
   unpacking.erase(it);
+  if (event.bytes.ok()) {
+    if (unpacked_sizes.size() >= kSizesMost) unpacked_sizes.clear();
+    unpacked_sizes[request->code_id] = *event.bytes;
+  }
+  request->size.set_value(std::move(event.bytes));
+}
+
+void LocalBackend::Impl::unpack(const std::shared_ptr<Unpacking>& request, base::UniqueFd archive) {
+  const std::string& code_id = request->code_id;
+  const auto known = unpacked_sizes.find(code_id);
+  if (known != unpacked_sizes.end() && ::access((options.code_directory + "/" + code_id).c_str(), F_OK) == 0)
+    return request->size.set_value(known->second);
+  const std::uint64_t number = next_request++;
+  if (const auto asked = ports.launcher.unpack(number, std::move(archive), code_id, {}); !asked.ok())
+    return request->size.set_value(asked.error());
+  unpacking[number] = request;
 }
 
 void LocalBackend::Impl::launcher_lost(const Error& error) {
   lost = true;
   base::log_error("the launcher has ended and every environment with it; restart the server", {{"what", error.message()}});
-  for (auto& [request, promise] : unpacking) promise->set_value(error);
+  for (auto& [number, request] : unpacking) request->size.set_value(error);
   unpacking.clear();
   stems.close();
   prepared.clear();
@@ -747,7 +773,7 @@ LocalBackend::~LocalBackend() {
   impl_->timer.cancel();
   if (impl_->launcher_events.is_open()) (void)impl_->launcher_events.release();  // the launcher owns it
   const Error ended(ErrorCode::kUnavailable, "The server is shutting down.", "ServiceException");
-  for (auto& [request, promise] : impl_->unpacking) promise->set_value(ended);
+  for (auto& [number, request] : impl_->unpacking) request->size.set_value(ended);
   for (auto& [id, environment] : impl_->environments) impl_->ports.launcher.kill(id);
   for (auto& [id, environment] : impl_->departing) impl_->ports.launcher.kill(id);
 }
@@ -765,27 +791,31 @@ void LocalBackend::invoke(engine::InvocationPtr invocation) {
 }
 
 Result<std::uint64_t> LocalBackend::prepare_code(const std::string& code_id, base::UniqueFd archive) {
-  MAYFLY_ASSERT(!impl_->loop.in_loop(), "prepare_code blocks and would wait for itself");
-  auto promise = std::make_shared<std::promise<Result<std::uint64_t>>>();
-  auto done = promise->get_future();
+  return begin_preparing_code(code_id, std::move(archive))();
+}
+
+std::function<Result<std::uint64_t>()> LocalBackend::begin_preparing_code(const std::string& code_id, base::UniqueFd archive) {
+  auto request = std::make_shared<Impl::Unpacking>();
+  request->code_id = code_id;
+  auto done = std::make_shared<std::future<Result<std::uint64_t>>>(request->size.get_future());
   auto shared = std::make_shared<base::UniqueFd>(std::move(archive));
-  impl_->loop.post([this, promise, shared, code_id, token = std::weak_ptr<bool>(impl_->alive)] {
-    if (token.expired()) return promise->set_value(Error(ErrorCode::kUnavailable, "The server is shutting down.", "ServiceException"));
-    const std::uint64_t request = impl_->next_request++;
-    const auto asked = impl_->ports.launcher.unpack(request, std::move(*shared), code_id, {});
-    if (!asked.ok()) return promise->set_value(asked.error());
-    impl_->unpacking[request] = promise;
+  impl_->loop.post([this, request, shared, token = std::weak_ptr<bool>(impl_->alive)] {
+    if (token.expired()) return request->size.set_value(Error(ErrorCode::kUnavailable, "The server is shutting down.", "ServiceException"));
+    impl_->unpack(request, std::move(*shared));
   });
-  if (done.wait_for(std::chrono::minutes(5)) != std::future_status::ready) {
+  return [this, done]() -> Result<std::uint64_t> {
+    MAYFLY_ASSERT(!impl_->loop.in_loop(), "waiting for code to be prepared blocks, and the loop would wait for itself");
+    if (done->wait_for(std::chrono::minutes(5)) == std::future_status::ready) return done->get();
     return Error(ErrorCode::kDeadlineExceeded, "The package was not unpacked within 5 minutes; the machine may be overloaded. Try again.",
                  "ServiceException");
-  }
-  return done.get();
+  };
 }
 
 void LocalBackend::remove_code(const std::string& code_id) {
   impl_->loop.post([this, code_id, token = std::weak_ptr<bool>(impl_->alive)] {
-    if (!token.expired()) impl_->ports.launcher.remove_code(code_id);
+    if (token.expired()) return;
+    impl_->unpacked_sizes.erase(code_id);
+    impl_->ports.launcher.remove_code(code_id);
   });
 }
 
@@ -804,28 +834,24 @@ std::set<std::string> LocalBackend::code_in_use() {
   return *used;
 }
 
-void LocalBackend::drop_outdated(const std::string& function_name, const std::function<bool(const engine::FunctionVersion&)>& current) {
-  Impl* impl = impl_.get();
-  const bool done = impl_->on_loop([impl, function_name, current] {
-    impl->dispatcher.drop_outdated(function_name, current, impl->now());
-    impl->rearm();
-  });
-  if (!done)
-    base::log_error("the event loop does not answer; environments of an old version may serve a little longer",
-                    {{"function", function_name}});
-}
-
-void LocalBackend::apply_limits(const std::string& function_name, const std::function<engine::RecordPtr(const std::string&)>& find) {
+void LocalBackend::apply_change(const std::string& function_name, const std::function<engine::RecordPtr(const std::string&)>& find) {
   Impl* impl = impl_.get();
   const bool done = impl_->on_loop([impl, function_name, find] {
     const engine::RecordPtr record = find(function_name);
+    const auto is_current = [&record](const engine::FunctionVersion& version) {
+      const engine::VersionPtr now = record == nullptr ? nullptr : record->find(version.version);
+      return now != nullptr && now->generation == version.generation;
+    };
+    impl->dispatcher.drop_outdated(function_name, is_current, impl->now());
     const auto reserved = record == nullptr ? std::nullopt : record->settings->reserved_concurrency;
     impl->dispatcher.set_reserved_concurrency(function_name, reserved, impl->now());
     impl->set_provisioned(function_name, record.get());
     impl->rearm();
   });
-  if (!done)
-    base::log_error("the event loop does not answer; new concurrency limits may hold a little later", {{"function", function_name}});
+  if (!done) {
+    base::log_error("the event loop does not answer; environments of an old version may serve, and old limits hold, a little longer",
+                    {{"function", function_name}});
+  }
 }
 
 engine::ProvisionedStatus LocalBackend::provisioned_status(const std::string& function_name, const std::string& version) {
@@ -855,7 +881,7 @@ Result<void> LocalBackend::try_init(const engine::VersionPtr& version, Duration 
     status = *seen;
     if (status.allocated == 0) std::this_thread::sleep_for(kLookAgain);
   }
-  apply_limits(name, find);
+  apply_change(name, find);
   if (status.allocated > 0) return {};
   if (!status.failed_reason.empty()) return Error(ErrorCode::kFunctionFailed, status.failed_reason);
   return Error(ErrorCode::kDeadlineExceeded,

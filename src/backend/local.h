@@ -72,25 +72,24 @@ class LocalBackend final : public engine::Invoker {
   // Unpacks a zip so that environments can use it and answers its unpacked size in bytes; at once when it is there already. Blocks;
   // any thread but the loop's, while the loop runs. kInvalidArgument and kTooLarge are the archive's fault.
   [[nodiscard]] base::Result<std::uint64_t> prepare_code(const std::string& code_id, base::UniqueFd archive);
+  // The same in two steps: begins, and returns what waits for the end (once). Any thread; the waiting not on the loop's.
+  [[nodiscard]] std::function<base::Result<std::uint64_t>()> begin_preparing_code(const std::string& code_id, base::UniqueFd archive);
   // Deletes unpacked code. Any thread.
   void remove_code(const std::string& code_id);
   // Code of living environments and of waiting invocations: the sweeper must leave it. Blocks; any thread.
   [[nodiscard]] std::set<std::string> code_in_use();
 
-  // Ends environments of `function_name` whose version `current` refuses; busy ones finish first. Returns when that is done,
-  // so a management call may answer afterwards. Blocks; any thread.
-  void drop_outdated(const std::string& function_name, const std::function<bool(const engine::FunctionVersion&)>& current);
-
-  // Makes reserved and provisioned concurrency what the function's settings say; provisioned concurrency of an alias is that of the
-  // version it names now. `find` is asked on the loop, so that of several changes the last counts; null: the function is gone.
-  // Returns when that is done, with the environments still being made. Blocks; any thread.
-  void apply_limits(const std::string& function_name, const std::function<engine::RecordPtr(const std::string&)>& find);
+  // Makes true what the function's record says now: ends environments of versions it does not have any more (busy ones finish first),
+  // and makes reserved and provisioned concurrency what its settings say; provisioned concurrency of an alias is that of the version
+  // it names now. `find` is asked on the loop, so that of several changes the last counts; null: the function is gone. Returns when
+  // that is done, so a management call may answer afterwards; environments are still being made. Blocks; any thread.
+  void apply_change(const std::string& function_name, const std::function<engine::RecordPtr(const std::string&)>& find);
   // Of one version, "$LATEST" or digits. Blocks; any thread. Empty when the loop does not answer.
   [[nodiscard]] engine::ProvisionedStatus provisioned_status(const std::string& function_name, const std::string& version);
 
   // Whether an environment of `version` initialises: makes one as provisioned concurrency does, and leaves it to the next call.
   // kFunctionFailed with the cause when its init fails, kDeadlineExceeded when it is not ready within `patience`. Afterwards the limits
-  // are what `find` says, as apply_limits() has it. Blocks; any thread but the loop's.
+  // are what `find` says, as apply_change() has it. Blocks; any thread but the loop's.
   [[nodiscard]] base::Result<void> try_init(const engine::VersionPtr& version, base::Duration patience,
                                             const std::function<engine::RecordPtr(const std::string&)>& find);
 

@@ -663,7 +663,7 @@ TEST_F(LocalBackendTest, OutdatedEnvironmentsGoAndTheirCredentialsWithThem) {
   const auto version = machine->python(kEcho);
   machine->invoke(version);
   const int before = machine->revoked;
-  machine->backend->drop_outdated(version->function_name, [](const engine::FunctionVersion&) { return false; });
+  machine->backend->apply_change(version->function_name, [](const std::string&) { return nullptr; });
   const TimePoint limit = base::system_clock().now() + 5s;
   while (machine->revoked == before && base::system_clock().now() < limit) std::this_thread::sleep_for(5ms);
   EXPECT_GT(machine->revoked, before);
@@ -698,7 +698,7 @@ TEST_F(LocalBackendTest, LimitsFollowTheSettingsOfTheFunctionAndItsAliases) {
     auto settings = std::make_shared<engine::FunctionSettings>(*record->settings);
     change(*settings);
     record->settings = settings;
-    machine->backend->apply_limits(first->function_name, [record](const std::string&) { return record; });
+    machine->backend->apply_change(first->function_name, [record](const std::string&) { return record; });
   };
   set([](engine::FunctionSettings& s) {
     s.reserved_concurrency = 1;
@@ -722,7 +722,7 @@ TEST_F(LocalBackendTest, LimitsFollowTheSettingsOfTheFunctionAndItsAliases) {
   EXPECT_EQ(machine->backend->provisioned_status(first->function_name, "1"), engine::ProvisionedStatus{});
   EXPECT_EQ(provisioned(two, 1).allocated, 1U);
 
-  machine->backend->apply_limits(first->function_name, [](const std::string&) { return nullptr; });
+  machine->backend->apply_change(first->function_name, [](const std::string&) { return nullptr; });
   EXPECT_EQ(machine->backend->provisioned_status(first->function_name, "2"), engine::ProvisionedStatus{});
   EXPECT_EQ(machine->invoke(record->latest).payload, R"("on-demand")");
   const TimePoint limit = base::system_clock().now() + 5s;
@@ -737,9 +737,9 @@ TEST_F(LocalBackendTest, AProvisionedInitThatFailsIsToldWithItsCause) {
   settings->provisioned["$LATEST"].requested = 2;
   record->settings = settings;
   const std::string name = record->latest->function_name;
-  machine->backend->apply_limits(name, [record](const std::string&) { return record; });
+  machine->backend->apply_change(name, [record](const std::string&) { return record; });
   EXPECT_EQ(provisioned(record->latest, 2), (engine::ProvisionedStatus{2, 0, 0, "FUNCTION_ERROR_INIT_FAILURE: Runtime.ImportModuleError"}));
-  machine->backend->apply_limits(name, [](const std::string&) { return nullptr; });
+  machine->backend->apply_change(name, [](const std::string&) { return nullptr; });
 }
 
 TEST_F(LocalBackendTest, WarmCallsAreFast) {
@@ -850,7 +850,7 @@ bool logged(const std::string& text, base::Duration patience = 5s) {
 }
 
 void drop(const engine::VersionPtr& version) {
-  machine->backend->drop_outdated(version->function_name, [](const engine::FunctionVersion&) { return false; });
+  machine->backend->apply_change(version->function_name, [](const std::string&) { return nullptr; });
 }
 
 TEST_F(LocalBackendTest, AnExternalExtensionRegistersHearsInvocationsAndTheEnd) {

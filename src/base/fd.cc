@@ -92,11 +92,13 @@ Result<void> write_all(int fd, std::string_view bytes) {
   return {};
 }
 
-Result<void> write_file_durably(const std::string& path, std::string_view bytes, unsigned mode) {
+Result<void> write_file_durably(const std::string& path, std::string_view bytes, unsigned mode,
+                                const std::function<void(const std::string& temporary)>& written) {
   const std::string temporary = path + ".tmp-" + random_hex(6);
   const auto write_and_rename = [&]() -> Result<void> {
     MAYFLY_ASSIGN(const UniqueFd fd, open_file(temporary, O_WRONLY | O_CREAT | O_EXCL, mode));
     MAYFLY_TRY(write_all(fd.get(), bytes).with_context(temporary));
+    if (written) written(temporary);
     MAYFLY_TRY(fsync_fd(fd.get(), temporary));
     if (rename(temporary.c_str(), path.c_str()) != 0) return errno_error("cannot rename " + temporary + " to " + path, errno);
     return sync_directory(parent_of(path));
@@ -130,7 +132,8 @@ Result<void> remove_tree(const std::string& path) {
     fs::permissions(path, fs::perms::owner_all, fs::perm_options::add, ec);
     ec.clear();
     for (fs::recursive_directory_iterator it(path, fs::directory_options::none, ec), end; !ec && it != end; it.increment(ec)) {
-      if (it->symlink_status(ec).type() == fs::file_type::directory) fs::permissions(it->path(), fs::perms::owner_all, fs::perm_options::add, ec);
+      if (it->symlink_status(ec).type() == fs::file_type::directory)
+        fs::permissions(it->path(), fs::perms::owner_all, fs::perm_options::add, ec);
     }
     ec.clear();
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -47,8 +48,10 @@ class UniqueFd {
 // Writes everything; retries EINTR and short writes.
 [[nodiscard]] Result<void> write_all(int fd, std::string_view bytes);
 // Replaces `path` so that after a crash it holds either the old or the new bytes whole: temporary file beside it,
-// fsync, rename, fsync of the directory.
-[[nodiscard]] Result<void> write_file_durably(const std::string& path, std::string_view bytes, unsigned mode = 0600);
+// fsync, rename, fsync of the directory. `written` is told the temporary file's name when the bytes are in it, before the wait for the
+// disk.
+[[nodiscard]] Result<void> write_file_durably(const std::string& path, std::string_view bytes, unsigned mode = 0600,
+                                              const std::function<void(const std::string& temporary)>& written = {});
 // mkdir -p; existing directories are fine.
 [[nodiscard]] Result<void> make_directories(const std::string& path, unsigned mode = 0700);
 // Deletes a tree without following links; absent is fine. Makes directories writable as it descends.

@@ -39,14 +39,22 @@ CodeIdentity CodeStore::identify(std::string_view zip) {
   return {.id = base::hex_encode(digest), .sha256_base64 = base::base64_encode(base::as_text(digest)), .size = zip.size()};
 }
 
-Result<std::uint64_t> CodeStore::put(const Hold&, const std::string& zip) {
-  MAYFLY_ASSIGN(const std::string id, blobs_.put(zip));
-  Result<std::uint64_t> prepared = prepare_(id);
+Result<std::uint64_t> CodeStore::put(const Hold& hold, const std::string& zip) {
+  PendingCode pending;
+  const auto stored = blobs_.put(zip, [&](base::UniqueFd archive) { pending = prepare_(hold.code_id_, std::move(archive)); });
+  // Waited for in any case: what a failure leaves must be whole, so that the hold can take it away.
+  Result<std::uint64_t> prepared = pending ? pending() : Error(ErrorCode::kInternal, "a stored package could not be read");
+  if (!stored.ok()) return stored.error();
   if (prepared.ok()) return prepared;
   Error error = std::move(prepared).error();  // the archive's faults get AWS's type; the platform's keep theirs
   if (error.code() == ErrorCode::kInvalidArgument && error.id().empty())
     return Error(ErrorCode::kInvalidArgument, error.message(), "InvalidParameterValueException");
   return error;
+}
+
+Result<std::uint64_t> CodeStore::unpacked_bytes(const std::string& code_id) const {
+  MAYFLY_ASSIGN(base::UniqueFd archive, open(code_id));
+  return prepare_(code_id, std::move(archive))();
 }
 
 Result<base::UniqueFd> CodeStore::open(const std::string& code_id) const { return blobs_.open(code_id, true); }

@@ -17,10 +17,11 @@
 
 namespace mayfly::engine {
 
-// Puts a stored zip where environments can use it (unpacked beneath the code directory) and answers its unpacked size in bytes;
-// blocks; the same when it is there already. The error is the archive's fault (kInvalidArgument) or the platform's. Called from several
-// threads at once, also for the same code.
-using CodePreparer = std::function<base::Result<std::uint64_t>(const std::string& code_id)>;
+// Begins to put a zip, open for reading, where environments can use it (unpacked beneath the code directory). What it returns waits for
+// the end and answers the unpacked size in bytes; the same when it is there already. The error is the archive's fault (kInvalidArgument)
+// or the platform's. Called from several threads at once, also for the same code.
+using PendingCode = std::function<base::Result<std::uint64_t>()>;
+using CodePreparer = std::function<PendingCode(const std::string& code_id, base::UniqueFd archive)>;
 
 // What a package is called.
 struct CodeIdentity {
@@ -51,6 +52,7 @@ class CodeStore {
     void keep() { kept_ = true; }
 
    private:
+    friend class CodeStore;
     CodeStore* store_;
     const std::string code_id_;
     bool was_there_ = false;
@@ -58,10 +60,11 @@ class CodeStore {
   };
 
   [[nodiscard]] static CodeIdentity identify(std::string_view zip);
-  // Stores and prepares the zip that `hold` was made for; its unpacked size. A bad archive is InvalidParameterValueException.
+  // Stores and prepares, both at once, the zip that `hold` was made for; its unpacked size. A bad archive is
+  // InvalidParameterValueException.
   [[nodiscard]] base::Result<std::uint64_t> put(const Hold& hold, const std::string& zip);
   // The unpacked size of what is stored.
-  [[nodiscard]] base::Result<std::uint64_t> unpacked_bytes(const std::string& code_id) const { return prepare_(code_id); }
+  [[nodiscard]] base::Result<std::uint64_t> unpacked_bytes(const std::string& code_id) const;
   // The zip as uploaded, verified. kNotFound.
   [[nodiscard]] base::Result<base::UniqueFd> open(const std::string& code_id) const;
 

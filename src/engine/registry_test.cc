@@ -1,5 +1,6 @@
 #include "engine/registry.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -65,7 +66,8 @@ class RegistryTest : public ::testing::Test {
     catalogue_ = std::make_unique<FallibleCatalogue>(*std::move(catalogue));
     blobs_ = *store::open_directory_blobs(directory_ + "/blobs");
     code_ = std::make_unique<CodeStore>(
-        *blobs_, [this](const std::string& id) { return prepare(id); }, [this](const std::string& id) { discarded_.push_back(id); });
+        *blobs_, [this](const std::string&, base::UniqueFd) { return [this] { return prepare(); }; },
+        [this](const std::string& id) { discarded_.push_back(id); });
     auto registry = FunctionRegistry::open(*catalogue_, *code_, Account{}, clock_);
     ASSERT_TRUE(registry.ok()) << registry.error().message();
     registry_ = *std::move(registry);
@@ -74,7 +76,7 @@ class RegistryTest : public ::testing::Test {
     close();
     open();
   }
-  Result<std::uint64_t> prepare(const std::string&) {
+  Result<std::uint64_t> prepare() const {
     if (refuse_code_)
       return Error(ErrorCode::kInvalidArgument, "Could not unzip uploaded file. Please check your file, then try to upload again.");
     return unpacked_bytes_;
@@ -542,6 +544,31 @@ TEST_F(RegistryTest, CodeNobodyNamesIsForgottenButNotWhileItIsInUse) {
   EXPECT_EQ(*code_->sweep({}), 1U);
   EXPECT_FALSE(code_->open(second).ok());
   EXPECT_EQ(discarded_.size(), 2U);
+}
+
+// A disk that takes the bytes and then does not keep them.
+class LosingBlobs final : public store::Blobs {
+ public:
+  Result<std::string> put(std::string_view, const Meanwhile& meanwhile) override {
+    meanwhile(*base::open_file("/dev/null", O_RDONLY));
+    return Error(ErrorCode::kUnavailable, "the disk is broken");
+  }
+  Result<base::UniqueFd> open(const std::string&, bool) const override { return Error(ErrorCode::kNotFound, "no blob"); }
+  Result<void> remove(const std::string&) override { return {}; }
+  Result<std::vector<std::string>> list() const override { return std::vector<std::string>{}; }
+};
+
+TEST_F(RegistryTest, WhatWasUnpackedOfCodeThatCouldNotBeStoredGoesAgain) {
+  LosingBlobs blobs;
+  std::vector<std::string> steps;
+  CodeStore code(
+      blobs, [&](const std::string&, base::UniqueFd) { return [&] { return steps.emplace_back("unpacked"), Result<std::uint64_t>(1); }; },
+      [&](const std::string&) { steps.emplace_back("gone"); });
+  {
+    const CodeStore::Hold hold(code, CodeStore::identify("zip").id);
+    EXPECT_EQ(code.put(hold, "zip").error().code(), ErrorCode::kUnavailable);
+  }
+  EXPECT_EQ(steps, (std::vector<std::string>{"unpacked", "gone"}));
 }
 
 TEST_F(RegistryTest, AFunctionMadeAgainNeverRepeatsAGeneration) {

@@ -137,13 +137,12 @@ class Platform {
   Result<void> open_stores();
   void make_backend();
   Result<void> open_registry();
-  void apply_limits(const std::string& name);
+  void apply_change(const std::string& name);
   void apply_all_limits();
   void open_doors();
   void add_gauges();
   Result<void> announce();
   Result<runtime::TemporaryCredentials> issue_credentials(const backend::EnvironmentIdentity& identity);
-  [[nodiscard]] bool is_current(const engine::FunctionVersion& version) const;
   [[nodiscard]] Result<void> ready() const;
   // The code that a request names in S3, or the error it is answered with.
   [[nodiscard]] Result<std::string> code_object(const std::string& bucket, const std::string& key, const std::string& version);
@@ -259,16 +258,9 @@ void Platform::make_backend() {
       });
 }
 
-bool Platform::is_current(const engine::FunctionVersion& version) const {
-  const engine::RecordPtr record = registry_->find(version.function_name);
-  const engine::VersionPtr now = record == nullptr ? nullptr : record->find(version.version);
-  return now != nullptr && now->generation == version.generation;
-}
-
 Result<void> Platform::open_registry() {
-  const auto prepare = [this](const std::string& code_id) -> Result<std::uint64_t> {
-    MAYFLY_ASSIGN(base::UniqueFd archive, blobs_->open(code_id, true));
-    return backend_->prepare_code(code_id, std::move(archive));
+  const auto prepare = [this](const std::string& code_id, base::UniqueFd archive) {
+    return backend_->begin_preparing_code(code_id, std::move(archive));
   };
   const auto discard = [this](const std::string& code_id) { backend_->remove_code(code_id); };
   code_ = std::make_unique<engine::CodeStore>(*blobs_, prepare, discard);
@@ -279,15 +271,12 @@ Result<void> Platform::open_registry() {
     base::log_warning("unused code could not be looked for", {{"cause", swept.error().message()}});
   MAYFLY_ASSIGN(event_source_mappings_,
                 events::EventSourceMappings::open({.catalogue = *catalogue_, .registry = *registry_, .clock = clock_}));
-  registry_->on_change([this](const std::string& name) {
-    backend_->drop_outdated(name, [this](const engine::FunctionVersion& version) { return is_current(version); });
-    apply_limits(name);
-  });
+  registry_->on_change([this](const std::string& name) { apply_change(name); });
   return {};
 }
 
-void Platform::apply_limits(const std::string& name) {
-  backend_->apply_limits(name, [this](const std::string& function_name) { return registry_->find(function_name); });
+void Platform::apply_change(const std::string& name) {
+  backend_->apply_change(name, [this](const std::string& function_name) { return registry_->find(function_name); });
 }
 
 // Before the first call: reservations hold, provisioned environments are on their way.
@@ -297,7 +286,7 @@ void Platform::apply_all_limits() {
   for (std::vector<engine::RecordPtr> page = registry_->list(after, kPage); !page.empty(); page = registry_->list(after, kPage)) {
     for (const engine::RecordPtr& record : page) {
       const engine::FunctionSettings& settings = *record->settings;
-      if (settings.reserved_concurrency || !settings.provisioned.empty()) apply_limits(record->latest->function_name);
+      if (settings.reserved_concurrency || !settings.provisioned.empty()) apply_change(record->latest->function_name);
     }
     after = page.back()->latest->function_name;
   }

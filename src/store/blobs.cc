@@ -58,14 +58,25 @@ class DirectoryBlobs final : public Blobs {
     });
   }
 
-  Result<std::string> put(std::string_view bytes) override {
+  Result<std::string> put(std::string_view bytes, const Meanwhile& meanwhile) override {
     const std::string id = base::hex_encode(base::sha256(bytes));
-    if (is_stored(id, bytes.size()) && open(id, true).ok()) return id;  // a damaged one is written anew
+    const auto show = [&](UniqueFd readable) {
+      if (meanwhile) meanwhile(std::move(readable));
+    };
+    if (is_stored(id, bytes.size())) {
+      if (auto there = open(id, true); there.ok()) {
+        show(std::move(there).value());
+        return id;
+      }  // a damaged one is written anew
+    }
     const std::string shard = shard_of(id);
     const bool new_shard = mkdir(shard.c_str(), 0700) == 0;
     if (!new_shard && errno != EEXIST) return base::errno_error("cannot make " + shard, errno);
-    MAYFLY_TRY(
-        base::write_file_durably(path_of(id), bytes).with_context("cannot store " + std::to_string(bytes.size()) + " bytes of code"));
+    const auto written = [&](const std::string& temporary) {
+      if (auto readable = base::open_file(temporary, O_RDONLY); readable.ok()) show(std::move(readable).value());
+    };
+    MAYFLY_TRY(base::write_file_durably(path_of(id), bytes, 0600, written)
+                   .with_context("cannot store " + std::to_string(bytes.size()) + " bytes of code"));
     // Afterwards: by then most file systems have written it along with the file, and this costs nothing.
     if (new_shard) MAYFLY_TRY(base::sync_directory(directory_));
     return id;

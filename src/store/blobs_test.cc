@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/mount.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <thread>
@@ -29,6 +30,19 @@ TEST_F(BlobsTest, BytesAreNamedByTheirDigestAndReadBack) {
   EXPECT_EQ(*blobs_->list(), std::vector<std::string>{id});
   EXPECT_EQ(*blobs_->put(""), base::hex_encode(base::sha256("")));
   EXPECT_TRUE(fs::exists(path_of(id))) << "in a directory of its first two digits";
+}
+
+TEST_F(BlobsTest, BytesCanBeReadOnceWhileTheDiskStillWorks) {
+  std::vector<std::string> seen;
+  const auto look = [&](base::UniqueFd bytes) {
+    EXPECT_EQ(blobs_->list()->size(), seen.size()) << "not stored yet, or stored before";
+    EXPECT_LT(write(bytes.get(), "x", 1), 0) << "only for reading";
+    seen.push_back(*base::read_all(bytes.get(), 100));
+  };
+  const std::string id = *blobs_->put("some bytes", look);
+  EXPECT_EQ(seen, std::vector<std::string>{"some bytes"});
+  EXPECT_EQ(*blobs_->put("some bytes", look), id);
+  EXPECT_EQ(seen, (std::vector<std::string>{"some bytes", "some bytes"})) << "the same for what is there already";
 }
 
 TEST_F(BlobsTest, ADamagedBlobIsNoticedAndHealedByStoringItAgain) {
