@@ -232,11 +232,12 @@ struct FunctionRegistry::Impl {
 
   // --- Loading.
   Result<void> load();
-  Result<std::vector<RecordPtr>> read_records(store::CatalogueChange& settled);
-  Result<std::map<std::string, FunctionRecord>> read_functions();
+  // What the store has of one function; versions that were under way when the server ended are settled, and put into `settled`.
+  Result<RecordPtr> read_record(const store::FunctionRow& row, const std::vector<store::VersionRow>& versions,
+                                store::CatalogueChange& settled) const;
   // Every code id that a version names, layers' included.
   void add_code_names(std::set<std::string>& names) const;
-  void note_settled(FunctionVersion& version, store::CatalogueChange& settled);
+  static void note_settled(FunctionVersion& version, store::CatalogueChange& settled);
 
   // --- Changing; the caller holds `writing`.
   // Generations come from the clock, so that a function deleted and made again never repeats one.
@@ -307,54 +308,50 @@ struct FunctionRegistry::Impl {
 
 // --- Loading ---
 
-Result<std::map<std::string, FunctionRecord>> FunctionRegistry::Impl::read_functions() {
-  MAYFLY_ASSIGN(const std::vector<store::FunctionRow> rows, catalogue.functions());
-  std::map<std::string, FunctionRecord> functions;
-  for (const store::FunctionRow& row : rows) {
-    auto settings = settings_from_document(row.document);
-    if (!settings.ok()) return std::move(settings).error().with_context("function " + row.name);
-    FunctionRecord& record = functions[row.name];
-    record.next_version = row.next_version;
-    record.settings = share_settings(*std::move(settings));
-  }
-  return functions;
-}
-
 void FunctionRegistry::Impl::note_settled(FunctionVersion& version, store::CatalogueChange& settled) {
   if (version.state != FunctionState::kPending && version.update_status != UpdateStatus::kInProgress) return;
   settle(version);
   settled.put_versions.push_back(to_row(version));
 }
 
-Result<std::vector<RecordPtr>> FunctionRegistry::Impl::read_records(store::CatalogueChange& settled) {
-  MAYFLY_ASSIGN(auto functions, read_functions());
-  MAYFLY_ASSIGN(const std::vector<store::VersionRow> rows, catalogue.versions());
-  for (const store::VersionRow& row : rows) {
-    MAYFLY_ASSIGN(FunctionVersion version, version_from(row, account));
+Result<RecordPtr> FunctionRegistry::Impl::read_record(const store::FunctionRow& row, const std::vector<store::VersionRow>& versions,
+                                                      store::CatalogueChange& settled) const {
+  static const std::string kNothingSet = settings_to_document(*FunctionRecord::default_settings());
+  FunctionRecord record;
+  record.next_version = row.next_version;
+  if (row.document != kNothingSet) {
+    auto settings = settings_from_document(row.document);
+    if (!settings.ok()) return std::move(settings).error().with_context("function " + row.name);
+    record.settings = share_settings(*std::move(settings));
+  }
+  for (const store::VersionRow& each : versions) {
+    MAYFLY_ASSIGN(FunctionVersion version, version_from(each, account));
     note_settled(version, settled);
-    FunctionRecord& record = functions[row.name];
-    if (row.version == kLatest) {
-      record.latest = share(version);
+    auto shared = std::make_shared<const FunctionVersion>(std::move(version));
+    if (each.version == kLatest) {
+      record.latest = std::move(shared);
     } else {
-      record.published.push_back(share(version));
+      record.published.push_back(std::move(shared));
     }
   }
-  std::vector<RecordPtr> records;
-  records.reserve(functions.size());
-  for (auto& [name, record] : functions) {
-    if (record.latest == nullptr)
-      return Error(ErrorCode::kDataLoss, "the catalogue has function " + name + " without its $LATEST version; restore it from a backup");
-    // Rows come in order of text, where "10" is before "2".
-    std::sort(record.published.begin(), record.published.end(), is_before);
-    records.push_back(std::make_shared<const FunctionRecord>(std::move(record)));
+  if (record.latest == nullptr) {
+    return Error(ErrorCode::kDataLoss, "the catalogue has function " + row.name + " without its $LATEST version; restore it from a backup");
   }
-  return records;
+  // Rows come in order of text, where "10" is before "2".
+  std::sort(record.published.begin(), record.published.end(), is_before);
+  record.published.shrink_to_fit();
+  return std::make_shared<const FunctionRecord>(std::move(record));
 }
 
 Result<void> FunctionRegistry::Impl::load() {
   const MutexLock lock(writing);
   store::CatalogueChange settled;
-  MAYFLY_ASSIGN(const std::vector<RecordPtr> records, read_records(settled));
+  std::vector<RecordPtr> records;
+  MAYFLY_TRY(catalogue.each_function([&](const store::FunctionRow& row, const std::vector<store::VersionRow>& versions) -> Result<void> {
+    MAYFLY_ASSIGN(RecordPtr record, read_record(row, versions, settled));
+    records.push_back(std::move(record));
+    return {};
+  }));
   if (!settled.put_versions.empty()) MAYFLY_TRY(catalogue.apply(settled));
   std::uint64_t bytes = 0;
   for (const RecordPtr& record : records) {
@@ -372,10 +369,10 @@ void FunctionRegistry::Impl::add_code_names(std::set<std::string>& names) const 
     names.insert(version.config.code_id);
     for (const LayerUse& layer : version.config.layers) names.insert(layer.code_id);
   };
-  for (const RecordPtr& record : view.all()) {
+  view.each([&](const RecordPtr& record) {
     add(*record->latest);
     for (const VersionPtr& version : record->published) add(*version);
-  }
+  });
 }
 
 // --- Changing ---
@@ -546,6 +543,7 @@ Result<std::unique_ptr<FunctionRegistry>> FunctionRegistry::open(store::Catalogu
 const Account& FunctionRegistry::account() const { return impl_->account; }
 RecordPtr FunctionRegistry::find(std::string_view name) const { return impl_->view.find(name); }
 std::vector<RecordPtr> FunctionRegistry::list(std::string_view after, std::size_t max) const { return impl_->view.list(after, max); }
+void FunctionRegistry::each(const std::function<void(const RecordPtr& record)>& visit) const { impl_->view.each(visit); }
 std::size_t FunctionRegistry::function_count() const { return impl_->view.size(); }
 std::uint64_t FunctionRegistry::total_code_bytes() const { return impl_->code_bytes; }
 

@@ -52,6 +52,8 @@ class FunctionRegistry {
   [[nodiscard]] RecordPtr find(std::string_view name) const;
   // Functions in order of name, starting after `after`, at most `max`.
   [[nodiscard]] std::vector<RecordPtr> list(std::string_view after, std::size_t max) const;
+  // Every function, in no order; cheaper than list(). What changes meanwhile may be visited as it was or as it is.
+  void each(const std::function<void(const RecordPtr& record)>& visit) const;
   [[nodiscard]] std::size_t function_count() const;
   [[nodiscard]] std::uint64_t total_code_bytes() const;
   // Absent when no function has that URL.

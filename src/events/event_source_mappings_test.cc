@@ -34,8 +34,7 @@ class FallibleCatalogue final : public store::Catalogue {
     if (failing) return Error(ErrorCode::kResourceExhausted, "the disk is full");
     return real_->apply(change);
   }
-  Result<std::vector<store::FunctionRow>> functions() override { return real_->functions(); }
-  Result<std::vector<store::VersionRow>> versions() override { return real_->versions(); }
+  Result<void> each_function(const FunctionVisitor& visit) override { return real_->each_function(visit); }
   Result<std::vector<store::ResourceRow>> resources(const std::string& kind) override { return real_->resources(kind); }
   Result<std::string> setting(const std::string& key) override { return real_->setting(key); }
   Result<void> set_setting(const std::string& key, const std::string& value) override { return real_->set_setting(key, value); }
@@ -54,7 +53,7 @@ class EventSourceMappingsTest : public ::testing::Test {
     catalogue_ = std::make_unique<FallibleCatalogue>(*store::open_catalogue(directory_ + "/catalogue.db"));
     blobs_ = *store::open_directory_blobs(directory_ + "/blobs");
     code_ = std::make_unique<engine::CodeStore>(
-        *blobs_, [](const std::string&) { return Result<std::uint64_t>(1); }, [](const std::string&) {});
+        *blobs_, [](const std::string&, base::UniqueFd) { return [] { return Result<std::uint64_t>(1); }; }, [](const std::string&) {});
     registry_ = *engine::FunctionRegistry::open(*catalogue_, *code_, engine::Account{}, clock_);
     make_function("f");
     open();

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <boost/asio/signal_set.hpp>
 #include <boost/json.hpp>
+#include <filesystem>
 #include <iostream>
 #include <set>
 
@@ -146,6 +147,7 @@ class Platform {
   [[nodiscard]] Result<void> ready() const;
   // The code that a request names in S3, or the error it is answered with.
   [[nodiscard]] Result<std::string> code_object(const std::string& bucket, const std::string& key, const std::string& version);
+  void compare_unpacked_code();
   void restore_missing_code();
   net::Awaitable<void> housekeeping();
   net::Awaitable<void> serve_until_told();
@@ -178,6 +180,7 @@ class Platform {
   std::unique_ptr<net::HttpServer> api_, gateway_;
   std::atomic<bool> launcher_lost_ = false;
   bool housekeeping_busy_ = false;
+  std::vector<std::string> missing_code_;  // at the start
   bool ending_ = false;
   int exit_code_ = 0;
   std::unique_ptr<net::Event> end_wanted_;
@@ -269,6 +272,7 @@ Result<void> Platform::open_registry() {
   MAYFLY_ASSIGN(registry_, engine::FunctionRegistry::open(*catalogue_, *code_, account, clock_));
   if (const auto swept = code_->sweep({}); !swept.ok())
     base::log_warning("unused code could not be looked for", {{"cause", swept.error().message()}});
+  compare_unpacked_code();
   MAYFLY_ASSIGN(event_source_mappings_,
                 events::EventSourceMappings::open({.catalogue = *catalogue_, .registry = *registry_, .clock = clock_}));
   registry_->on_change([this](const std::string& name) { apply_change(name); });
@@ -281,15 +285,25 @@ void Platform::apply_change(const std::string& name) {
 
 // Before the first call: reservations hold, provisioned environments are on their way.
 void Platform::apply_all_limits() {
-  constexpr std::size_t kPage = 1000;
-  std::string after;
-  for (std::vector<engine::RecordPtr> page = registry_->list(after, kPage); !page.empty(); page = registry_->list(after, kPage)) {
-    for (const engine::RecordPtr& record : page) {
-      const engine::FunctionSettings& settings = *record->settings;
-      if (settings.reserved_concurrency || !settings.provisioned.empty()) apply_change(record->latest->function_name);
-    }
-    after = page.back()->latest->function_name;
+  registry_->each([this](const engine::RecordPtr& record) {
+    const engine::FunctionSettings& settings = *record->settings;
+    if (settings.reserved_concurrency || !settings.provisioned.empty()) apply_change(record->latest->function_name);
+  });
+}
+
+// Unpacked code is a cache of the blobs: what nobody names goes (a crash can leave it without its blob), and what is missing (deleted by
+// hand, restored from a backup, not on the disk when the machine went down) is noted, to be made again.
+void Platform::compare_unpacked_code() {
+  std::set<std::string> missing = code_->named();
+  std::error_code failed;
+  for (std::filesystem::directory_iterator it(foundations_.data.code(), failed); !failed && it != std::filesystem::directory_iterator();
+       it.increment(failed)) {
+    const std::string name = it->path().filename().string();
+    if (name.find('.') != std::string::npos) continue;  // half made, or notes; the launcher's affair
+    if (missing.erase(name) == 0) backend_->remove_code(name);
   }
+  if (failed) base::log_warning("the directory of unpacked code cannot be read", {{"cause", failed.message()}});
+  missing_code_.assign(missing.begin(), missing.end());
 }
 
 Result<std::string> Platform::code_object(const std::string& bucket, const std::string& key, const std::string& version) {
@@ -409,10 +423,8 @@ Result<void> Platform::assemble() {
   return {};
 }
 
-// Unpacked code is a cache of the blobs: whatever is missing (deleted by hand, restored from a backup) is made again.
 void Platform::restore_missing_code() {
-  for (const std::string& code_id : code_->named()) {
-    if (::access((foundations_.data.code() + "/" + code_id).c_str(), F_OK) == 0) continue;
+  for (const std::string& code_id : missing_code_) {
     auto blob = blobs_->open(code_id, true);
     const auto made = blob.ok() ? backend_->prepare_code(code_id, std::move(*blob)) : Result<std::uint64_t>(blob.error());
     if (!made.ok())

@@ -45,7 +45,7 @@ CREATE TABLE resources(
 )sql"}};
 
 struct Statements {
-  Statement put_function, put_version, remove_version, remove_function, functions, versions, setting, set_setting, check;
+  Statement put_function, put_version, remove_version, remove_function, functions, setting, set_setting, check;
   Statement put_resource, remove_resource, resources;
 };
 
@@ -60,8 +60,9 @@ Result<Statements> prepare_statements(Database& database) {
        "ON CONFLICT(name, version) DO UPDATE SET code_id=excluded.code_id, document=excluded.document"},
       {&all.remove_version, "DELETE FROM versions WHERE name=? AND version=?"},
       {&all.remove_function, "DELETE FROM functions WHERE name=?"},
-      {&all.functions, "SELECT name, next_version, document FROM functions ORDER BY name"},
-      {&all.versions, "SELECT name, version, code_id, document FROM versions ORDER BY name, version"},
+      {&all.functions,
+       "SELECT f.name, f.next_version, f.document, v.version, v.code_id, v.document "
+       "FROM functions f LEFT JOIN versions v ON v.name=f.name ORDER BY f.name, v.version"},
       {&all.setting, "SELECT value FROM settings WHERE key=?"},
       {&all.set_setting, "INSERT INTO settings(key, value) VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET value=excluded.value"},
       {&all.check, "SELECT count(*) FROM migrations"},
@@ -76,6 +77,27 @@ Result<Statements> prepare_statements(Database& database) {
   return all;
 }
 
+// Rows of the statement `functions`: a function's columns, repeated for each of its versions.
+Result<void> walk(Statement& rows, const Catalogue::FunctionVisitor& visit) {
+  FunctionRow function;
+  std::vector<VersionRow> versions;
+  bool any = false;
+  while (true) {
+    MAYFLY_ASSIGN(const bool row, rows.step());
+    if (!row || !any || rows.view(0) != function.name) {
+      if (any) MAYFLY_TRY(visit(function, versions));
+      if (!row) return {};
+      any = true;
+      function.name = rows.view(0);
+      function.next_version = static_cast<std::uint64_t>(rows.number(1));
+      function.document = rows.view(2);
+      versions.clear();
+      if (rows.view(3).empty()) continue;  // a function without any
+    }
+    versions.push_back({.name = function.name, .version = rows.text(3), .code_id = rows.text(4), .document = rows.text(5)});
+  }
+}
+
 class SqliteCatalogue final : public Catalogue {
  public:
   SqliteCatalogue(std::unique_ptr<Database> database, Statements statements)
@@ -87,27 +109,11 @@ class SqliteCatalogue final : public Catalogue {
         .with_context("the catalogue did not take the change");
   }
 
-  Result<std::vector<FunctionRow>> functions() override {
+  Result<void> each_function(const FunctionVisitor& visit) override {
     const MutexLock lock(mutex_);
-    std::vector<FunctionRow> rows;
-    while (true) {
-      MAYFLY_ASSIGN(const bool row, statements_.functions.step());
-      if (!row) return rows;
-      rows.push_back({.name = statements_.functions.text(0),
-                      .next_version = static_cast<std::uint64_t>(statements_.functions.number(1)),
-                      .document = statements_.functions.text(2)});
-    }
-  }
-
-  Result<std::vector<VersionRow>> versions() override {
-    const MutexLock lock(mutex_);
-    std::vector<VersionRow> rows;
-    while (true) {
-      MAYFLY_ASSIGN(const bool row, statements_.versions.step());
-      if (!row) return rows;
-      const Statement& at = statements_.versions;
-      rows.push_back({.name = at.text(0), .version = at.text(1), .code_id = at.text(2), .document = at.text(3)});
-    }
+    Result<void> done = walk(statements_.functions, visit);
+    if (!done.ok()) statements_.functions.reset();
+    return done;
   }
 
   Result<std::vector<ResourceRow>> resources(const std::string& kind) override {

@@ -47,8 +47,10 @@ class Catalogue {
   virtual ~Catalogue() = default;
   // Returns after the commit is on disk. kUnavailable or kResourceExhausted (disk full) leave the catalogue as it was.
   [[nodiscard]] virtual base::Result<void> apply(const CatalogueChange& change) = 0;
-  [[nodiscard]] virtual base::Result<std::vector<FunctionRow>> functions() = 0;
-  [[nodiscard]] virtual base::Result<std::vector<VersionRow>> versions() = 0;
+  // Every function in order of name, each with its versions in order of text: one at a time, so that a hundred thousand of them are
+  // never in memory twice. Ends with the first error of `visit`, which must not call the catalogue.
+  using FunctionVisitor = std::function<base::Result<void>(const FunctionRow& row, const std::vector<VersionRow>& versions)>;
+  [[nodiscard]] virtual base::Result<void> each_function(const FunctionVisitor& visit) = 0;
   // Of one kind, in order of key.
   [[nodiscard]] virtual base::Result<std::vector<ResourceRow>> resources(const std::string& kind) = 0;
   // Small named values: instance id, format numbers.

@@ -20,11 +20,37 @@ namespace mayfly::store {
 namespace {
 
 namespace fs = std::filesystem;
+using base::Error;
 using base::ErrorCode;
+using base::Result;
 
 CatalogueChange put(const std::string& name, std::uint64_t next_version, const std::string& document) {
   return {.put_functions = {{.name = name, .next_version = next_version, .document = document}},
           .put_versions = {{.name = name, .version = "$LATEST", .code_id = "code", .document = document}}};
+}
+
+std::vector<FunctionRow> functions_of(Catalogue& catalogue) {
+  std::vector<FunctionRow> all;
+  EXPECT_TRUE(catalogue
+                  .each_function([&](const FunctionRow& row, const std::vector<VersionRow>&) -> Result<void> {
+                    all.push_back(row);
+                    return {};
+                  })
+                  .ok());
+  return all;
+}
+std::vector<VersionRow> versions_of(Catalogue& catalogue) {
+  std::vector<VersionRow> all;
+  EXPECT_TRUE(catalogue
+                  .each_function([&](const FunctionRow& row, const std::vector<VersionRow>& versions) -> Result<void> {
+                    for (const VersionRow& version : versions) {
+                      EXPECT_EQ(version.name, row.name);
+                      all.push_back(version);
+                    }
+                    return {};
+                  })
+                  .ok());
+  return all;
 }
 
 class CatalogueTest : public ::testing::Test {
@@ -36,8 +62,8 @@ class CatalogueTest : public ::testing::Test {
   }
   // The functions' documents match their versions': no change was applied in part.
   static void expect_whole(Catalogue& catalogue) {
-    const auto functions = *catalogue.functions();
-    const auto versions = *catalogue.versions();
+    const auto functions = functions_of(catalogue);
+    const auto versions = versions_of(catalogue);
     ASSERT_EQ(functions.size(), versions.size());
     for (std::size_t i = 0; i < functions.size(); ++i) {
       EXPECT_EQ(functions[i].name, versions[i].name);
@@ -66,13 +92,13 @@ TEST_F(CatalogueTest, RowsAndSettingsAreThereAfterReopening) {
     ASSERT_TRUE(catalogue->set_setting("instance", "y").ok());
   }
   const auto catalogue = open();
-  const auto functions = *catalogue->functions();
+  const auto functions = functions_of(*catalogue);
   ASSERT_EQ(functions.size(), 2U);
   EXPECT_EQ(functions[0].name, "a");
   EXPECT_EQ(functions[0].next_version, 2U);
   EXPECT_EQ(functions[0].document, "two");
   EXPECT_EQ(functions[1].document, "{\"x\":\"\xC3\xA9\"}");
-  EXPECT_EQ(catalogue->versions()->at(1).code_id, "code");
+  EXPECT_EQ(versions_of(*catalogue).at(1).code_id, "code");
   EXPECT_EQ(*catalogue->setting("instance"), "y");
   EXPECT_EQ(*catalogue->setting("absent"), "");
   EXPECT_TRUE(catalogue->check().ok());
@@ -86,10 +112,27 @@ TEST_F(CatalogueTest, RemovingAFunctionTakesItsVersionsAlong) {
                                             {.name = "a", .version = "2", .code_id = "c", .document = "d"}}})
                   .ok());
   ASSERT_TRUE(catalogue->apply({.remove_versions = {{"a", "1"}}}).ok());
-  EXPECT_EQ(catalogue->versions()->size(), 2U);
+  EXPECT_EQ(versions_of(*catalogue).size(), 2U);
   ASSERT_TRUE(catalogue->apply({.remove_functions = {"a"}}).ok());
-  EXPECT_TRUE(catalogue->functions()->empty());
-  EXPECT_TRUE(catalogue->versions()->empty());
+  EXPECT_TRUE(functions_of(*catalogue).empty());
+  EXPECT_TRUE(versions_of(*catalogue).empty());
+}
+
+TEST_F(CatalogueTest, AWalkOverAllFunctionsEndsWithTheFirstErrorAndCanBeRepeated) {
+  const auto catalogue = open();
+  for (const char* name : {"a", "b", "c"}) ASSERT_TRUE(catalogue->apply(put(name, 1, "x")).ok());
+  ASSERT_TRUE(catalogue->apply({.put_functions = {{.name = "bare", .next_version = 1, .document = "no versions"}}}).ok());
+  ASSERT_TRUE(catalogue->apply({.put_versions = {{.name = "b", .version = "1", .code_id = "c", .document = "d"}}}).ok());
+  std::vector<std::string> seen;
+  const auto refused = catalogue->each_function([&](const FunctionRow& row, const std::vector<VersionRow>&) -> Result<void> {
+    seen.push_back(row.name);
+    return row.name == "b" ? Error(ErrorCode::kDataLoss, "bad") : Result<void>();
+  });
+  EXPECT_EQ(refused.error().code(), ErrorCode::kDataLoss);
+  EXPECT_EQ(seen, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(functions_of(*catalogue).size(), 4U);
+  EXPECT_EQ(versions_of(*catalogue).size(), 4U);
+  ASSERT_TRUE(catalogue->apply({.remove_functions = {"a"}}).ok()) << "an ended walk holds nothing up";
 }
 
 TEST_F(CatalogueTest, AChangeThatFailsHalfWayLeavesNothing) {
@@ -97,7 +140,7 @@ TEST_F(CatalogueTest, AChangeThatFailsHalfWayLeavesNothing) {
   CatalogueChange change = put("a", 1, "x");
   change.put_versions.push_back({.name = "not a function", .version = "1", .code_id = "c", .document = "d"});
   EXPECT_EQ(catalogue->apply(change).error().code(), ErrorCode::kConflict);
-  EXPECT_TRUE(catalogue->functions()->empty());
+  EXPECT_TRUE(functions_of(*catalogue).empty());
   EXPECT_TRUE(catalogue->apply(put("a", 1, "x")).ok());
 }
 
@@ -159,7 +202,7 @@ TEST_F(CatalogueTest, WhateverWriteFailsTheCatalogueIsAsBeforeOrAfterTheChange) 
     const bool struck = FailingDisk::struck();
     FailingDisk::disarm();
     if (applied.ok()) last = next;
-    EXPECT_EQ(catalogue->functions()->at(0).document, last) << nth;
+    EXPECT_EQ(functions_of(*catalogue).at(0).document, last) << nth;
     if (!struck) {
       EXPECT_GT(nth, 5) << "the writes were not reached";
       return;
@@ -186,7 +229,8 @@ TEST_F(CatalogueTest, AFailedSyncIsNeverTriedAgain) {
     EXPECT_EQ(applied.error().code(), ErrorCode::kUnavailable);
     EXPECT_EQ(catalogue->apply(put("a", 1, "more")).error().code(), ErrorCode::kUnavailable);
     EXPECT_EQ(catalogue->set_setting("k", "v").error().code(), ErrorCode::kUnavailable);
-    EXPECT_TRUE(catalogue->functions().ok()) << "reading goes on";
+    EXPECT_TRUE(catalogue->each_function([](const FunctionRow&, const std::vector<VersionRow>&) { return Result<void>(); }).ok())
+        << "reading goes on";
     catalogue.reset();
     catalogue = open();
     ASSERT_NE(catalogue, nullptr) << nth;
@@ -206,7 +250,7 @@ TEST_F(CatalogueTest, AFullDiskIsExhaustionAndPasses) {
     FailingDisk::disarm();
     ASSERT_FALSE(applied.ok());
     EXPECT_EQ(applied.error().code(), ErrorCode::kResourceExhausted);
-    EXPECT_EQ(catalogue->functions()->at(0).document, "before");
+    EXPECT_EQ(functions_of(*catalogue).at(0).document, "before");
   }
   EXPECT_TRUE(catalogue->apply(put("a", 1, "after")).ok());
 }
@@ -223,7 +267,7 @@ TEST_F(CatalogueTest, AFullFileSystemIsExhaustionAndPasses) {
       applied = catalogue->apply(put("f" + std::to_string(stored), 1, std::string(5000, 'd')));
     ASSERT_FALSE(applied.ok());
     EXPECT_EQ(applied.error().code(), ErrorCode::kResourceExhausted) << applied.error().message();
-    EXPECT_EQ(catalogue->functions()->size(), static_cast<std::size_t>(stored - 1));
+    EXPECT_EQ(functions_of(*catalogue).size(), static_cast<std::size_t>(stored - 1));
     EXPECT_TRUE(catalogue->check().ok());
     ASSERT_EQ(mount("tmpfs", (directory_ / "small").c_str(), "tmpfs", MS_REMOUNT, "size=16m"), 0);
     EXPECT_TRUE(catalogue->apply(put("one more", 1, "d")).ok());
@@ -257,7 +301,7 @@ TEST_F(CatalogueTest, WhatReturnedSurvivesAKillAtAnyMoment) {
     close(pipe_ends[0]);
     const auto catalogue = open();
     expect_whole(*catalogue);
-    const FunctionRow row = catalogue->functions()->at(0);
+    const FunctionRow row = functions_of(*catalogue).at(0);
     EXPECT_GE(row.next_version, returned);
     EXPECT_LE(row.next_version, returned + 1);
     EXPECT_TRUE(row.document.starts_with(std::to_string(row.next_version) + "d"));
@@ -278,12 +322,12 @@ TEST_F(CatalogueTest, AnyThreadMayCall) {
     threads.emplace_back([&, t] {
       for (int i = 0; i < 20; ++i) {
         EXPECT_TRUE(catalogue->apply(put("f" + std::to_string(t), 1, std::to_string(i))).ok());
-        EXPECT_TRUE(catalogue->functions().ok());
+        EXPECT_TRUE(catalogue->each_function([](const FunctionRow&, const std::vector<VersionRow>&) { return Result<void>(); }).ok());
       }
     });
   }
   for (std::thread& thread : threads) thread.join();
-  EXPECT_EQ(catalogue->functions()->size(), 4U);
+  EXPECT_EQ(functions_of(*catalogue).size(), 4U);
 }
 
 }  // namespace

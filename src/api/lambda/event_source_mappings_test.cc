@@ -41,7 +41,7 @@ class MappingOperationsTest : public ::testing::Test {
     catalogue_ = *store::open_catalogue(directory_ + "/catalogue.db");
     blobs_ = *store::open_directory_blobs(directory_ + "/blobs");
     code_ = std::make_unique<engine::CodeStore>(
-        *blobs_, [](const std::string&) { return Result<std::uint64_t>(1); }, [](const std::string&) {});
+        *blobs_, [](const std::string&, base::UniqueFd) { return [] { return Result<std::uint64_t>(1); }; }, [](const std::string&) {});
     registry_ = *engine::FunctionRegistry::open(*catalogue_, *code_, engine::Account{}, clock_);
     credentials_ = *access::CredentialStore::open(directory_ + "/credentials.json", "000000000000", {});
     roles_ = *services::Roles::open(*catalogue_, "000000000000", clock_);

@@ -1,9 +1,8 @@
 #include "engine/internal/documents.h"
 
+#include <array>
 #include <boost/json.hpp>
 #include <type_traits>
-
-#include "base/json.h"
 
 namespace mayfly::engine {
 namespace {
@@ -306,18 +305,29 @@ struct Reader {
   }
 };
 
-Result<json::value> parse_document(const std::string& document) {
-  auto parsed = base::parse_json(document);
-  if (!parsed.ok()) return Error(ErrorCode::kDataLoss, "a stored document is damaged: " + parsed.error().message());
-  if (!parsed->is_object()) return Error(ErrorCode::kDataLoss, "a stored document is damaged: it is not an object");
-  std::uint64_t format = 0;
-  Reader{parsed->get_object()}("format", format);
-  if (format < 1 || format > static_cast<std::uint64_t>(kFormat)) {
+// A document of our own writing, parsed: at the start there are a hundred thousand, so what is made of one lies in memory of its own
+// that is given back at once.
+class StoredDocument {
+ public:
+  Result<void> parse(const std::string& text) {
+    json::error_code ec;
+    value_ = json::parse(text, ec, json::storage_ptr(&memory_));
+    if (ec) return Error(ErrorCode::kDataLoss, "a stored document is damaged: " + ec.message());
+    if (!value_.is_object()) return Error(ErrorCode::kDataLoss, "a stored document is damaged: it is not an object");
+    std::uint64_t format = 0;
+    Reader{object()}("format", format);
+    if (format >= 1 && format <= static_cast<std::uint64_t>(kFormat)) return {};
     return Error(ErrorCode::kUnsupported, "a stored document has format " + std::to_string(format) + ", this Mayfly knows up to " +
                                               std::to_string(kFormat) + "; start the version that wrote it");
   }
-  return parsed;
-}
+  [[nodiscard]] const json::object& object() const { return value_.get_object(); }
+
+ private:
+  static constexpr std::size_t kUsual = 16'384;  // bytes; more comes from the heap
+  std::array<unsigned char, kUsual> buffer_;     // NOLINT: what is in it is not read before it is written
+  json::monotonic_resource memory_{buffer_.data(), buffer_.size()};
+  json::value value_ = json::value(json::storage_ptr(&memory_));
+};
 
 }  // namespace
 
@@ -333,13 +343,15 @@ store::VersionRow to_row(const FunctionVersion& version) {
 }
 
 Result<FunctionVersion> version_from(const store::VersionRow& row, const Account& account) {
-  auto document = parse_document(row.document);
-  if (!document.ok()) return std::move(document).error().with_context("function " + row.name + ", version " + row.version);
-  const json::object& object = document->get_object();
+  StoredDocument document;
+  if (auto parsed = document.parse(row.document); !parsed.ok())
+    return std::move(parsed).error().with_context("function " + row.name + ", version " + row.version);
+  const json::object& object = document.object();
   FunctionVersion version;
   version.function_name = row.name;
   version.version = row.version;
   version.arn = account.function_arn(row.name);
+  version.arn.shrink_to_fit();
   visit_version(version, Reader{object});
   if (const auto* config = object.if_contains("config"); config != nullptr && config->is_object())
     visit_config(version.config, Reader{config->get_object()});
@@ -355,10 +367,10 @@ std::string layer_version_to_document(const LayerVersion& version) {
 }
 
 Result<LayerVersion> layer_version_from(const store::ResourceRow& row) {
-  auto document = parse_document(row.document);
-  if (!document.ok()) return std::move(document).error().with_context("layer version " + row.key);
+  StoredDocument document;
+  if (auto parsed = document.parse(row.document); !parsed.ok()) return std::move(parsed).error().with_context("layer version " + row.key);
   LayerVersion version;
-  visit_members(version, Reader{document->get_object()});
+  visit_members(version, Reader{document.object()});
   return version;
 }
 
@@ -367,10 +379,10 @@ std::string next_layer_version_to_document(std::uint64_t next_version) {
 }
 
 Result<std::uint64_t> next_layer_version_from(const store::ResourceRow& row) {
-  auto document = parse_document(row.document);
-  if (!document.ok()) return std::move(document).error().with_context("layer " + row.key);
+  StoredDocument document;
+  if (auto parsed = document.parse(row.document); !parsed.ok()) return std::move(parsed).error().with_context("layer " + row.key);
   std::uint64_t next = 1;
-  Reader{document->get_object()}("next_version", next);
+  Reader{document.object()}("next_version", next);
   return next;
 }
 
@@ -382,9 +394,10 @@ std::string settings_to_document(const FunctionSettings& settings) {
 }
 
 Result<FunctionSettings> settings_from_document(const std::string& text) {
-  MAYFLY_ASSIGN(const json::value document, parse_document(text));
+  StoredDocument document;
+  MAYFLY_TRY(document.parse(text));
   FunctionSettings settings;
-  visit_settings(settings, Reader{document.get_object()});
+  visit_settings(settings, Reader{document.object()});
   return settings;
 }
 

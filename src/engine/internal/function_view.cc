@@ -10,7 +10,9 @@ RecordPtr FunctionView::find(std::string_view name) const { return records_.find
 
 std::size_t FunctionView::size() const { return index_.get()->size; }
 
-std::vector<RecordPtr> FunctionView::all() const { return list("", size()); }
+void FunctionView::each(const std::function<void(const RecordPtr& record)>& visit) const {
+  records_.each([&visit](const std::string&, const RecordPtr& record) { visit(record); });
+}
 
 std::vector<RecordPtr> FunctionView::list(std::string_view after, std::size_t max) const {
   const auto index = index_.get();
@@ -50,7 +52,7 @@ void FunctionView::load(const std::vector<RecordPtr>& records) {
     chunk->push_back(name);
   }
   index->size = records.size();
-  records_.load(named);
+  records_.load(std::move(named));
   index_.set(std::move(index));
 }
 

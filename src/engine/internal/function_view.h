@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -23,8 +24,8 @@ class FunctionView {
   [[nodiscard]] RecordPtr find(std::string_view name) const;
   [[nodiscard]] std::vector<RecordPtr> list(std::string_view after, std::size_t max) const;
   [[nodiscard]] std::size_t size() const;
-  // Every record, in order of name.
-  [[nodiscard]] std::vector<RecordPtr> all() const;
+  // Every record, in no order. What changes meanwhile may be visited as it was or as it is.
+  void each(const std::function<void(const RecordPtr& record)>& visit) const;
 
   void put(RecordPtr record);
   void remove(std::string_view name);

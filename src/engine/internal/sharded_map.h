@@ -30,6 +30,13 @@ class ShardedMap {
     const auto found = map->find(key);
     return found == map->end() ? std::nullopt : std::optional<Value>(found->second);
   }
+  // Every entry, in no order.
+  template <typename Visitor>
+  void each(const Visitor& visit) const {
+    for (const auto& shard : shards_) {
+      for (const auto map = shard->get(); const auto& [key, value] : *map) visit(key, value);
+    }
+  }
   // True when the key is new.
   bool put(const std::string& key, Value value) {
     base::Published<Map>& shard = shard_of(key);
@@ -49,10 +56,13 @@ class ShardedMap {
     return true;
   }
   // Replaces everything. Faster than put() one by one.
-  void load(const std::vector<std::pair<std::string, Value>>& all) {
+  void load(std::vector<std::pair<std::string, Value>> all) {
     std::array<std::shared_ptr<Map>, kShards> maps;
-    for (auto& map : maps) map = std::make_shared<Map>();
-    for (const auto& [key, value] : all) maps[Hash()(key) % kShards]->emplace(key, value);
+    for (auto& map : maps) {
+      map = std::make_shared<Map>();
+      map->reserve(all.size() / kShards);
+    }
+    for (auto& [key, value] : all) maps[Hash()(key) % kShards]->emplace(std::move(key), std::move(value));
     for (std::size_t i = 0; i < kShards; ++i) shards_[i]->set(std::move(maps[i]));
   }
 

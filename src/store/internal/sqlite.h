@@ -38,6 +38,8 @@ class Statement {
 
   // Columns count from 0; valid until the next step.
   [[nodiscard]] std::string text(int column) const;
+  // The same in SQLite's memory, until the next step() or reset(). "" for NULL.
+  [[nodiscard]] std::string_view view(int column) const;
   [[nodiscard]] std::int64_t number(int column) const;
 
  private:
