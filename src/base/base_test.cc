@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "base/fd.h"
 #include "base/json.h"
+#include "base/memory_return.h"
 #include "base/result.h"
 #include "base/time.h"
 
@@ -112,6 +113,19 @@ TEST(Files, ReplaceWholeAndStayBeneath) {
   EXPECT_FALSE(open_beneath(root->get(), "../a/b/f", 0).ok());
   EXPECT_TRUE(remove_tree(dir).ok());
   EXPECT_EQ(read_file(dir + "/a/b/f").error().code(), ErrorCode::kNotFound);
+}
+
+std::size_t resident_file_kib() {
+  const std::string status = *read_file("/proc/self/status");
+  return std::stoul(status.substr(status.find("RssFile:") + 8));
+}
+
+TEST(MemoryReturn, MappedPagesOfTheProgramGoAndItWorksOn) {
+  const std::size_t before = resident_file_kib();
+  return_memory_of_start();
+  const std::size_t after = resident_file_kib();
+  EXPECT_LT(after, before);
+  EXPECT_EQ(hex_encode(sha256("")), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
 }
 
 }  // namespace

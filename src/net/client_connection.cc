@@ -10,6 +10,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -112,9 +113,11 @@ void ClientConnection::Impl::write_rest() {
 }
 
 Awaitable<Result<void>> ClientConnection::Impl::receive() {
-  static thread_local std::array<char, kPieceBytes> buffer;  // used between two suspensions only
   error_code error;
   co_await socket.async_wait(tcp::socket::wait_read, asio::redirect_error(asio::use_awaitable, error));
+  // One for all connections of a loop, used between two suspensions only. Threads without connections get none.
+  static thread_local const auto kept = std::make_unique_for_overwrite<std::array<char, kPieceBytes>>();
+  std::array<char, kPieceBytes>& buffer = *kept;
   if (closed) co_return Error(ErrorCode::kCancelled, "the connection was closed");
   if (error) co_return Error(ErrorCode::kUnavailable, "cannot wait for an answer: " + error.message());
   ssize_t got = -1;

@@ -1,6 +1,5 @@
 #include "server/server.h"
 
-#include <malloc.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -23,6 +22,7 @@
 #include "base/embedded.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/memory_return.h"
 #include "engine/registry.h"
 #include "events/event_source_mappings.h"
 #include "gateway/gateway.h"
@@ -42,9 +42,6 @@
 #include "store/objects.h"
 
 extern char** environ;
-
-// The allocator's, where the program has mimalloc (docs/adr/0014).
-extern "C" void mi_collect(bool force) __attribute__((weak));
 
 namespace mayfly::server {
 namespace {
@@ -403,20 +400,12 @@ Result<void> Platform::announce() {
   return {};
 }
 
-static void give_back_freed_memory() {
-  if (mi_collect != nullptr)
-    mi_collect(true);
-  else
-    malloc_trim(0);
-}
-
 Result<void> Platform::assemble() {
   end_wanted_ = std::make_unique<net::Event>(loop_.executor());
   tasks_ = std::make_unique<net::TaskScope>(loop_.executor());
   MAYFLY_TRY(open_stores());
   make_backend();
   MAYFLY_TRY(open_registry());
-  give_back_freed_memory();  // of the rows it was read from: as much again as what was made of them
   open_doors();
   add_gauges();
   backend_->start();
@@ -430,6 +419,7 @@ void Platform::restore_missing_code() {
     if (!made.ok())
       base::log_error("the code of a function or layer cannot be restored", {{"code", code_id}, {"cause", made.error().message()}});
   }
+  missing_code_.clear();
 }
 
 net::Awaitable<void> Platform::housekeeping() {
@@ -438,6 +428,7 @@ net::Awaitable<void> Platform::housekeeping() {
     restore_missing_code();
     if (const auto swept = objects_->sweep(); !swept.ok())
       base::log_warning("unused bytes of objects could not be looked for", {{"cause", swept.error().message()}});
+    base::return_memory_of_start();
   };
   while (!ending_) {
     housekeeping_busy_ = true;
@@ -465,7 +456,21 @@ net::Awaitable<void> Platform::finish() {
   loop_.stop();
 }
 
+// Code of the last deploys before a crash is made again before anybody can call it; where much is missing, doors do not wait for it.
 net::Awaitable<void> Platform::serve_until_told() {
+  constexpr std::size_t kWaitedFor = 64;
+  if (!missing_code_.empty() && missing_code_.size() <= kWaitedFor) {
+    const std::function<void()> job = [this] { restore_missing_code(); };
+    (void)co_await net::run_on(pool_, job);
+  }
+  apply_all_limits();
+  api_->start();
+  gateway_->start();
+  if (const Result<void> announced = announce(); !announced.ok()) {
+    base::log_error("cannot announce the server", {{"cause", announced.error().message()}});
+    exit_code_ = 1;
+    end_wanted_->set();
+  }
   tasks_->spawn(housekeeping());
   co_await end_wanted_->wait();
   co_await finish();
@@ -481,17 +486,7 @@ int Platform::run() {
     base::log_info("stopping: no new calls are taken, running ones finish", {{"signal", number == SIGTERM ? "SIGTERM" : "SIGINT"}});
     end_wanted_->set();
   });
-  loop_.post([this] {
-    apply_all_limits();
-    api_->start();
-    gateway_->start();
-    tasks_->spawn(serve_until_told());
-    if (const Result<void> announced = announce(); !announced.ok()) {
-      base::log_error("cannot announce the server", {{"cause", announced.error().message()}});
-      exit_code_ = 1;
-      end_wanted_->set();
-    }
-  });
+  loop_.post([this] { tasks_->spawn(serve_until_told()); });
   loop_.run();
   return exit_code_;
 }

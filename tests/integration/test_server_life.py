@@ -1,8 +1,10 @@
 """Starting, stopping, dying and coming back."""
+import base64
 import glob
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -190,6 +192,33 @@ def test_kill_9_leaves_no_orphan_and_loses_nothing_acknowledged(own_server):
         for kept in acknowledged[-2:]:
             assert invoke(client, kept)[0] == kept
         assert all(function["State"] == "Active" for function in [client.get_function_configuration(FunctionName=kept) for kept in acknowledged[-3:]])
+
+
+def test_unpacked_code_is_only_a_cache_of_the_packages(own_server):
+    server = own_server()
+    client = server.client()
+    names = ["missing", "doubtful", "whole"]
+    for name in names:
+        python_function(client, name, f"def handler(e, c):\n    return '{name}'\n")
+    ids = {name: base64.b64decode(client.get_function_configuration(FunctionName=name)["CodeSha256"]).hex() for name in names}
+    code = f"{server.data}/code"
+    assert wait_until(lambda: not glob.glob(f"{code}/*.unsynced-*"), 10), "it comes to the disk by itself"
+    server.stop()
+    shutil.rmtree(f"{code}/{ids['missing']}")
+    # As the machine's crash right after a deploy leaves them: a directory with holes, and one whose package was never stored.
+    with open(f"{code}/{ids['doubtful']}.unsynced-0123456789ab", "w", encoding="ascii"):
+        pass
+    os.chmod(f"{code}/{ids['doubtful']}/app.py", 0o600)
+    with open(f"{code}/{ids['doubtful']}/app.py", "w", encoding="ascii"):
+        pass
+    nobodys = "0123456789abcdef" * 4
+    os.mkdir(f"{code}/{nobodys}")
+    server.start()
+    client = server.client()
+    for name in names:
+        assert invoke(client, name)[0] == name
+    assert wait_until(lambda: sorted(os.listdir(code)) == sorted(ids.values()) or any(name.startswith("new.tmp-") for name in os.listdir(code)))
+    assert nobodys not in os.listdir(code)
 
 
 def test_a_dead_launcher_ends_the_server_with_a_reason(own_server):

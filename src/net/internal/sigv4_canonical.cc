@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <functional>
+#include <memory>
 #include <utility>
 
 namespace mayfly::net::internal {
@@ -175,9 +176,10 @@ struct DerivedKey {
 // A key holds for a day and takes four of the five hashes of a verification: each thread remembers those it used last.
 base::Sha256Digest signing_key(std::string_view secret_key, const DatedScope& scope) {
   constexpr std::size_t kRemembered = 64;
-  thread_local std::array<DerivedKey, kRemembered> remembered;
+  // Not in the thread's own memory itself, of which every thread gets a zeroed copy whether it verifies or not.
+  thread_local const auto remembered = std::make_unique<std::array<DerivedKey, kRemembered>>();
   const std::size_t place = (std::hash<std::string_view>()(secret_key) + std::hash<std::string_view>()(scope.service)) % kRemembered;
-  DerivedKey& found = remembered[place];
+  DerivedKey& found = (*remembered)[place];
   if (found.secret_key != secret_key || found.scope != scope || secret_key.empty())
     found = {.secret_key = std::string(secret_key), .scope = scope, .key = derive_signing_key(secret_key, scope)};
   return found.key;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <memory>
 
 namespace mayfly::sandbox::internal {
 
@@ -150,8 +151,9 @@ Result<bool> send_packet(int socket, std::string_view bytes, std::span<const int
 }
 
 Result<std::optional<Packet>> receive_packet(int socket, int flags) {
-  // One buffer for all packets: a new one of this size each time would cost more than the system call.
-  static thread_local std::array<char, kMessageMax> buffer;
+  // One buffer for all packets: a new one of this size each time would cost more than the system call. Threads that receive none get none.
+  static thread_local const auto kept = std::make_unique_for_overwrite<std::array<char, kMessageMax>>();
+  std::array<char, kMessageMax>& buffer = *kept;
   Packet packet;
   iovec part{.iov_base = buffer.data(), .iov_len = buffer.size()};
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kDescriptorsMax)> control{};

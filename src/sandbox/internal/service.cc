@@ -31,6 +31,7 @@
 #include "base/assert.h"
 #include "base/descriptor_limit.h"
 #include "base/log.h"
+#include "base/memory_return.h"
 #include "sandbox/internal/archives.h"
 #include "sandbox/internal/cgroups.h"
 #include "sandbox/internal/filters.h"
@@ -366,6 +367,7 @@ Result<void> Service::prepare() {
   }
   MAYFLY_ASSIGN(mounts_, base::open_file("/proc/self/ns/mnt", O_RDONLY));
   MAYFLY_ASSIGN(root_, base::open_file("/", O_PATH | O_DIRECTORY));
+  base::return_memory_of_start();  // before its helpers are forked, which would each get a copy
   MAYFLY_ASSIGN(warden_, Warden::start());
   MAYFLY_ASSIGN(workshop_, Workshop::open({.config = config_,
                                            .privileged = privileged_,
@@ -1341,6 +1343,7 @@ void run_service(const LauncherConfig& config, UniqueFd socket) {
     _exit(1);
   }
   service.greet();
+  base::return_memory_of_start();
   service.run();
   service.end();
   _exit(0);
