@@ -15,11 +15,11 @@ API = "/2018-06-01/runtime/"
 RECEIVE_BYTES = 65536
 HEADER_BYTES_MAX = 1 << 20
 TEXT_FRAME = 0xA55A0003
+TRACES_BEFORE_ENTRY = 100  # importing ctypes costs as much as hundreds of invocations
 XRAY_CAUSE_BYTES_MAX = 16384  # a longer cause is left out: it would not fit the header limit of common HTTP servers
 
-request_id = None  # of the invocation that runs, None during init; read by the log formatters
-tenant_id = None
 sink = None
+_read, _write = os.read, os.write
 
 
 class Fault(Exception):
@@ -62,13 +62,13 @@ def _make_codec(ascii_only):
 
     def loads(data):
         try:
-            text = data.decode("utf-8").strip(" \t\n\r")
+            text = data.decode()
             value, end = scan(text, 0)
             if end == len(text):
                 return value
         except Exception:  # StopIteration, UnicodeDecodeError, and SystemError while json.decoder is not loaded
             pass
-        import json  # knows other encodings, and the usual words for what is wrong
+        import json  # takes white space around it, knows other encodings, and the usual words for what is wrong
 
         return json.loads(data)
 
@@ -105,6 +105,11 @@ def _is_plain(value, depth=0):
     if depth > 64:
         return False
     if kind is dict:
+        if len(value) <= 4:  # cheaper than sets are
+            for key, item in value.items():
+                if type(key) is not str or type(item) not in _LEAVES and not _is_plain(item, depth + 1):
+                    return False
+            return True
         if not _KEYS.issuperset(map(type, value)):
             return False
         value = value.values()
@@ -147,8 +152,9 @@ class Marshaller:
 
 # ------------------------------------------------------------------------------------------------------------- channels
 # Two ways to the platform, with the same methods: frames over the control pipes (docs/formats/framed-protocol.md), and the Runtime API
-# over HTTP where there are no pipes. An invocation is (request id, ARN, deadline in ms, trace id, client context, Cognito identity,
-# tenant id, content type, body); texts may be None.
+# over HTTP where there are no pipes. next() returns (trace id, event, content type or None, head, whether the caller gave context); what
+# most handlers never ask is kept as it came, in the head, and read from it by details(head): (request id, ARN, deadline in ms, client
+# context, Cognito identity, tenant id).
 
 HELLO, READY, INIT_ERROR, RESPONSE, ERROR, INIT, INVOKE, REFUSED = 1, 2, 3, 4, 5, 16, 17, 19
 _HEAD = Struct("<3I")  # length of the body, type, run
@@ -169,20 +175,23 @@ class Pipes:
 
     def _frame(self):
         """The next whole frame, head included."""
-        data = self._rest or os.read(self._in, RECEIVE_BYTES)
+        data = self._rest or _read(self._in, RECEIVE_BYTES)
         while len(data) < _HEAD_BYTES:
             data += self._more(RECEIVE_BYTES)
         end = _unpack_head(data)[0] + _HEAD_BYTES
+        if len(data) == end:
+            self._rest = b""
+            return data
         if len(data) < end:
             whole = bytearray(data)
             while len(whole) < end:
                 whole += self._more(end - len(whole))
             data = bytes(whole)
         self._rest = data[end:]
-        return data[:end] if self._rest else data
+        return data[:end]
 
     def _more(self, most):
-        data = os.read(self._in, min(most, 1 << 20))
+        data = _read(self._in, min(most, 1 << 20))
         if not data:
             raise EOFError("the platform closed the control pipe")
         return data
@@ -190,7 +199,7 @@ class Pipes:
     def _send(self, kind, run, body):
         if len(body) <= RECEIVE_BYTES:
             data = _pack_head(len(body), kind, run) + body
-            sent = os.write(self._out, data)
+            sent = _write(self._out, data)
             if sent == len(data):
                 return
         else:
@@ -201,7 +210,7 @@ class Pipes:
             data = b"".join(data)
         left = memoryview(data)[sent:]
         while left:
-            left = left[os.write(self._out, left) :]
+            left = left[_write(self._out, left) :]
 
     def begin(self):
         """Says hello and waits until it is known which function this is; the variables and all that follows from them are set then."""
@@ -233,28 +242,26 @@ class Pipes:
                 break
             if kind == REFUSED:
                 _note_refusal("response", data[_HEAD_BYTES:])
-        _, _, self._run, deadline, a, b, c, d, e = _unpack_invoke(data)
-        a += _INVOKE_BYTES
-        b += a
-        c += b
-        d += c
-        e += d
-        return (
-            str(data[_INVOKE_BYTES:a], "utf-8", "replace"),
-            str(data[a:b], "utf-8", "replace"),
-            deadline,
-            data[b:c],
-            data[c:d],
-            data[d:e],
-            None,
-            None,
-            data[e:],
-        )
+        _, _, self._run, _, request_id, arn, trace, client, identity = _unpack_invoke(data)
+        begin = _INVOKE_BYTES + request_id + arn
+        trace += begin
+        end = trace + client + identity
+        return data[begin:trace], data[end:], None, data[:end], client or identity
 
-    def answer(self, invocation, body, content_type):
+    @staticmethod
+    def details(head):
+        _, _, _, deadline, *lengths = _unpack_invoke(head)
+        texts, at = [], _INVOKE_BYTES
+        for length in lengths:
+            texts.append(head[at : at + length])
+            at += length
+        request_id, arn, _, client, identity = texts
+        return str(request_id, "utf-8", "replace"), str(arn, "utf-8", "replace"), deadline, client, identity, None
+
+    def answer(self, body, content_type):
         self._send(RESPONSE, self._run, body)
 
-    def fail(self, invocation, kind, document, cause):
+    def fail(self, kind, document, cause):
         self._send(ERROR, self._run, _error_frame(kind, document))
 
     def fail_init(self, kind, document):
@@ -301,7 +308,7 @@ class Connection:
         self._head = "Host: %s\r\nUser-Agent: mayfly-python/%d.%d.%d\r\n" % ((address,) + tuple(sys.version_info[:3]))
         self._next = ("GET %sinvocation/next HTTP/1.1\r\n%s\r\n" % (API, self._head)).encode()
         self._socket = None
-        self._invocation_id = None
+        self._request_id = self._invocation_id = None
         self._rest = b""
 
     def begin(self):
@@ -314,29 +321,34 @@ class Connection:
         if status != 200:
             raise RuntimeError("the Runtime API answered %d to next: %s" % (status, bytes(body[:200])))
         get = headers.get
+        self._request_id = get("lambda-runtime-aws-request-id")
         self._invocation_id = get("lambda-runtime-invocation-id")
+        trace = get("lambda-runtime-trace-id", "").encode("utf-8", "surrogateescape")
+        has_context = get("lambda-runtime-client-context") or get("lambda-runtime-cognito-identity")
+        return trace, body, get("content-type"), headers, has_context
+
+    @staticmethod
+    def details(headers):
+        get = headers.get
         return (
             get("lambda-runtime-aws-request-id"),
             get("lambda-runtime-invoked-function-arn"),
             int(get("lambda-runtime-deadline-ms") or 0),
-            get("lambda-runtime-trace-id", "").encode("utf-8", "surrogateescape"),
             get("lambda-runtime-client-context", "").encode("utf-8", "surrogateescape"),
             get("lambda-runtime-cognito-identity", "").encode("utf-8", "surrogateescape"),
             get("lambda-runtime-aws-tenant-id"),
-            get("content-type"),
-            body,
         )
 
-    def answer(self, invocation, body, content_type):
-        status, answer = self.post("invocation/%s/response" % invocation[0], body, content_type, self._own_headers())
+    def answer(self, body, content_type):
+        status, answer = self.post("invocation/%s/response" % self._request_id, body, content_type, self._own_headers())
         if status >= 300:
             _note_refusal("response", b"HTTP %d: %s" % (status, answer[:300]))
 
-    def fail(self, invocation, kind, document, cause):
+    def fail(self, kind, document, cause):
         headers = self._own_headers() + (("Lambda-Runtime-Function-Error-Type", kind),)
         if len(cause) <= XRAY_CAUSE_BYTES_MAX:
             headers += (("Lambda-Runtime-Function-XRay-Error-Cause", cause),)
-        status, answer = self.post("invocation/%s/error" % invocation[0], document, "application/json", headers)
+        status, answer = self.post("invocation/%s/error" % self._request_id, document, "application/json", headers)
         if status >= 300:
             _note_refusal("error", b"HTTP %d: %s" % (status, answer[:300]))
 
@@ -527,20 +539,50 @@ def _function_facts():
     }
 
 
-class LambdaContext:
-    """The second argument of a handler."""
+class _Attributes:
+    __slots__ = ("_head", "__dict__")
+
+
+_attributes_of = _Attributes.__dict__["__dict__"].__get__
+
+
+class LambdaContext(_Attributes):
+    """The second argument of a handler. Its attributes are made when the first of them is looked at: many handlers never do."""
 
     _w3c = {}
 
-    def __init__(self, invocation, facts):
-        fields = self.__dict__
-        fields["aws_request_id"], fields["invoked_function_arn"], self._deadline_ms, _, client, identity, self.tenant_id, _, _ = invocation
-        fields.update(facts)
-        self.client_context = _client_context(self, client) if client else None
-        self.identity = CognitoIdentity()
+    def __init__(self, head):
+        self._head = head  # None once the attributes are there
+
+    def _fill(self):
+        head, self._head = self._head, None
+        made = dict(_facts)
+        made["aws_request_id"], made["invoked_function_arn"], made["_deadline_ms"], client, identity, made["tenant_id"] = _channel.details(head)
+        made["client_context"] = _client_context(self, client) if client else None
+        made["identity"] = CognitoIdentity()
         identity = _parse_text(identity, "Cognito Identity") or {} if identity else {}
-        self.identity.cognito_identity_id = identity.get("cognitoIdentityId")
-        self.identity.cognito_identity_pool_id = identity.get("cognitoIdentityPoolId")
+        made["identity"].cognito_identity_id = identity.get("cognitoIdentityId")
+        made["identity"].cognito_identity_pool_id = identity.get("cognitoIdentityPoolId")
+        attributes = _attributes_of(self)
+        made.update(attributes)  # the handler may have set some already
+        attributes.update(made)
+
+    def __getattr__(self, name):  # asked only for what is not there
+        if self._head is None:
+            raise AttributeError("%r object has no attribute %r" % (type(self).__name__, name))
+        self._fill()
+        return getattr(self, name)
+
+    def __delattr__(self, name):
+        if self._head is not None:
+            self._fill()
+        super().__delattr__(name)
+
+    @property
+    def __dict__(self):
+        if self._head is not None:
+            self._fill()
+        return _attributes_of(self)
 
     def get_remaining_time_in_millis(self):
         return max(0, self._deadline_ms - int(time.time() * 1000))
@@ -635,6 +677,12 @@ def extra():
 
 
 def _flush():
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return
+    except Exception:
+        pass
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -691,40 +739,73 @@ def _prepare_streams():
 
 
 def _trace_setter():
-    """Sets _X_AMZN_TRACE_ID to bytes as os.environ would, without decoding and encoding them again."""
+    """Returns a function that sets _X_AMZN_TRACE_ID to bytes as os.environ would, without decoding and encoding them again."""
     name, environ = b"_X_AMZN_TRACE_ID", os.environ
     data = getattr(environ, "_data", None)
     if type(data) is not dict or os.name != "posix" or os.environb._data is not data:
         return lambda value: os.environb.__setitem__(name, value)
 
+    # The C library's setenv() keeps every value it ever saw, so an environment would grow with each invocation and search ever longer.
+    # Values of one length are written over each other instead, in an entry that belongs to this module.
+    entry = pack_value = latest = None
+    before_entry = TRACES_BEFORE_ENTRY if "ctypes" not in sys.modules else 0
+
     def set_trace(value):
-        os.putenv(name, value)
-        data[name] = value
+        nonlocal before_entry, entry, latest, pack_value
+        if pack_value is not None and data.get(name) is latest and len(value) == len(latest):
+            pack_value(entry, len(name) + 1, value)
+        elif before_entry > 0 or b"\0" in value:
+            before_entry -= 1
+            pack_value = None
+            os.putenv(name, value)
+        else:
+            import ctypes
+
+            made = bytearray(name + b"=" + value + b"\0")
+            if ctypes.CDLL(None).putenv(ctypes.byref(ctypes.c_char.from_buffer(made))) != 0:
+                raise MemoryError()
+            entry, pack_value = made, Struct("%ds" % len(value)).pack_into  # the entry before is not the environment's any more
+        data[name] = latest = value
 
     return set_trace
 
 
+def current_request_id():
+    """Of the invocation that runs or ran last, None during init."""
+    return None if _current is None else _channel.details(_current)[0]
+
+
+def current_tenant_id():
+    return None if _current is None else _channel.details(_current)[5]
+
+
+_channel = _facts = None
+_current = None  # the head of the invocation that runs or ran last
+
+
 def _serve(channel, handler, marshaller):
-    global request_id, tenant_id
-    facts, set_trace = _function_facts(), _trace_setter()
+    global _channel, _facts, _current
+    _channel, _facts, set_trace = channel, _function_facts(), _trace_setter()
+    receive, unmarshal, marshal = channel.next, marshaller.unmarshal_request, marshaller.marshal_response
     while True:
-        invocation = channel.next()
-        request_id, tenant_id, trace = invocation[0], invocation[6], invocation[3]
+        trace, body, content_type, _current, has_caller_context = receive()
         if trace:
             set_trace(trace)
         else:
             os.environ.pop("_X_AMZN_TRACE_ID", None)
         try:
-            context = LambdaContext(invocation, facts)
-            event = marshaller.unmarshal_request(invocation[8], invocation[7])
-            result, content_type = marshaller.marshal_response(handler(event, context))
+            context = LambdaContext(_current)
+            if has_caller_context:
+                context._fill()  # what is wrong with it is told before the handler runs
+            event = unmarshal(body, content_type)
+            body = None
+            result, content_type = marshal(handler(event, context))
         except Exception as error:
-            extra().report_invocation_error(channel, invocation, error)
+            extra().report_invocation_error(channel, error)
         else:
             _flush()
-            channel.answer(invocation, result, content_type)
-            result = None
-        event = context = invocation = None
+            channel.answer(result, content_type)
+        event = context = result = body = None
 
 
 def _open_channel():

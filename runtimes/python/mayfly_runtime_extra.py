@@ -169,12 +169,12 @@ def _log_error(body):
     runtime.sink.log_error(lines)
 
 
-def report_invocation_error(channel, invocation, error):
-    body, cause = describe(error, runtime.request_id)
+def report_invocation_error(channel, error):
+    body, cause = describe(error, runtime.current_request_id())
     _log_error(body)
     runtime._flush()
     text = encode_json(body, runtime._ascii_output).encode("utf-8", "backslashreplace")
-    channel.fail(invocation, body["errorType"], text, cause)
+    channel.fail(body["errorType"], text, cause)
 
 
 def report_init_error(channel, error):
@@ -258,8 +258,8 @@ def install_log_handler(logging, sink):
 
     class LambdaLogFilter(logging.Filter):
         def filter(self, record):
-            record.aws_request_id = runtime.request_id or ""
-            record.tenant_id = runtime.tenant_id
+            record.aws_request_id = runtime.current_request_id() or ""
+            record.tenant_id = runtime.current_tenant_id()
             return True
 
     logging.Formatter.converter = time.gmtime
