@@ -801,10 +801,21 @@ inline void log_failure(const Context& context, const Response& failure) {
   std::fprintf(stderr, "[ERROR] RequestId: %s %s: %s\n", context.request_id.c_str(), failure.error_type.c_str(), failure.body.c_str());
 }
 
-// _X_AMZN_TRACE_ID, for tracing libraries.
+// _X_AMZN_TRACE_ID, for tracing libraries. The C library keeps every value that setenv() ever saw, so a process would grow with each
+// invocation: values are written over each other instead, in an entry that stays in the environment.
 inline void set_trace(const Context& context) {
-  if (context.trace_id.empty()) unsetenv("_X_AMZN_TRACE_ID");
-  else setenv("_X_AMZN_TRACE_ID", context.trace_id.c_str(), 1);
+  constexpr std::string_view kName = "_X_AMZN_TRACE_ID";
+  static char entry[1024] = "_X_AMZN_TRACE_ID=";
+  char* const value = entry + kName.size() + 1;
+  const std::string& trace = context.trace_id;
+  if (trace.empty()) {
+    unsetenv(kName.data());
+  } else if (trace.size() >= sizeof entry - kName.size() - 1) {
+    setenv(kName.data(), trace.c_str(), 1);
+  } else {
+    std::memcpy(value, trace.c_str(), trace.size() + 1);
+    if (std::getenv(kName.data()) != value) putenv(entry);
+  }
 }
 
 }  // namespace detail

@@ -404,16 +404,19 @@ class Pipes {
       const context = trace + data.readUInt32LE(at + 16);
       const identity = context + data.readUInt32LE(at + 20);
       const event = identity + data.readUInt32LE(at + 24);
+      const texts = data.utf8Slice(id, context);
+      const oneByteEach = texts.length === context - id; // then bytes are counted as characters are
       this.onInvocation({
         run,
-        id: data.latin1Slice(id, arn),
-        arn: data.utf8Slice(arn, trace),
+        id: oneByteEach ? texts.slice(0, arn - id) : data.utf8Slice(id, arn),
+        arn: oneByteEach ? texts.slice(arn - id, trace - id) : data.utf8Slice(arn, trace),
         deadline: data.readUInt32LE(at) + data.readInt32LE(at + 4) * 4294967296,
-        trace: data.utf8Slice(trace, context),
-        clientContext: data.utf8Slice(context, identity),
-        identity: data.utf8Slice(identity, event),
+        trace: oneByteEach ? texts.slice(trace - id) : data.utf8Slice(trace, context),
+        clientContext: context === identity ? '' : data.utf8Slice(context, identity),
+        identity: identity === event ? '' : data.utf8Slice(identity, event),
         tenantId: undefined,
         text: data.utf8Slice(event, end),
+        stream: undefined,
       });
     } else if (type === CREDIT) {
       this.streams.get(run)?.addCredit(data.readUInt32LE(at));
@@ -1005,9 +1008,22 @@ function parseHeader(text, name) {
   }
 }
 
-function fillContext(context, invocation) {
+// Of plain properties, so that all contexts have one hidden class: with accessors made anew V8 keeps a description of each.
+// `waits` and the functions: of kinds of handlers that have them.
+function makeContext(invocation, { waits, succeed, fail, done }) {
   const { deadline } = invocation;
-  Object.assign(context, facts);
+  const context = {};
+  if (waits !== undefined) context.callbackWaitsForEmptyEventLoop = waits;
+  if (done !== undefined) {
+    context.succeed = succeed;
+    context.fail = fail;
+    context.done = done;
+  }
+  context.functionVersion = facts.functionVersion;
+  context.functionName = facts.functionName;
+  context.memoryLimitInMB = facts.memoryLimitInMB;
+  context.logGroupName = facts.logGroupName;
+  context.logStreamName = facts.logStreamName;
   context.clientContext = parseHeader(invocation.clientContext, 'ClientContext');
   context.identity = parseHeader(invocation.identity, 'CognitoIdentity');
   context.invokedFunctionArn = invocation.arn;
@@ -1029,82 +1045,85 @@ function noteInvocation({ id, tenantId, trace }) {
 const isPromise = (value) => Boolean(value) && typeof value.then === 'function';
 let onEmptyLoop = null; // what an empty event loop means right now
 
-// Runs a buffered handler; resolves to {error} or {result}, the first that comes: return value, callback or context.done.
-// Without an answer it resolves when the event loop is empty, with null.
-function runClassic(handler, event, invocation) {
-  return new Promise((resolve) => {
-    let settled = false;
-    let waits = true;
-    const settle = (error, result, atOnce) => {
-      if (settled) return;
-      settled = true;
-      onEmptyLoop = null;
-      const outcome = error === undefined || error === null ? { result } : { error };
-      if (atOnce || 'error' in outcome || !waits) resolve(outcome);
-      else if (runsAtOnce !== null) resolve(outcome);
-      else onEmptyLoop = () => resolve(outcome);
-    };
-    const context = {
-      get callbackWaitsForEmptyEventLoop() {
-        return waits;
-      },
-      set callbackWaitsForEmptyEventLoop(value) {
-        waits = value;
-      },
-      succeed: (result) => settle(null, result, true),
-      fail: (error) => settle(error ?? 'handled', null, true),
-      done: (error, result) => settle(error, result, true),
-    };
-    if (runsAtOnce === null) onEmptyLoop = () => settle(null, null, true);
-    try {
-      const result = handler(event(), fillContext(context, invocation), (error, value) => settle(error, value, false));
-      if (isPromise(result)) result.then(context.succeed, context.fail);
-    } catch (error) {
-      settle(error ?? 'handled', null, false);
-    }
-  });
-}
-
-async function runModern(handler, event, invocation) {
+// Runs a buffered handler and calls `finish` with what comes first: return value, callback or context.done; or with null when the event
+// loop is empty without an answer. finish(true, error) or finish(false, result), once.
+function runClassic(handler, event, invocation, finish) {
+  let settled = false;
+  let returned = false; // the promise that the handler returned has settled
+  let context = null;
+  const settle = (error, result, atOnce) => {
+    if (settled) return;
+    settled = true;
+    onEmptyLoop = null;
+    const failed = error !== undefined && error !== null;
+    const waits = context === null || Boolean(context.callbackWaitsForEmptyEventLoop);
+    const answer = () => finish(failed, failed ? error : result);
+    if (returned) answer();
+    else if (atOnce || failed || !waits || runsAtOnce !== null) Promise.resolve().then(answer); // what the handler does next comes before
+    else onEmptyLoop = answer;
+  };
+  const succeed = (result) => settle(null, result, true);
+  const fail = (error) => settle(error ?? 'handled', null, true);
+  const done = (error, result) => settle(error, result, true);
+  if (runsAtOnce === null) onEmptyLoop = () => settle(null, null, true);
   try {
-    return { result: await handler(event(), fillContext({}, invocation)) };
+    const value = event();
+    context = makeContext(invocation, { waits: true, succeed, fail, done });
+    const result = handler(value, context, (error, answer) => settle(error, answer, false));
+    if (isPromise(result)) {
+      const then = (how) => (outcome) => {
+        returned = true;
+        how(outcome);
+      };
+      result.then(then(succeed), then(fail));
+    }
   } catch (error) {
-    return { error };
+    settle(error ?? 'handled', null, false);
   }
 }
 
-async function serveBuffered(channel, handler, invocation, event) {
-  const outcome = await (modern ? runModern : runClassic)(handler, event, invocation);
-  onEmptyLoop = null;
-  let text;
-  if (!('error' in outcome)) {
-    try {
-      text = toJson(outcome.result);
-    } catch (error) {
-      outcome.error = error;
-    }
+function runModern(handler, event, invocation, finish) {
+  let result;
+  try {
+    result = handler(event(), makeContext(invocation, {}));
+  } catch (error) {
+    return finish(true, error);
   }
-  if ('error' in outcome) {
-    logError('Invoke Error', outcome.error);
-    return channel.fail(invocation, outcome.error);
-  }
-  return channel.answer(invocation, text);
+  if (!isPromise(result)) return finish(false, result);
+  Promise.resolve(result).then(
+    (value) => finish(false, value),
+    (error) => finish(true, error),
+  );
+}
+
+function serveBuffered(channel, handler, invocation, event) {
+  return new Promise((resolve) => {
+    (modern ? runModern : runClassic)(handler, event, invocation, (failed, value) => {
+      onEmptyLoop = null;
+      let text;
+      if (!failed) {
+        try {
+          text = toJson(value);
+        } catch (error) {
+          failed = true;
+          value = error;
+        }
+      }
+      if (failed) {
+        logError('Invoke Error', value);
+        resolve(channel.fail(invocation, value));
+      } else {
+        resolve(channel.answer(invocation, text));
+      }
+    });
+  });
 }
 
 // An error given as text stays text, as the classic client has it.
 const streamingError = (text) => (modern ? new Error(text) : text);
 
 async function runStreaming(handler, event, invocation, stream) {
-  let waits = true;
-  const context = {
-    get callbackWaitsForEmptyEventLoop() {
-      return waits;
-    },
-    set callbackWaitsForEmptyEventLoop(value) {
-      waits = value;
-    },
-  };
-  const result = handler(event(), stream, fillContext(context, invocation));
+  const result = handler(event(), stream, makeContext(invocation, { waits: true }));
   if (!isPromise(result)) throw streamingError('Streaming does not support non-async handlers.');
   // A loop that runs empty before the stream is ended would leave the caller waiting until the timeout.
   const starved = new Promise((_, reject) => {
@@ -1136,7 +1155,9 @@ async function serveStreaming(channel, handler, invocation, event) {
 
 // --------------------------------------------------------------------------------------------------------------- process
 
-const running = new Set(); // the invocations that run
+// The invocations that run. No Set: the tables a Set outgrows point to those that follow, so one that got old in V8's eyes keeps every later
+// invocation alive until the next full collection.
+const running = [];
 
 // Reports what nobody caught, then ends the process: its state is unknown. A second one while reporting ends it at once.
 function watchUncaught(channel) {
@@ -1151,7 +1172,7 @@ function watchUncaught(channel) {
     dying = true;
     channel.leave();
     logError(title, error);
-    const reports = running.size === 0 ? [channel.failInit(error)] : [...running].map((invocation) => report(error, invocation));
+    const reports = running.length === 0 ? [channel.failInit(error)] : running.map((invocation) => report(error, invocation));
     Promise.all(reports).then(
       () => process.exit(code),
       () => process.exit(code),
@@ -1174,9 +1195,9 @@ function watchUncaught(channel) {
 function serve(channel, handler) {
   const serveOne = isStreaming(handler) ? serveStreaming : serveBuffered;
   const run = async (invocation) => {
-    running.add(invocation);
+    running.push(invocation);
     await serveOne(channel, handler, invocation, () => JSON.parse(invocation.text));
-    running.delete(invocation);
+    running.splice(running.indexOf(invocation), 1);
   };
   if (runsAtOnce !== null) return channel.serve((invocation) => runsAtOnce.run(invocation, run, invocation));
   return channel.serve((invocation) => {

@@ -15,6 +15,7 @@ API = "/2018-06-01/runtime/"
 RECEIVE_BYTES = 65536
 HEADER_BYTES_MAX = 1 << 20
 TEXT_FRAME = 0xA55A0003
+TRACE_BYTES_MAX = 1000  # longer ones are set as os.environ would
 TRACES_BEFORE_ENTRY = 100  # importing ctypes costs as much as hundreds of invocations
 XRAY_CAUSE_BYTES_MAX = 16384  # a longer cause is left out: it would not fit the header limit of common HTTP servers
 
@@ -568,7 +569,7 @@ class LambdaContext(_Attributes):
         attributes.update(made)
 
     def __getattr__(self, name):  # asked only for what is not there
-        if self._head is None:
+        if name == "_head" or self._head is None:  # a copy under construction has not even that
             raise AttributeError("%r object has no attribute %r" % (type(self).__name__, name))
         self._fill()
         return getattr(self, name)
@@ -746,25 +747,27 @@ def _trace_setter():
         return lambda value: os.environb.__setitem__(name, value)
 
     # The C library's setenv() keeps every value it ever saw, so an environment would grow with each invocation and search ever longer.
-    # Values of one length are written over each other instead, in an entry that belongs to this module.
-    entry = pack_value = latest = None
+    # Values are written over each other instead, in an entry that belongs to this module.
+    entry = latest = None
     before_entry = TRACES_BEFORE_ENTRY if "ctypes" not in sys.modules else 0
+    at = len(name) + 1
+    pack_value = Struct("%ds" % (TRACE_BYTES_MAX + 1)).pack_into  # with zeros behind it
 
     def set_trace(value):
-        nonlocal before_entry, entry, latest, pack_value
-        if pack_value is not None and data.get(name) is latest and len(value) == len(latest):
-            pack_value(entry, len(name) + 1, value)
-        elif before_entry > 0 or b"\0" in value:
+        nonlocal before_entry, entry, latest
+        if entry is not None and data.get(name) is latest and len(value) <= TRACE_BYTES_MAX:
+            pack_value(entry, at, value)
+        elif before_entry > 0 or len(value) > TRACE_BYTES_MAX:
             before_entry -= 1
-            pack_value = None
             os.putenv(name, value)
         else:
             import ctypes
 
-            made = bytearray(name + b"=" + value + b"\0")
-            if ctypes.CDLL(None).putenv(ctypes.byref(ctypes.c_char.from_buffer(made))) != 0:
+            if entry is None:
+                entry = bytearray(name + b"=" + bytes(TRACE_BYTES_MAX + 1))
+            pack_value(entry, at, value)
+            if ctypes.CDLL(None).putenv(ctypes.byref(ctypes.c_char.from_buffer(entry))) != 0:
                 raise MemoryError()
-            entry, pack_value = made, Struct("%ds" % len(value)).pack_into  # the entry before is not the environment's any more
         data[name] = latest = value
 
     return set_trace

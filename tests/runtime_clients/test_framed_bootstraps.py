@@ -38,8 +38,8 @@ def init(variables=None, directory="/", concurrency=1, window=262144):
                  struct.pack("<I", len(replaced)) + b"".join(replaced))
 
 
-def invoke(run, event, request_id="id-1"):
-    texts = [part.encode() for part in (request_id, "arn:f", "Root=1", "", "")]
+def invoke(run, event, request_id="id-1", trace="Root=1"):
+    texts = [part.encode() for part in (request_id, "arn:f", trace, "", "")]
     return frame(INVOKE, run, struct.pack("<q5I", 4102444800000, *map(len, texts)) + b"".join(texts) + json.dumps(event).encode())
 
 
@@ -156,3 +156,97 @@ def test_node_runs_several_at_once_and_tells_them_apart(start, tmp_path):
     assert runtime.receive()[0] == READY
     runtime.send(invoke(1, {"wait": 400}, "one") + invoke(2, {"wait": 1}, "two"))
     assert [(run, json.loads(body)) for _, run, body in (runtime.receive(), runtime.receive())] == [(2, ["two", "two"]), (1, ["one", "one"])]
+
+
+def test_a_python_context_has_its_attributes_however_it_is_asked(start, tmp_path):
+    (tmp_path / "app.py").write_text(
+        "import copy, weakref\n"
+        "def handler(event, context):\n"
+        "    how = event['how']\n"
+        "    if how == 'vars': return sorted(vars(context))\n"
+        "    if how == 'dir': return [n for n in dir(context) if not n.startswith('_')]\n"
+        "    if how == 'copy': return copy.copy(context).aws_request_id\n"
+        "    if how == 'hasattr': return [hasattr(context, 'tenant_id'), hasattr(context, 'nothing'), hasattr(context, 'nothing')]\n"
+        "    if how == 'weakref': return weakref.ref(context)() is context\n"
+        "    if how == 'set':\n"
+        "        context.function_name = 'mine'\n"
+        "        return [context.function_name, context.aws_request_id]\n"
+        "    if how == 'delete':\n"
+        "        del context.aws_request_id\n"
+        "        return hasattr(context, 'aws_request_id')\n")
+    runtime = start("python", LAMBDA_TASK_ROOT=str(tmp_path), _HANDLER="app.handler", AWS_LAMBDA_FUNCTION_NAME="f")
+    runtime.send(init())
+    assert runtime.receive()[0] == READY
+
+    def ask(how):
+        runtime.send(invoke(1, {"how": how}))
+        kind, _, body = runtime.receive()
+        assert kind == RESPONSE, body
+        return json.loads(body)
+
+    names = ["aws_request_id", "client_context", "function_name", "function_version", "identity", "invoked_function_arn", "log_group_name",
+             "log_stream_name", "memory_limit_in_mb", "tenant_id"]
+    assert ask("vars") == sorted(["_deadline_ms", *names])
+    assert ask("dir") == sorted([*names, "get_remaining_time_in_millis", "log", "w3c"])
+    assert ask("copy") == "id-1"
+    assert ask("hasattr") == [True, False, False]
+    assert ask("weakref") is True
+    assert ask("set") == ["mine", "id-1"]
+    assert ask("delete") is False
+
+
+def trace_of(number):
+    return f"Root=1-{number:08x}-6d0e4d0fa0cec04cf7db4a6e;Parent=53995c3f42cd8ad8;Sampled=0"
+
+
+@pytest.mark.parametrize("calls_before", [1, 300])
+def test_python_shows_the_trace_of_each_invocation_to_all_that_read_variables(calls_before, start, tmp_path):
+    (tmp_path / "app.py").write_text(
+        "import os, subprocess\n"
+        "NAME = '_X_AMZN_TRACE_ID'\n"
+        "def handler(event, context):\n"
+        "    if event == 'set': os.environ[NAME] = 'its own'\n"
+        "    if event in ('look', 'set'):\n"
+        "        return [os.environ.get(NAME), subprocess.run(['printenv', NAME], capture_output=True, text=True).stdout.strip()]\n")
+    runtime = start("python", LAMBDA_TASK_ROOT=str(tmp_path), _HANDLER="app.handler")
+    runtime.send(init())
+    assert runtime.receive()[0] == READY
+
+    def ask(event, trace):
+        runtime.send(invoke(1, event, trace=trace))
+        return json.loads(runtime.receive()[2])
+
+    for number in range(calls_before):
+        ask("", trace_of(number))
+    assert ask("look", trace_of(1000)) == [trace_of(1000)] * 2
+    assert ask("look", trace_of(1001) + ";Lineage=1:2:3") == [trace_of(1001) + ";Lineage=1:2:3"] * 2
+    assert ask("set", trace_of(1002)) == ["its own"] * 2
+    assert ask("look", trace_of(1003)) == [trace_of(1003)] * 2
+    assert ask("look", "") == [None, ""]
+    assert ask("look", trace_of(1004)) == [trace_of(1004)] * 2
+
+
+@pytest.mark.parametrize("language", HANDLERS)
+def test_invocations_leave_nothing_behind(language, start, tmp_path):
+    """In Python, what the process has allocated; in Node, what young collections leave for a full one."""
+    (tmp_path / "app.py").write_text(
+        "def handler(event, context):\n"
+        "    if event == 'size':\n"
+        "        with open('/proc/self/statm') as statm: return int(statm.read().split()[1]) * 4096\n")
+    (tmp_path / "app.js").write_text(
+        "const old = () => require('v8').getHeapSpaceStatistics().find((space) => space.space_name === 'old_space').space_used_size;\n"
+        "exports.handler = async (event) => (event === 'size' ? old() : null);\n")
+    runtime = start(language, LAMBDA_TASK_ROOT=str(tmp_path), _HANDLER="app.handler")
+    runtime.send(init())
+    assert runtime.receive()[0] == READY
+
+    def ask(event, number):
+        runtime.send(invoke(number, event, trace=trace_of(number)))
+        return json.loads(runtime.receive()[2])
+
+    for number in range(1, 3001):
+        ask("x" * 200, number)
+    before = ask("size", 3001)
+    for number in range(3002, 23002):
+        ask("x" * 200, number)
+    assert ask("size", 23002) - before < 1_000_000
