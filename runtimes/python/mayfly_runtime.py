@@ -749,16 +749,18 @@ def _trace_setter():
     # The C library's setenv() keeps every value it ever saw, so an environment would grow with each invocation and search ever longer.
     # Values are written over each other instead, in an entry that belongs to this module.
     entry = latest = None
+    in_place = False  # the environment has the entry, as long as the function did not set another one
     before_entry = TRACES_BEFORE_ENTRY if "ctypes" not in sys.modules else 0
     at = len(name) + 1
     pack_value = Struct("%ds" % (TRACE_BYTES_MAX + 1)).pack_into  # with zeros behind it
 
     def set_trace(value):
-        nonlocal before_entry, entry, latest
-        if entry is not None and data.get(name) is latest and len(value) <= TRACE_BYTES_MAX:
+        nonlocal before_entry, entry, in_place, latest
+        if in_place and data.get(name) is latest and len(value) <= TRACE_BYTES_MAX:
             pack_value(entry, at, value)
         elif before_entry > 0 or len(value) > TRACE_BYTES_MAX:
             before_entry -= 1
+            in_place = False
             os.putenv(name, value)
         else:
             import ctypes
@@ -768,6 +770,7 @@ def _trace_setter():
             pack_value(entry, at, value)
             if ctypes.CDLL(None).putenv(ctypes.byref(ctypes.c_char.from_buffer(entry))) != 0:
                 raise MemoryError()
+            in_place = True
         data[name] = latest = value
 
     return set_trace

@@ -222,8 +222,10 @@ def test_python_shows_the_trace_of_each_invocation_to_all_that_read_variables(ca
     assert ask("look", trace_of(1001) + ";Lineage=1:2:3") == [trace_of(1001) + ";Lineage=1:2:3"] * 2
     assert ask("set", trace_of(1002)) == ["its own"] * 2
     assert ask("look", trace_of(1003)) == [trace_of(1003)] * 2
+    assert ask("look", trace_of(1004) + "x" * 1500) == [trace_of(1004) + "x" * 1500] * 2
+    assert ask("look", trace_of(1005)) == [trace_of(1005)] * 2
     assert ask("look", "") == [None, ""]
-    assert ask("look", trace_of(1004)) == [trace_of(1004)] * 2
+    assert ask("look", trace_of(1006)) == [trace_of(1006)] * 2
 
 
 @pytest.mark.parametrize("language", HANDLERS)
