@@ -197,6 +197,7 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
   bool watching_memory = false;
   TimePoint armed = base::kNoDeadline;
   bool lost = false;
+  bool draining = false;
   std::map<std::string, std::shared_ptr<runtime::EnvironmentLog>> carried_logs;
   struct Unpacking {
     std::string code_id;
@@ -225,6 +226,7 @@ struct LocalBackend::Impl final : engine::EnvironmentBackend, engine::Invocation
 // ---- helpers
 
 void LocalBackend::Impl::rearm() {
+  if (draining) something_ended.set();  // or something else that drain() waits for has
   const TimePoint next = dispatcher.next_timer();
   if (next >= armed) return;  // an early wake-up costs less than moving the timer each time
   armed = next;
@@ -895,10 +897,11 @@ std::uint32_t LocalBackend::concurrency_of(const std::string& function_name) con
 
 net::Awaitable<bool> LocalBackend::drain(base::Deadline deadline) {
   Impl& impl = *impl_;
+  impl.draining = true;
   impl.dispatcher.drain(impl.now());
   impl.stems.close();
   impl.rearm();
-  const auto finished = [&impl] { return impl.dispatcher.finished() && impl.departing.empty(); };
+  const auto finished = [&impl] { return impl.dispatcher.quiet() && impl.departing.empty(); };
   while (!finished() && impl.now() < deadline) {
     impl.something_ended.reset();
     if (finished()) break;
@@ -908,10 +911,14 @@ net::Awaitable<bool> LocalBackend::drain(base::Deadline deadline) {
   for (const auto& [id, environment] : impl.environments) impl.ports.launcher.kill(id);
   for (const auto& [id, environment] : impl.departing) impl.ports.launcher.kill(id);
   const base::Deadline last = impl.now() + kKillGrace;
-  while (!(impl.environments.empty() && impl.departing.empty()) && impl.now() < last) {
+  while (!finished() && impl.now() < last) {
     impl.something_ended.reset();
     (void)co_await impl.something_ended.wait(last);
   }
+  // What is left was killed because nobody needs it: clearing it away is the launcher's, and nothing more is to be heard of it.
+  std::vector<EnvironmentId> left;
+  for (const auto& [id, environment] : impl.environments) left.push_back(id);
+  for (const EnvironmentId id : left) impl.gone(id, {});
   co_return whole;
 }
 

@@ -521,6 +521,22 @@ struct Dispatcher::Impl {
 
   static bool needs_more(const Pool& pool) { return pool.queue.size() > covered(pool); }
 
+  // While draining: ends starts on demand beyond what waits, the latest first. Whether there were any.
+  bool stop_needless_starts(Pool& pool, TimePoint now) {
+    bool stopped = false;
+    while (pool.starting > 0 && std::size_t{pool.starting - 1} * pool.slots >= pool.queue.size()) {
+      Environment* latest = nullptr;
+      for (auto& [id, environment] : environments) {
+        const bool starts = environment.state == State::kStarting && environment.phase == InitPhase::kOwn && !environment.provisioned;
+        if (environment.pool == &pool && starts && (latest == nullptr || id > latest->id)) latest = &environment;
+      }
+      if (latest == nullptr) break;
+      stop(*latest, StopReason::kShutdown, now);
+      stopped = true;
+    }
+    return stopped;
+  }
+
   // Starts what the waiting invocations of `pool` still need, as far as the limits allow; where others wait too, in turn with them.
   void pump(Pool& pool, TimePoint now) {
     if (pool.breaker.open(options.circuit_breaker) && !may_serve(pool, now)) refuse_uncovered(pool, now);
@@ -537,6 +553,7 @@ struct Dispatcher::Impl {
     } else {
       starved.erase(&pool);
     }
+    if (draining && stop_needless_starts(pool, now)) feed(now);
   }
 
   // Gives freed capacity to what is promised, then to those that wait.
@@ -1348,6 +1365,7 @@ void Dispatcher::drain(TimePoint now) {
   for (auto& [key, pool] : impl_->pools) all.push_back(pool.get());
   for (Pool* pool : all) {
     while (!pool->idle.empty()) impl_->stop(*pool->idle.back(), StopReason::kShutdown, now);
+    (void)impl_->stop_needless_starts(*pool, now);
     impl_->forget_if_empty(*pool);
   }
   impl_->feed(now);
@@ -1355,6 +1373,12 @@ void Dispatcher::drain(TimePoint now) {
 }
 
 bool Dispatcher::finished() const { return impl_->environments.empty() && impl_->queued == 0; }
+
+bool Dispatcher::quiet() const {
+  return impl_->queued == 0 && std::ranges::none_of(impl_->environments, [](const auto& entry) {
+           return entry.second.state != State::kStopping || entry.second.somebody_waits();
+         });
+}
 
 Dispatcher::Counts Dispatcher::counts() const {
   Counts counts = impl_->totals;

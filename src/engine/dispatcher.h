@@ -190,8 +190,11 @@ class Dispatcher final {
   [[nodiscard]] base::Deadline next_timer() const;
   void on_timer(base::TimePoint now);
 
-  // No new invocations (refused kUnavailable); idle environments end; finished() once nothing runs or waits.
+  // No new invocations (refused kUnavailable); what runs or waits finishes; environments that nobody needs end, also those that start.
   void drain(base::TimePoint now);
+  // Nothing runs or waits; environments that were told to end may still be there.
+  [[nodiscard]] bool quiet() const;
+  // And they are gone, too.
   [[nodiscard]] bool finished() const;
 
   struct Counts {

@@ -1406,6 +1406,34 @@ TEST_F(DispatcherTest, AnEnvironmentThatIsAboutToEndGetsNothingMoreInItsOtherSlo
   EXPECT_EQ(third->outcomes.at(0).kind, OutcomeKind::kSuccess);
 }
 
+TEST_F(DispatcherTest, DrainingEndsStartsThatNobodyWaitsForAndDoesNotWaitForTheirEnd) {
+  const VersionPtr version = make_version("f");
+  auto first = invoke(version);
+  auto second = invoke(version);
+  initialised(1);
+  answer_and_ready(1);  // took the second call, too, for which another environment is on its way
+  ASSERT_EQ(backend.started.size(), 2U);
+  dispatcher->drain(now);
+  EXPECT_EQ(backend.stopped, (std::vector<std::pair<EnvironmentId, StopReason>>{{2, StopReason::kShutdown}}));
+  EXPECT_FALSE(dispatcher->quiet()) << "the second call runs";
+  answer_and_ready(1);
+  EXPECT_EQ(second->outcomes.at(0).kind, OutcomeKind::kSuccess);
+  EXPECT_EQ(backend.stopped.size(), 2U);
+  EXPECT_TRUE(dispatcher->quiet());
+  EXPECT_FALSE(dispatcher->finished());
+}
+
+TEST_F(DispatcherTest, DrainingLeavesTheStartsThatWaitingCallsNeed) {
+  const VersionPtr version = make_version("f");
+  auto waiting = invoke(version);
+  dispatcher->drain(now);
+  EXPECT_TRUE(backend.stopped.empty());
+  initialised(1);
+  answer_and_ready(1);
+  EXPECT_EQ(waiting->outcomes.at(0).kind, OutcomeKind::kSuccess);
+  EXPECT_TRUE(dispatcher->quiet());
+}
+
 // ---- idle memory
 
 TEST_F(DispatcherTest, BeyondTheBudgetOfIdleMemoryTheLeastDearEnvironmentEnds) {
