@@ -335,10 +335,10 @@ struct Dispatcher::Impl {
     tally(environment, Tally::kAdd);
     if (next == State::kBusy) {
       const std::uint32_t level = ++function.busy;
-      (*function.histories)[level > 1 ? 1 : 0].on_busy(level, now);
+      function.histories.on_busy(level, now);
     } else if (before == State::kBusy) {
       const std::uint32_t level = function.busy--;
-      (*function.histories)[level > 1 ? 1 : 0].on_free(level, now);
+      function.histories.on_free(level, now);
     }
     place(environment);
   }
@@ -850,8 +850,9 @@ struct Dispatcher::Impl {
     Pool& pool = *environment.pool;
     Function& function = *pool.function;
     // Used last-in first-out: it is needed again when those above it in the pile are busy too.
-    environment.further = function.busy > 0 || pool.idle.back() != &environment;
-    KeepAlivePlan plan = plan_of(pool, environment.further);
+    const auto above = std::ranges::find(pool.idle.rbegin(), pool.idle.rend(), &environment) - pool.idle.rbegin();
+    environment.level = function.busy + static_cast<std::uint32_t>(above) + 1;
+    KeepAlivePlan plan = plan_of(pool, environment.level);
     if (environment.ahead) plan = {.keep = std::max(pool.again_keep, ArrivalHistory::kShortest)};
     environment.keep_until = environment.idle_since + plan.keep;
     const double cost = std::max(base::to_ms(environment.start + environment.init), 1.0);
@@ -863,9 +864,12 @@ struct Dispatcher::Impl {
   }
 
   // Made anew when the history has grown by an eighth, or the size is another: it costs microseconds.
-  const KeepAlivePlan& plan_of(const Pool& pool, bool further) {
-    const ArrivalHistory& history = (*pool.function->histories)[further ? 1 : 0];
-    Function::Planned& planned = pool.function->planned[further ? 1 : 0];
+  const KeepAlivePlan& plan_of(const Pool& pool, std::uint32_t level) {
+    const std::size_t group = ArrivalHistories::group_of(level);
+    const ArrivalHistory& history = pool.function->histories.of_group(group);
+    std::vector<Function::Planned>& plans = pool.function->planned;
+    if (group >= plans.size()) plans.resize(group + 1);
+    Function::Planned& planned = plans[group];
     const std::uint32_t gaps = history.gaps();
     const bool same_gaps = gaps >= planned.gaps && gaps - planned.gaps <= planned.gaps / 8;
     if (!planned.made || !same_gaps || planned.bytes != pool.idle_bytes) {
@@ -878,10 +882,10 @@ struct Dispatcher::Impl {
   void keep_no_longer(Environment& environment, TimePoint now) {
     Pool& pool = *environment.pool;
     const bool was_ahead = environment.ahead;
-    const KeepAlivePlan plan = plan_of(pool, false);
+    const KeepAlivePlan plan = plan_of(pool, 1);
     const TimePoint again_at = environment.idle_since + plan.again_after;
     stop(environment, StopReason::kIdle, now);
-    if (was_ahead || environment.further || plan.again_after == Duration::zero() || pool.function->active != 0 || pool.living != 0) return;
+    if (was_ahead || environment.level > 1 || plan.again_after == Duration::zero() || pool.function->active != 0 || pool.living != 0) return;
     pool.again_at = std::max(again_at, now);
     pool.again_keep = plan.again_keep;
     set_timer(pool, now);

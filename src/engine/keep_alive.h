@@ -5,23 +5,21 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 #include "base/time.h"
 
 namespace mayfly::engine {
 
-// How long environments of one function were not needed before they were needed again: a histogram of gaps of about half a KiB.
-// Environments are used last-in first-out, so the gap of the n-th one runs from the moment fewer than n were busy until n are again,
-// whether or not it was kept meanwhile. Gaps below kShortest are not counted: no environment is dropped that soon.
+// How long environments of one function were not needed before they were needed again: a histogram of gaps of about 200 bytes.
+// Gaps below kShortest are not counted: no environment is dropped that soon.
 class ArrivalHistory {
  public:
   static constexpr base::Duration kShortest = std::chrono::seconds(1);
   static constexpr base::Duration kLongest = std::chrono::hours(4);
   static constexpr std::size_t kBins = 180;  // 1 s wide up to 10 s, 5 s up to 1 min, 15 s up to 5 min, 1 min up to 1 h, 2 min up to 4 h
 
-  // `level` environments are busy now, one more than before, or one fewer than `level`.
-  void on_busy(std::uint32_t level, base::TimePoint now);
-  void on_free(std::uint32_t level, base::TimePoint now);
   void add(base::Duration gap);
 
   [[nodiscard]] std::uint32_t count(std::size_t bin) const { return counts_[bin]; }
@@ -31,11 +29,31 @@ class ArrivalHistory {
   [[nodiscard]] static base::Duration begin_of(std::size_t bin);
 
  private:
-  static constexpr std::size_t kLevels = 16;  // higher ones are not told apart from the highest
-  std::array<base::TimePoint, kLevels> freed_{};
   std::array<std::uint8_t, kBins> counts_{};
   std::uint8_t beyond_ = 0;
   std::uint32_t gaps_ = 0;
+};
+
+// The histories of one function. Environments are used last-in first-out, so that the gap of level n, the n-th one's, runs from the
+// moment fewer than n were busy until n are again, whether or not it was kept meanwhile. Each level up to kExact has a history, above
+// that four groups of levels share a doubling; a level that was never busy takes no memory.
+class ArrivalHistories {
+ public:
+  static constexpr std::size_t kExact = 16;
+  static constexpr std::size_t kGroups = 40;  // the last is also for all levels above 1,024
+
+  // `level` environments are busy now, one more than before, or one fewer than `level`.
+  void on_busy(std::uint32_t level, base::TimePoint now);
+  void on_free(std::uint32_t level, base::TimePoint now);
+
+  // From 1 on.
+  [[nodiscard]] static std::size_t group_of(std::uint32_t level);
+  // Of the group; an empty one where it has none yet.
+  [[nodiscard]] const ArrivalHistory& of_group(std::size_t group) const;
+
+ private:
+  std::vector<base::TimePoint> freed_;  // by level - 1; the epoch where it was not yet
+  std::vector<std::unique_ptr<ArrivalHistory>> groups_;  // null where it has none yet
 };
 
 // What becomes of an environment that is idle, counted from the moment it became so.
@@ -69,7 +87,7 @@ class LearnedKeepAlive final : public KeepAlivePolicy {
   struct Options {
     base::Duration fallback = std::chrono::minutes(10);  // with fewer gaps than
     std::uint32_t gaps_min = 4;
-    double worth_gib_s = 220;   // GiB held idle for so many seconds are worth one cold start
+    double worth_gib_s = 400;   // GiB held idle for so many seconds are worth one cold start
     double start_cost = 0.05;  // of starting ahead, as part of a cold start
   };
   explicit LearnedKeepAlive(Options options) : options_(options) {}

@@ -43,20 +43,38 @@ TEST(ArrivalHistoryTest, OldGapsFadeWhenACounterIsFull) {
   EXPECT_LT(history.count(90), 5U);
 }
 
-TEST(ArrivalHistoryTest, TheGapOfEachLevelRunsFromWhenFewerWereBusy) {
-  ArrivalHistory history;
+TEST(ArrivalHistoriesTest, TheGapOfEachLevelRunsFromWhenFewerWereBusy) {
+  ArrivalHistories histories;
   base::TimePoint now{1h};
-  history.on_busy(1, now);
-  history.on_busy(2, now);
-  history.on_free(2, now += 5s);
-  history.on_free(1, now += 10s);
-  history.on_busy(1, now += 20s);  // 20 s for the first
-  history.on_busy(2, now);         // 30 s for the second
-  EXPECT_EQ(history.gaps(), 2U);
-  ArrivalHistory expected;
-  expected.add(20s);
-  expected.add(30s);
-  for (std::size_t bin = 0; bin < ArrivalHistory::kBins; ++bin) EXPECT_EQ(history.count(bin), expected.count(bin));
+  histories.on_busy(1, now);
+  histories.on_busy(2, now);
+  histories.on_free(2, now += 5s);
+  histories.on_free(1, now += 10s);
+  histories.on_busy(1, now += 20s);  // 20 s for the first
+  histories.on_busy(2, now);         // 30 s for the second
+  for (const auto& [group, gap] : {std::pair{0, 20s}, std::pair{1, 30s}}) {
+    const ArrivalHistory& history = histories.of_group(group);
+    EXPECT_EQ(history.gaps(), 1U);
+    ArrivalHistory expected;
+    expected.add(gap);
+    for (std::size_t bin = 0; bin < ArrivalHistory::kBins; ++bin) EXPECT_EQ(history.count(bin), expected.count(bin));
+  }
+  EXPECT_EQ(histories.of_group(2).gaps(), 0U);
+}
+
+TEST(ArrivalHistoriesTest, HighLevelsShareAHistoryWithTheirNeighbours) {
+  std::size_t last = 0;
+  for (std::uint32_t level = 2; level <= 5000; ++level) {
+    const std::size_t group = ArrivalHistories::group_of(level);
+    ASSERT_TRUE(group == last || group == last + 1) << level;
+    ASSERT_LT(group, ArrivalHistories::kGroups);
+    last = group;
+  }
+  EXPECT_EQ(ArrivalHistories::group_of(1), 0U);
+  EXPECT_EQ(ArrivalHistories::group_of(16), 15U);
+  EXPECT_EQ(ArrivalHistories::group_of(17), ArrivalHistories::group_of(20));
+  EXPECT_NE(ArrivalHistories::group_of(1024), ArrivalHistories::group_of(512));
+  EXPECT_EQ(ArrivalHistories::group_of(1025), ArrivalHistories::group_of(100'000));
 }
 
 TEST(LearnedKeepAliveTest, AFunctionWithoutHistoryIsKeptTheFixedTime) {
@@ -71,6 +89,12 @@ TEST(LearnedKeepAliveTest, OneCalledEveryFewSecondsIsKeptThatLong) {
   EXPECT_GE(plan.keep, 6s);
   EXPECT_LE(plan.keep, 7s);
   EXPECT_EQ(plan.again_after, 0s);
+}
+
+TEST(LearnedKeepAliveTest, WhatIsCalledOftenOutlastsALongerGapThanAnySeen) {
+  ArrivalHistory history;
+  for (int i = 0; i < 500; ++i) history.add(1s + i % 10 * 1s);
+  EXPECT_GT(LearnedKeepAlive({}).plan(history, 128 * kMebibyte).keep, 1min);
 }
 
 TEST(LearnedKeepAliveTest, ATimersFunctionGoesAndIsThereAgainBeforeItsCall) {

@@ -40,15 +40,14 @@ struct Function : FunctionUse {
   std::uint64_t turn = 0;   // when it was given a place last while others waited
   std::uint64_t calls = 0;  // handed over
   std::uint32_t busy = 0;   // environments
-  // Of its first environment and of those beyond it: gaps of the two tell nothing of each other.
-  std::unique_ptr<std::array<ArrivalHistory, 2>> histories = std::make_unique<std::array<ArrivalHistory, 2>>();
+  ArrivalHistories histories;
   struct Planned {
     KeepAlivePlan plan;
     bool made = false;
     std::uint32_t gaps = 0;   // when it had so many, and an environment
     std::uint64_t bytes = 0;  // this size
   };
-  std::array<Planned, 2> planned;
+  std::vector<Planned> planned;  // by group
   std::list<Function*>::iterator unused;  // where it is in the list of those without a pool
   bool is_unused = false;
 };
@@ -137,7 +136,7 @@ struct Environment {
   std::uint64_t bytes = 0;  // counted for it while it is idle on demand
   TimePoint idle_since;
   TimePoint keep_until = base::kNoDeadline;
-  bool further = false;  // it was kept as one beyond the first
+  std::uint32_t level = 1;  // it is needed again when so many of its function are busy
   double priority = 0;   // among the idle ones that may be ended; set while `evictable`
   bool evictable = false;
   Timer timer{Timer::Of::kEnvironment, this};
