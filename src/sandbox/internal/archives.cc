@@ -33,7 +33,7 @@ using base::UniqueFd;
 namespace {
 
 constexpr std::size_t kJobsMax = 64;                // archives being unpacked or written to the disk, and directories being deleted
-constexpr std::size_t kSyncingMost = kJobsMax / 4;  // beyond, an answer waits until its directory is on the disk
+constexpr std::size_t kSyncingMost = kJobsMax / 2;  // beyond, an answer waits until its directory is on the disk
 constexpr int kSyncPatienceMs = 500;                // at the end; then the next start unpacks again
 constexpr std::string_view kTemporary = ".tmp-";
 constexpr std::string_view kUnsynced = ".unsynced-";

@@ -226,8 +226,8 @@ Result<Filter> init_filter() {
 Result<Filter> unpack_filter() {
   Builder filter(SCMP_ACT_ERRNO(EPERM));
   for (const char* call :
-       {"brk", "clock_gettime", "close", "exit", "exit_group", "fchmod", "fcntl", "fdatasync", "fstat", "fsync", "futex",
-        "getdents64", "getrandom", "gettid", "getpid", "lseek", "madvise", "mkdirat", "mmap", "mprotect", "mremap", "munmap",
+       {"brk", "clock_gettime", "clock_nanosleep", "close", "exit", "exit_group", "fchmod", "fcntl", "fdatasync", "fstat",
+        "fsync", "futex", "getdents64", "getrandom", "gettid", "getpid", "lseek", "madvise", "mkdirat", "mmap", "mprotect", "mremap", "munmap",
         "newfstatat", "openat", "openat2", "pread64", "read", "readlinkat", "recvmsg", "restart_syscall", "rt_sigaction",
         "rt_sigprocmask", "rt_sigreturn", "sendmsg", "sigaltstack", "statx", "symlinkat", "syncfs", "tgkill", "write", "writev",
         "ftruncate", "fchmodat", "fstatfs"}) {

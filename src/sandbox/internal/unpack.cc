@@ -14,9 +14,11 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <clocale>
 #include <cstring>
 #include <memory>
+#include <thread>
 #include <unordered_set>
 #include <vector>
 
@@ -45,6 +47,7 @@ constexpr const char* kInvalidParameter = "InvalidParameterValueException";
 constexpr std::size_t kNameMax = 255;
 constexpr std::uint64_t kRatioFrom = 1ULL << 20U;  // small archives of very regular text are no bombs
 constexpr std::size_t kSyncEach = 32;              // up to so many files are synced one by one, more by syncing the file system
+constexpr auto kSyncPause = std::chrono::milliseconds(100);
 constexpr unsigned kDirectoryWhileOpen = 0700;
 constexpr unsigned kDirectoryMode = 0555;
 
@@ -188,8 +191,9 @@ class Unpacker {
   // To the disk. Files only now, when all are made: the first then takes the others along.
   Result<void> sync() const {
     if (many_) return syncfs(directory_) == 0 ? Result<void>() : errno_error("write the code", errno);
-    for (const UniqueFd& file : written_) {
-      if (fsync(file.get()) != 0) return errno_error("write the code", errno);
+    for (const std::string& path : written_) {
+      MAYFLY_ASSIGN(const UniqueFd file, open_beneath(path, O_RDONLY, 0));
+      if (fsync(file.get()) != 0) return errno_error("write " + shown(path), errno);
     }
     for (auto path = directories_.rbegin(); path != directories_.rend(); ++path) {
       MAYFLY_ASSIGN(const UniqueFd directory, open_beneath(*path, O_RDONLY | O_DIRECTORY, 0));
@@ -267,7 +271,7 @@ class Unpacker {
       written_.clear();
       return {};
     }
-    written_.push_back(std::move(*file));
+    written_.push_back(path);
     return {};
   }
 
@@ -298,7 +302,7 @@ class Unpacker {
   const Launcher::UnpackLimits& limits_;
   std::uint64_t bytes_ = 0;
   std::uint32_t entries_ = 0;
-  std::vector<UniqueFd> written_;  // to be synced, unless there are many
+  std::vector<std::string> written_;  // to be synced, unless there are many; not held open: nobody could execute them meanwhile
   bool many_ = false;
   std::unordered_set<std::string> names_;  // files and links
   std::unordered_set<std::string> known_;  // directories
@@ -436,8 +440,11 @@ void run_unpacker(const UnpackerPlan& plan) {
   const bool early = static_cast<UnpackOrder>((*order)->bytes.front()) == UnpackOrder::kTellFirst;
   bool told = false;
   const auto on_whole = [&](std::uint64_t bytes) {
-    if (early) tell(own.socket, bytes);
-    told = early;
+    if (!early) return;
+    tell(own.socket, bytes);
+    told = true;
+    // Who deploys is waiting for the disk too, and file systems do one such write after the other.
+    std::this_thread::sleep_for(kSyncPause);
   };
   const auto result = unpack_zip((*order)->descriptors.front().get(), own.directory, own.limits, on_whole);
   if (!told) tell(own.socket, result);
