@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -17,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-TEST_F(EscapeTest, e01_files_of_the_host_the_server_and_other_functions_are_absent) {
+TEST_P(EscapeTest, e01_files_of_the_host_the_server_and_other_functions_are_absent) {
   const auto other = bench.add_tree({{"secret", "code of another function\n"}});
   for (const auto& path : {std::string("/etc/shadow"), secret, bench.config.code_directory + "/" + other + "/secret",
                            "/proc/" + std::to_string(getpid()) + "/environ"}) {
@@ -25,7 +24,7 @@ TEST_F(EscapeTest, e01_files_of_the_host_the_server_and_other_functions_are_abse
   }
 }
 
-TEST_F(EscapeTest, e02_no_path_walks_out_of_the_root) {
+TEST_P(EscapeTest, e02_no_path_walks_out_of_the_root) {
   fs::create_symlink("/etc/shadow", code_path("absolute"));
   fs::create_symlink("../../../../../../../../../../etc/shadow", code_path("relative"));
   fs::create_symlink(secret, code_path("to-secret"));
@@ -43,7 +42,7 @@ TEST_F(EscapeTest, e02_no_path_walks_out_of_the_root) {
   EXPECT_EQ(hard.output.find("REACHED: hard link"), std::string::npos) << "a hard link across file systems\n" << hard.output;
 }
 
-TEST_F(EscapeTest, e04_only_the_descriptors_that_were_meant_are_inherited) {
+TEST_P(EscapeTest, e04_only_the_descriptors_that_were_meant_are_inherited) {
   const int leaked = open(secret.c_str(), O_RDONLY);  // not close-on-exec: what a careless launcher would pass on
   EXPECT_TRUE(outside({"fds"}, {.inherited = leaked}).reached()) << "control";
   const auto held = inside({"fds"});
@@ -51,7 +50,7 @@ TEST_F(EscapeTest, e04_only_the_descriptors_that_were_meant_are_inherited) {
   close(leaked);
 }
 
-TEST_F(EscapeTest, e05_no_descriptor_or_working_directory_leads_up) {
+TEST_P(EscapeTest, e05_no_descriptor_or_working_directory_leads_up) {
   const int root = open("/", O_RDONLY | O_DIRECTORY);
   EXPECT_TRUE(outside({"fd_walk"}, {.inherited = root}).reached()) << "control";
   const auto held = inside({"fd_walk"});
@@ -59,7 +58,7 @@ TEST_F(EscapeTest, e05_no_descriptor_or_working_directory_leads_up) {
   close(root);
 }
 
-TEST_F(EscapeTest, e06_the_program_the_runtime_and_the_launcher_cannot_be_overwritten) {
+TEST_P(EscapeTest, e06_the_program_the_runtime_and_the_launcher_cannot_be_overwritten) {
   EXPECT_TRUE(outside({"open_write", code_path("data")}).reached()) << "control";
   const auto held = inside({"open_write", "/var/task/data", "/var/task/probe", "/proc/self/exe", "/proc/1/exe", "/bin/sh", "/usr/bin/env",
                             "/etc/passwd", "/etc/resolv.conf"});
@@ -67,7 +66,7 @@ TEST_F(EscapeTest, e06_the_program_the_runtime_and_the_launcher_cannot_be_overwr
   EXPECT_EQ(held.output.find("REACHED"), std::string::npos) << held.output;
 }
 
-TEST_F(EscapeTest, e07_nothing_but_tmp_can_be_written) {
+TEST_P(EscapeTest, e07_nothing_but_tmp_can_be_written) {
   EXPECT_TRUE(outside({"write_anywhere", directory.path()}).reached()) << "control";
   auto wanted = spec({"write_anywhere", "/"});
   wanted.layer_ids = {bench.add_tree({{"layer-file", "of a layer\n"}}), bench.add_tree({{"other-file", "of another\n"}})};
@@ -78,7 +77,7 @@ TEST_F(EscapeTest, e07_nothing_but_tmp_can_be_written) {
   EXPECT_GT(visited, 1000) << "it must have seen the root, the code and the layers";
 }
 
-TEST_F(EscapeTest, e08_set_user_id_programs_and_file_capabilities_give_nothing) {
+TEST_P(EscapeTest, e08_set_user_id_programs_and_file_capabilities_give_nothing) {
   constexpr unsigned kSomebody = 65534;
   fs::copy_file(code_path("probe"), code_path("setuid"));
   ASSERT_EQ(chmod(code_path("setuid").c_str(), 04755), 0);
@@ -98,7 +97,7 @@ TEST_F(EscapeTest, e08_set_user_id_programs_and_file_capabilities_give_nothing) 
   EXPECT_TRUE(held.contained()) << held.output;
 }
 
-TEST_F(EscapeTest, e09_devices_cannot_be_made_or_opened) {
+TEST_P(EscapeTest, e09_devices_cannot_be_made_or_opened) {
   EXPECT_TRUE(outside({"mknod", directory.path()}).reached()) << "control";
   EXPECT_TRUE(inside({"mknod", "/tmp"}).contained());
   Words devices;
@@ -125,7 +124,7 @@ TEST_F(EscapeTest, e09_devices_cannot_be_made_or_opened) {
   }
 }
 
-TEST_F(EscapeTest, e11_nothing_is_left_in_tmp_for_the_next_sandbox) {
+TEST_P(EscapeTest, e11_nothing_is_left_in_tmp_for_the_next_sandbox) {
   const auto writer = bench.run("umask 0; echo left > /tmp/left; mkdir /tmp/dir; echo left > /tmp/dir/left; cat /tmp/left");
   EXPECT_EQ(writer.output, "left\n") << "control";
   const auto reader = bench.run("ls -A /tmp; cat /tmp/left /tmp/dir/left; exit 0");
@@ -133,7 +132,7 @@ TEST_F(EscapeTest, e11_nothing_is_left_in_tmp_for_the_next_sandbox) {
   EXPECT_EQ(reader.output.find("dir\n"), std::string::npos) << reader.output;
 }
 
-TEST_F(EscapeTest, e30_teardown_follows_no_link_while_the_sandbox_renames) {
+TEST_P(EscapeTest, e30_teardown_follows_no_link_while_the_sandbox_renames) {
   const std::string canary = directory.path() + "/canary";
   fs::create_directories(canary + "/inner");
   std::ofstream(canary + "/inner/file") << "alive\n";

@@ -46,7 +46,7 @@ Listener start_listener(sandbox::test::Bench& bench, const sandbox::SandboxSpec&
   return listener;
 }
 
-TEST_F(NetworkEscapeTest, e34_the_outside_is_reached_but_no_metadata_address) {
+TEST_P(NetworkEscapeTest, e34_the_outside_is_reached_but_no_metadata_address) {
   const auto allowed = run(outside_spec({"connect", kOutsideAddress, "80"}));
   EXPECT_TRUE(allowed.reached()) << "control: the sandbox has a network\n" << allowed.output;
   for (const char* address : {kMetadataAddress, kMetadataAddress6, "::ffff:169.254.169.254", "100.100.100.200"}) {
@@ -56,7 +56,7 @@ TEST_F(NetworkEscapeTest, e34_the_outside_is_reached_but_no_metadata_address) {
   }
 }
 
-TEST_F(NetworkEscapeTest, e35_no_address_or_socket_of_the_host_is_reached) {
+TEST_P(NetworkEscapeTest, e35_no_address_or_socket_of_the_host_is_reached) {
   const UniqueFd management = listen_everywhere(9000);
   const std::string socket_path = directory.path() + "/server.sock";
   const UniqueFd by_path = unix_listener(socket_path);
@@ -83,7 +83,7 @@ TEST_F(NetworkEscapeTest, e35_no_address_or_socket_of_the_host_is_reached) {
       run(outside_spec({"connect", "0.0.0.0", "9000", "127.0.0.2", "9000", "127.1.2.3", "9000", "255.255.255.255", "9000"})).contained());
 }
 
-TEST_F(NetworkEscapeTest, e35_the_own_gateway_address_does_not_answer) {
+TEST_P(NetworkEscapeTest, e35_the_own_gateway_address_does_not_answer) {
   const UniqueFd management = listen_everywhere(9000);
   // The shell computes the gateway of this very sandbox from its routing table and gives it to the probe.
   auto wanted = outside_spec({});
@@ -96,7 +96,7 @@ TEST_F(NetworkEscapeTest, e35_the_own_gateway_address_does_not_answer) {
   EXPECT_NE(held.output.find("contained: 100.89."), std::string::npos) << "control: it found its gateway\n" << held.output;
 }
 
-TEST_F(NetworkEscapeTest, e36_another_sandbox_is_not_reached) {
+TEST_P(NetworkEscapeTest, e36_another_sandbox_is_not_reached) {
   auto listener = start_listener(bench, outside_spec({"listen", "7777"}));
   ASSERT_NE(listener.address, "none");
   const auto held = run(outside_spec({"connect", listener.address, "7777"}));
@@ -108,7 +108,7 @@ TEST_F(NetworkEscapeTest, e36_another_sandbox_is_not_reached) {
   EXPECT_EQ(exited->exit_code, 10) << "control: the listener saw exactly our own connection";
 }
 
-TEST_F(NetworkEscapeTest, e36_borrowed_source_addresses_do_not_leave) {
+TEST_P(NetworkEscapeTest, e36_borrowed_source_addresses_do_not_leave) {
   UniqueFd receiver;
   in_namespace(outside_network, [&] {
     receiver = UniqueFd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
@@ -130,7 +130,7 @@ TEST_F(NetworkEscapeTest, e36_borrowed_source_addresses_do_not_leave) {
   }
 }
 
-TEST_F(NetworkEscapeTest, e37_a_listening_sandbox_is_not_reached_from_outside_or_from_the_host) {
+TEST_P(NetworkEscapeTest, e37_a_listening_sandbox_is_not_reached_from_outside_or_from_the_host) {
   auto listener = start_listener(bench, outside_spec({"listen", "7777"}));
   EXPECT_FALSE(connects(listener.address, 7777)) << "from the host";
   in_namespace(outside_network, [&] {
@@ -142,7 +142,7 @@ TEST_F(NetworkEscapeTest, e37_a_listening_sandbox_is_not_reached_from_outside_or
   EXPECT_EQ(exited->exit_code, 0) << "nobody connected";
 }
 
-TEST_F(NetworkEscapeTest, e38_a_sandbox_without_network_sends_no_packet_at_all) {
+TEST_P(NetworkEscapeTest, e38_a_sandbox_without_network_sends_no_packet_at_all) {
   const auto held = run(spec({"connect", kOutsideAddress, "80", kHostAddress, "80", kMetadataAddress, "80"}));
   EXPECT_TRUE(held.contained()) << held.output;
   EXPECT_NE(held.output.find("Network is unreachable"), std::string::npos) << held.output;
@@ -151,7 +151,7 @@ TEST_F(NetworkEscapeTest, e38_a_sandbox_without_network_sends_no_packet_at_all) 
   EXPECT_EQ(devices.output.find("eth0"), std::string::npos) << devices.output;
 }
 
-TEST_F(NetworkEscapeTest, e39_each_sandbox_reaches_its_own_runtime_api_only) {
+TEST_P(NetworkEscapeTest, e39_each_sandbox_reaches_its_own_runtime_api_only) {
   const auto first = outside_spec({"hang"});
   auto one = bench.start(first);
   ASSERT_TRUE(one.ok()) << one.error().message();

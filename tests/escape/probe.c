@@ -34,6 +34,8 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
+#include <sys/xattr.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -1030,6 +1032,99 @@ static int do_spoof(int count, char** args) {
   return reached("sent from a borrowed address");
 }
 
+static int say_where(void) {
+  uint64_t cookie = 0;
+  socklen_t size = sizeof cookie;
+  struct stat tmp;
+  int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0 || getsockopt(fd, SOL_SOCKET, 71 /* SO_NETNS_COOKIE */, &cookie, &size) != 0 || stat("/tmp", &tmp) != 0) return -1;
+  close(fd);
+  printf("network %llu tmp %llu\n", (unsigned long long)cookie, (unsigned long long)tmp.st_dev);
+  return 0;
+}
+static int bind_abstract(const char* name) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  memcpy(address.sun_path + 1, name, strlen(name));
+  int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+  socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name));
+  return bind(fd, (struct sockaddr*)&address, size) == 0 && listen(fd, 8) == 0 ? fd : -1;
+}
+
+// leave ADDRESS: everything a sandbox might leave to the one after it; a daemon holds it to the very end.
+static int do_leave(int count, char** args) {
+  if (count != 1 || say_where() != 0) return cannot("say where");
+  struct sockaddr_in any = {.sin_family = AF_INET, .sin_port = htons(8080)};
+  struct sockaddr_in away = {.sin_family = AF_INET, .sin_port = htons(80)};
+  inet_pton(AF_INET, args[0], &away.sin_addr);
+  int listener = socket(AF_INET, SOCK_STREAM, 0), bound = socket(AF_INET, SOCK_DGRAM, 0), open_end = socket(AF_INET, SOCK_STREAM, 0),
+      half_open = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+  if (bind(listener, (struct sockaddr*)&any, sizeof any) != 0 || listen(listener, 8) != 0 ||
+      bind(bound, (struct sockaddr*)&any, sizeof any) != 0 || bind_abstract("left-behind") < 0)
+    return cannot("listen");
+  if (connect(open_end, (struct sockaddr*)&away, sizeof away) != 0) return cannot("connect");
+  away.sin_port = htons(81);
+  connect(half_open, (struct sockaddr*)&away, sizeof away);
+  sendto(bound, "left", 4, 0, (struct sockaddr*)&away, sizeof away);
+  int file = open("/tmp/left-behind", O_CREAT | O_RDWR, 0666);
+  int nameless = open("/tmp", O_TMPFILE | O_RDWR, 0666);
+  if (write(file, "left behind", 11) != 11 || write(nameless, "left behind", 11) != 11) return cannot("write to /tmp");
+  fsync(file);
+  if (shmget(0x1ef7, 4096, IPC_CREAT | 0666) < 0) return cannot("shmget");
+  int fd = open("/dev/shm/left-behind", O_CREAT | O_RDWR, 0666);  // where there is one
+  if (fd >= 0) (void)!write(fd, "left behind", 11);
+  if (fork() == 0) {
+    setsid();
+    pause();
+  }
+  return kContained;
+}
+
+// Lines of a file of /proc/net behind its head.
+static int lines_of(const char* path) {
+  char line[512];
+  int count = -1;
+  FILE* file = fopen(path, "re");
+  if (file == NULL) return 0;
+  while (fgets(line, sizeof line, file) != NULL) ++count;
+  fclose(file);
+  return count;
+}
+static int find_trace(const char* what, int found) { return found ? reached(what) : kContained; }
+
+// successor: looks for what do_leave() left.
+static int do_successor(int count, char** args) {
+  (void)count, (void)args;
+  if (say_where() != 0) return cannot("say where");
+  int outcome = kContained;
+  // Of TCP and UDP the server's own listeners, which are there before anything runs inside.
+  outcome = worse(outcome, find_trace("TCP sockets", lines_of("/proc/net/tcp") > 3));
+  outcome = worse(outcome, find_trace("UDP sockets", lines_of("/proc/net/udp") > 1));
+  outcome = worse(outcome, find_trace("local sockets", lines_of("/proc/net/unix") > 0));
+  outcome = worse(outcome, find_trace("neighbours", lines_of("/proc/net/arp") > 0));
+  outcome = worse(outcome, find_trace("an abstract name that is taken", bind_abstract("left-behind") < 0));
+  outcome = worse(outcome, find_trace("System V memory", shmget(0x1ef7, 0, 0) >= 0));
+  struct stat tmp;
+  struct statfs space;
+  DIR* directory = opendir("/tmp");
+  int entries = 0;
+  while (directory != NULL && readdir(directory) != NULL) ++entries;
+  outcome = worse(outcome, find_trace("files in /tmp", entries != 2));
+  outcome = worse(outcome, find_trace("/tmp of another", stat("/tmp", &tmp) != 0 || tmp.st_uid != getuid() || (tmp.st_mode & 07777) != 0700));
+  outcome = worse(outcome, find_trace("attributes of /tmp", listxattr("/tmp", NULL, 0) != 0));
+  outcome = worse(outcome, find_trace("/dev/shm", access("/dev/shm/left-behind", F_OK) == 0));
+  if (statfs("/tmp", &space) == 0) printf("free %llu %llu\n", (unsigned long long)space.f_bfree, (unsigned long long)space.f_ffree);
+  char line[512];
+  FILE* devices = fopen("/proc/net/dev", "re");
+  while (devices != NULL && fgets(line, sizeof line, devices) != NULL) {
+    unsigned long long received = 1, sent = 1;
+    char* numbers = strchr(line, ':');
+    if (numbers == NULL) continue;
+    if (sscanf(numbers + 1, "%llu %*u %*u %*u %*u %*u %*u %*u %llu", &received, &sent) != 2 || received + sent != 0)
+      outcome = worse(outcome, reached("traffic of another"));
+  }
+  return outcome;
+}
+
 static const struct {
   const char* name;
   int (*run)(int, char**);
@@ -1068,6 +1163,8 @@ static const struct {
     {"unix_connect", do_unix_connect},
     {"listen", do_listen},
     {"spoof", do_spoof},
+    {"leave", do_leave},
+    {"successor", do_successor},
 };
 
 int main(int argc, char** argv) {

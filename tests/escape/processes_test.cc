@@ -63,7 +63,7 @@ class Sleeper {
   base::Result<sandbox::Sandbox> started_;
 };
 
-TEST_F(EscapeTest, e03_no_other_process_can_be_seen_or_looked_into) {
+TEST_P(EscapeTest, e03_no_other_process_can_be_seen_or_looked_into) {
   EXPECT_TRUE(outside({"processes"}).reached()) << "control";
   const auto seen = inside({"processes"});
   EXPECT_TRUE(seen.contained()) << seen.output;
@@ -76,7 +76,7 @@ TEST_F(EscapeTest, e03_no_other_process_can_be_seen_or_looked_into) {
   other.end();
 }
 
-TEST_F(EscapeTest, e25_signals_reach_nobody_else) {
+TEST_P(EscapeTest, e25_signals_reach_nobody_else) {
   Sleeper other(bench, spec({"hang"}));
   const pid_t bystander = fork();
   if (bystander == 0) {
@@ -100,14 +100,14 @@ TEST_F(EscapeTest, e25_signals_reach_nobody_else) {
   EXPECT_EQ(bench.run("echo well").output, "well\n") << "the launcher goes on";
 }
 
-TEST_F(EscapeTest, e25_priorities_limits_and_names_cannot_be_raised) {
+TEST_P(EscapeTest, e25_priorities_limits_and_names_cannot_be_raised) {
   EXPECT_TRUE(outside({"privileged_self"}, {.own_namespaces = true}).reached()) << "control";
   const auto held = inside({"privileged_self"});
   EXPECT_TRUE(held.contained()) << held.output;
   EXPECT_EQ(held.output.find("REACHED"), std::string::npos) << held.output;
 }
 
-TEST_F(EscapeTest, e32_nothing_outlives_the_main_process) {
+TEST_P(EscapeTest, e32_nothing_outlives_the_main_process) {
   const auto free = outside({"daemonize"}, {.patience = std::chrono::milliseconds(500)});
   EXPECT_EQ(free.exit_code, 0);
   const auto survivors = processes_named("probe-daemon");
@@ -120,7 +120,7 @@ TEST_F(EscapeTest, e32_nothing_outlives_the_main_process) {
   EXPECT_TRUE(processes_named("probe-daemon").empty());
 }
 
-TEST_F(EscapeTest, e41_secrets_of_another_sandbox_are_nowhere_to_be_read) {
+TEST_P(EscapeTest, e41_secrets_of_another_sandbox_are_nowhere_to_be_read) {
   const std::string needle = "e41-secret-of-somebody-else";
   auto wanted = spec({"hang"});
   wanted.environment.push_back("SECRET=" + needle);
@@ -135,7 +135,7 @@ TEST_F(EscapeTest, e41_secrets_of_another_sandbox_are_nowhere_to_be_read) {
   other.end();
 }
 
-TEST_F(EscapeTest, e41_a_crash_leaves_no_core_file_and_starts_no_core_handler) {
+TEST_P(EscapeTest, e41_a_crash_leaves_no_core_file_and_starts_no_core_handler) {
   const auto ending = bench.run("grep -i core /proc/self/limits");
   EXPECT_NE(ending.output.find("Max core file size        1                    1 "), std::string::npos)
       << "a limit of 1 byte is what also stops a core_pattern that pipes to a program\n"

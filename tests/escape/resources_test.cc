@@ -26,7 +26,7 @@ class ResourceEscapeTest : public EscapeTest {
   }
 };
 
-TEST_F(ResourceEscapeTest, e26_processes_are_bounded) {
+TEST_P(ResourceEscapeTest, e26_processes_are_bounded) {
   expect_bounded({"fork_bomb", "400"});
   int made = 0;
   const auto held = run_small({"fork_bomb", "400"});
@@ -34,22 +34,22 @@ TEST_F(ResourceEscapeTest, e26_processes_are_bounded) {
   EXPECT_LE(made, 50);
   EXPECT_GT(made, 30) << "the limit is the one asked for";
 }
-TEST_F(ResourceEscapeTest, e26_threads_are_bounded) { expect_bounded({"thread_bomb", "400"}); }
-TEST_F(ResourceEscapeTest, e27_anonymous_memory_is_bounded) {
+TEST_P(ResourceEscapeTest, e26_threads_are_bounded) { expect_bounded({"thread_bomb", "400"}); }
+TEST_P(ResourceEscapeTest, e27_anonymous_memory_is_bounded) {
   expect_bounded({"eat", "anonymous", "160"});
   EXPECT_TRUE(run_small({"eat", "anonymous", "160"}).out_of_memory) << "and the end is called by its name";
 }
-TEST_F(ResourceEscapeTest, e27_shared_memory_is_charged) { expect_bounded({"eat", "shared", "160"}); }
-TEST_F(ResourceEscapeTest, e27_memory_files_are_charged) { expect_bounded({"eat", "memfd", "160"}); }
-TEST_F(ResourceEscapeTest, e27_system_v_memory_is_charged) { expect_bounded({"eat", "sysv", "160"}); }
-TEST_F(ResourceEscapeTest, e27_the_sum_over_processes_counts) { expect_bounded({"eat", "processes", "160"}); }
-TEST_F(ResourceEscapeTest, e27_pipes_are_bounded) { expect_bounded({"eat", "pipes", "160"}); }
-TEST_F(ResourceEscapeTest, e27_socket_buffers_are_bounded) { expect_bounded({"eat", "sockets", "160"}); }
-TEST_F(ResourceEscapeTest, e27_page_tables_are_charged) { expect_bounded({"eat", "page-tables", "160"}); }
-TEST_F(ResourceEscapeTest, e28_descriptors_are_bounded) { expect_bounded({"open_files", "5000"}); }
-TEST_F(ResourceEscapeTest, e28_there_are_no_pseudo_terminals) { expect_bounded({"ptys"}); }
+TEST_P(ResourceEscapeTest, e27_shared_memory_is_charged) { expect_bounded({"eat", "shared", "160"}); }
+TEST_P(ResourceEscapeTest, e27_memory_files_are_charged) { expect_bounded({"eat", "memfd", "160"}); }
+TEST_P(ResourceEscapeTest, e27_system_v_memory_is_charged) { expect_bounded({"eat", "sysv", "160"}); }
+TEST_P(ResourceEscapeTest, e27_the_sum_over_processes_counts) { expect_bounded({"eat", "processes", "160"}); }
+TEST_P(ResourceEscapeTest, e27_pipes_are_bounded) { expect_bounded({"eat", "pipes", "160"}); }
+TEST_P(ResourceEscapeTest, e27_socket_buffers_are_bounded) { expect_bounded({"eat", "sockets", "160"}); }
+TEST_P(ResourceEscapeTest, e27_page_tables_are_charged) { expect_bounded({"eat", "page-tables", "160"}); }
+TEST_P(ResourceEscapeTest, e28_descriptors_are_bounded) { expect_bounded({"open_files", "5000"}); }
+TEST_P(ResourceEscapeTest, e28_there_are_no_pseudo_terminals) { expect_bounded({"ptys"}); }
 
-TEST_F(ResourceEscapeTest, e29_tmp_is_bounded_and_not_charged_as_memory) {
+TEST_P(ResourceEscapeTest, e29_tmp_is_bounded_and_not_charged_as_memory) {
   EXPECT_TRUE(outside({"fill", directory.path(), "100"}).reached()) << "control";
   const auto held = run_small({"fill", "/tmp", "100"});
   EXPECT_EQ(held.exit_code, 0) << held.output << " signal " << held.signal;
@@ -58,6 +58,8 @@ TEST_F(ResourceEscapeTest, e29_tmp_is_bounded_and_not_charged_as_memory) {
   EXPECT_GE(wrote, 24);
   EXPECT_LE(wrote, 40) << "32 MiB, and what the file system's own tables may leave";
 }
+
+INSTANTIATE_TEST_SUITE_P(Sandboxes, ResourceEscapeTest, ::testing::Values(Birth::kExecuted, Birth::kForkedFromAZygote), name_of);
 
 }  // namespace
 }  // namespace mayfly::escape

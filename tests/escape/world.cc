@@ -136,7 +136,13 @@ void EscapeTest::SetUp() {
   code = bench.add_tree({{"probe", content_of(MAYFLY_ESCAPE_PROBE)}, {"data", "data of the function\n"}});
   secret = directory.path() + "/server.db";
   std::ofstream(secret) << "a secret of the server\n";
+  const bool forked = GetParam() == Birth::kForkedFromAZygote;
+  if (forked && !fs::exists("/usr/bin/python3")) GTEST_SKIP() << "no /usr/bin/python3 to make a zygote of";
+  if (forked) bench.prepare_zygote();
   ASSERT_TRUE(bench.open());
+  if (!forked) return;
+  const auto ready = bench.fork_from_zygote();
+  ASSERT_TRUE(ready.ok()) << ready.error().message();
 }
 
 sandbox::SandboxSpec EscapeTest::spec(const Words& words) {
@@ -273,5 +279,10 @@ bool connects(const std::string& address, std::uint16_t port) {
   socklen_t size = sizeof error;
   return getsockopt(socket.get(), SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0;
 }
+
+std::string name_of(const ::testing::TestParamInfo<Birth>& info) { return info.param == Birth::kExecuted ? "executed" : "forked"; }
+
+INSTANTIATE_TEST_SUITE_P(Sandboxes, EscapeTest, ::testing::Values(Birth::kExecuted, Birth::kForkedFromAZygote), name_of);
+INSTANTIATE_TEST_SUITE_P(Sandboxes, NetworkEscapeTest, ::testing::Values(Birth::kExecuted, Birth::kForkedFromAZygote), name_of);
 
 }  // namespace mayfly::escape

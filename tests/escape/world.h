@@ -36,7 +36,10 @@ struct OutsideOptions {
   std::chrono::milliseconds patience = std::chrono::seconds(20);
 };
 
-class EscapeTest : public ::testing::Test {
+// How a sandbox's main process came to be: both kinds of environments pass the same tests.
+enum class Birth { kExecuted, kForkedFromAZygote };
+
+class EscapeTest : public ::testing::TestWithParam<Birth> {
  protected:
   void SetUp() override;
 
@@ -76,6 +79,8 @@ class NetworkEscapeTest : public EscapeTest {
   base::UniqueFd web;  // listens outside on port 80 of every address
 };
 
+// The last part of a test's name.
+[[nodiscard]] std::string name_of(const ::testing::TestParamInfo<Birth>& info);
 // A listening TCP socket on every address, IPv4 and IPv6.
 [[nodiscard]] base::UniqueFd listen_everywhere(std::uint16_t port);
 // Whether somebody connects within `patience`.

@@ -53,8 +53,12 @@ class Bench {
   std::string add_tree(const std::map<std::string, std::string>& files);
   [[nodiscard]] SandboxSpec spec(const std::string& code_id);
 
-  // Starts and waits for the answer.
+  // Starts and waits for the answer. After fork_from_zygote() in a child of it.
   [[nodiscard]] base::Result<Sandbox> start(const SandboxSpec& spec);
+  // From here on main processes are not executed but forked from a zygote, and become the specification's program by execve alone:
+  // whatever the fork left behind is still there. Call prepare_zygote() before open().
+  void prepare_zygote();
+  [[nodiscard]] base::Result<void> fork_from_zygote();
   // The answer to a start asked of launcher().
   [[nodiscard]] base::Result<Sandbox> wait_answer(SandboxId id);
   // The same for a stem that becomes a function's, and for a zygote.
@@ -78,6 +82,7 @@ class Bench {
   base::Result<void> answer_without_sandbox(SandboxId id);
 
   std::unique_ptr<Launcher> launcher_;
+  SandboxId zygote_ = 0;   // 0: none
   SandboxId awaited_ = 0;  // whose failure is the answer to something else than start()
   std::map<SandboxId, base::Result<void>> specialised_;
   SandboxId next_ = 1;

@@ -122,9 +122,57 @@ bool Bench::pump(const std::function<bool()>& done, std::chrono::milliseconds pa
   return true;
 }
 
+namespace {
+
+// Becomes what it is told in one line over the control pipe: working directory, number of arguments, arguments, variables, parted by NUL.
+constexpr std::string_view kBecomesAnything = R"(
+import ctypes, os, signal
+library = ctypes.PyDLL('/var/runtime/native/libmayfly_zygote.so')
+ctypes.pythonapi.PyOS_BeforeFork()
+library.mayfly_fork_into_sandboxes(int(os.environ['_MAYFLY_ZYGOTE']))
+ctypes.pythonapi.PyOS_AfterFork_Child()
+words = b''
+while not words.endswith(b'\0\n'):
+    words += os.read(4, 65536)
+words = words[:-2].decode().split('\0')
+count = int(words[1])
+for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+    signal.signal(number, signal.SIG_DFL)
+os.chdir(words[0])
+os.execve(words[2], words[2:2 + count], dict(word.split('=', 1) for word in words[2 + count:]))
+)";
+constexpr base::EmbeddedFile kZygoteFiles[] = {{.name = "zygote.py", .bytes = kBecomesAnything, .mode = 0644}};
+
+std::string becoming(const SandboxSpec& spec) {
+  std::string words = spec.working_directory + '\0' + std::to_string(spec.arguments.size()) + '\0';
+  for (const auto& argument : spec.arguments) words += argument + '\0';
+  for (const auto& variable : spec.environment) words += variable + '\0';
+  return words + "_LAMBDA_TELEMETRY_LOG_FD=3" + '\0' + '\n';
+}
+
+}  // namespace
+
+void Bench::prepare_zygote() {
+  config.zygote_files = kZygoteFiles;
+  config.zygote_programs = {{.root_id = "host",
+                             .arguments = {fs::canonical("/usr/bin/python3").string(), "-IS", "/var/runtime/zygote.py"},
+                             .environment = {"WHO=zygote"}}};
+}
+
+Result<void> Bench::fork_from_zygote() {
+  constexpr SandboxId kZygote = 1'000'000'000;
+  MAYFLY_TRY(start_zygote({.id = kZygote, .program = config.zygote_programs.front()}));
+  zygote_ = kZygote;
+  return {};
+}
+
 Result<Sandbox> Bench::start(const SandboxSpec& spec) {
-  MAYFLY_TRY(launcher_->start(spec));
-  return wait_answer(spec.id);
+  auto wanted = spec;
+  if (zygote_ != 0) wanted.zygote = zygote_;
+  MAYFLY_TRY(launcher_->start(wanted));
+  auto started = wait_answer(spec.id);
+  if (zygote_ != 0 && started.ok()) MAYFLY_TRY(base::write_all(started->control_out.get(), becoming(spec)));
+  return started;
 }
 
 Result<Sandbox> Bench::wait_answer(SandboxId id) {
