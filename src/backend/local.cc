@@ -37,6 +37,8 @@ using engine::StopReason;
 
 namespace {
 
+constexpr std::uint32_t kOwnConnectors = 1;  // for an extension inside the runtime, which an HTTP server is not
+
 // After its process ended, an environment's last words may still be on their way through the loop.
 constexpr Duration kLastWords = std::chrono::milliseconds(5);
 // A runtime that reported a failed init ends by itself and logs on the way; it gets this long.
@@ -421,8 +423,7 @@ sandbox::SandboxSpec LocalBackend::Impl::specification(const Environment& enviro
   spec.arguments = plan.arguments;
   for (const std::string& extension : environment.external_extensions()) spec.companions.push_back(kExtensionsDirectory + extension);
   if (!spec.companions.empty()) spec.companions_lack = runtime::variables_extensions_lack();
-  // One for an extension inside the runtime, which an HTTP server is not.
-  spec.connectors = static_cast<std::uint32_t>(spec.companions.size()) + (plan.http ? runtime::kHttpWorkerConnectors : 1);
+  spec.connectors = static_cast<std::uint32_t>(spec.companions.size()) + (plan.http ? runtime::kHttpWorkerConnectors : kOwnConnectors);
   spec.memory_bytes = std::uint64_t{config.memory_mb} << 20U;
   spec.tmp_bytes = std::uint64_t{config.ephemeral_mb} << 20U;
   spec.cpu_milli = static_cast<std::uint32_t>(std::max<std::uint64_t>(1, config.memory_mb * kMilliCpuPerGroup / kMegabytesPerCpu));
@@ -920,6 +921,14 @@ net::Awaitable<bool> LocalBackend::drain(base::Deadline deadline) {
   for (const auto& [id, environment] : impl.environments) left.push_back(id);
   for (const EnvironmentId id : left) impl.gone(id, {});
   co_return whole;
+}
+
+sandbox::ExpectedSandbox usual_sandbox(const std::string& root_id) {
+  const engine::FunctionConfig defaults;
+  return {.root_id = root_id,
+          .network = sandbox::Network::kOutside,
+          .tmp_bytes = std::uint64_t{defaults.ephemeral_mb} << 20U,
+          .connectors = kOwnConnectors};
 }
 
 }  // namespace mayfly::backend

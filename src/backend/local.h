@@ -55,6 +55,9 @@ struct LocalBackendPorts {
   std::function<void(const base::Error&)> on_launcher_lost = {};
 };
 
+// What the sandbox of a function with default settings is like, where it has the root image `root_id`.
+[[nodiscard]] sandbox::ExpectedSandbox usual_sandbox(const std::string& root_id);
+
 class LocalBackend final : public engine::Invoker {
  public:
   LocalBackend(net::EventLoop& loop, LocalBackendOptions options, LocalBackendPorts ports);

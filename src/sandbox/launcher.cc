@@ -10,6 +10,7 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <set>
 
 #include "sandbox/internal/protocol.h"
 #include "sandbox/internal/service.h"
@@ -80,6 +81,7 @@ struct Launcher::Impl {
   UniqueFd pidfd;
   pid_t pid = -1;
   HostCapabilities host;
+  std::set<SandboxId> given_up;  // whose start came to nothing here, until the launcher says that they have ended
 
   // Waits for room: an event loop that watches the socket has made it non-blocking, and a request that is not sent is lost.
   Result<void> send(std::string bytes, std::span<const int> descriptors = {}) const {
@@ -240,6 +242,16 @@ Result<std::vector<LauncherEvent>> Launcher::receive() {
     if (!packet.ok()) return std::move(packet).error();
     if (!*packet) return events;
     MAYFLY_ASSIGN(LauncherEvent event, read_event(**packet));
+    if ((*packet)->descriptors_lost) {
+      const auto* started = std::get_if<SandboxStarted>(&event);
+      if (started == nullptr) continue;  // of nothing else anything comes along
+      const SandboxId id = started->sandbox.id;
+      kill(id);
+      impl_->given_up.insert(id);
+      event = SandboxFailed{.id = id, .error = internal::no_room_for_descriptors()};
+    } else if (const auto* exited = std::get_if<SandboxExited>(&event); exited != nullptr && impl_->given_up.erase(exited->id) > 0) {
+      continue;
+    }
     events.push_back(std::move(event));
   }
 }

@@ -43,6 +43,19 @@ struct ZygoteProgram {
   bool operator==(const ZygoteProgram&) const = default;
 };
 
+enum class Network : std::uint8_t {
+  kNone,     // only the loopback of the sandbox and its listeners
+  kOutside,  // NAT to outside networks; never the host, link-local, metadata or other sandboxes
+};
+
+// What of a sandbox is fixed before it is known what will run in it; members as in SandboxSpec.
+struct ExpectedSandbox {
+  std::string root_id;
+  Network network = Network::kOutside;
+  std::uint64_t tmp_bytes = 0;
+  std::uint32_t connectors = 0;
+};
+
 // The three directories must exist and be absolute. One launcher at a time works in a scratch directory; a second waits 10 s for it.
 struct LauncherConfig {
   std::string instance;             // 8 hex digits from the data directory's path: names cgroups, devices and the firewall table
@@ -57,15 +70,13 @@ struct LauncherConfig {
   std::string network_cidr = "100.88.0.0/16";  // addresses of sandboxes with an outside network, /30 each
   std::vector<std::string> network_deny;       // further CIDRs that functions may not reach
   bool cpu_quota = true;
+  // One of each is made in the background as soon as the launcher runs, and with it what the first one takes: the firewall, a file system
+  // to copy. Without that the first start waits for them.
+  std::vector<ExpectedSandbox> expected;
   // What zygotes see at /var/runtime, in place of bootstrap_directory: that one belongs to the server, and a zygote is privileged.
   // Must outlive the launcher's process. Without any there are no zygotes.
   std::span<const base::EmbeddedFile> zygote_files = {};
   std::vector<ZygoteProgram> zygote_programs;
-};
-
-enum class Network : std::uint8_t {
-  kNone,     // only the loopback of the sandbox and its listeners
-  kOutside,  // NAT to outside networks; never the host, link-local, metadata or other sandboxes
 };
 
 struct SandboxSpec {

@@ -8,12 +8,14 @@
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -569,6 +571,67 @@ TEST_F(LauncherTest, TwoSandboxesDoNotSeeEachOther) {
   EXPECT_TRUE(first->cpu_used() > milliseconds(0));
   bench.launcher().kill(first->id);
   EXPECT_TRUE(bench.wait_exit(first->id)->killed);
+}
+
+TEST_F(LauncherTest, ExpectedSandboxesAreMadeBeforeAnybodyAsksForOne) {
+  MAYFLY_NEEDS_ROOT();
+  bench.close();
+  const auto usual = bench.spec("");
+  bench.config.expected = {
+      {.root_id = usual.root_id, .network = usual.network, .tmp_bytes = usual.tmp_bytes, .connectors = usual.connectors},
+      {.root_id = "unknown"}};
+  ASSERT_TRUE(bench.open());
+  const auto made = [&] {
+    return std::ranges::any_of(std::array{"/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/pids"}, [&](const char* mount) {
+      return std::filesystem::exists(std::string(mount) + "/mayfly-" + bench.config.instance + "/1");
+    });
+  };
+  for (int i = 0; i < 1000 && !made(); ++i) std::this_thread::sleep_for(milliseconds(5));
+  EXPECT_TRUE(made());
+  EXPECT_EQ(bench.run("echo well").output, "well\n");
+}
+
+// Sets how many more descriptors `process` may open.
+void leave_room_for_descriptors(pid_t process, int room) {
+  std::set<int> open;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/" + std::to_string(process) + "/fd"))
+    open.insert(std::atoi(entry.path().filename().c_str()));
+  int most = 0;
+  for (; room > 0; ++most) room -= open.contains(most) ? 0 : 1;
+  rlimit limit{};
+  ASSERT_EQ(prlimit(process, RLIMIT_NOFILE, nullptr, &limit), 0);
+  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, static_cast<rlim_t>(most));
+  ASSERT_EQ(prlimit(process, RLIMIT_NOFILE, &limit, nullptr), 0);
+}
+
+TEST_F(LauncherTest, AnExhaustedLimitOfDescriptorsFailsTheStartsItMeetsAndNothingElse) {
+  MAYFLY_NEEDS_ROOT();
+  auto bystander = bench.start(bench.spec(bench.add_code("read x <&4; echo still here")));
+  ASSERT_TRUE(bystander.ok());
+  constexpr int kAmple = 1000;
+  constexpr int kRooms[] = {1, 4, 9, 14, 19, 24, 29};
+  for (const pid_t process : {bench.launcher_pid(), getpid()}) {
+    int refused = 0;
+    for (const int room : kRooms) {
+      // Not from the stock: what it has is used up first, so that descriptors of new ones must travel.
+      for (int i = 0; i < 3; ++i) {
+        auto wanted = bench.spec(bench.add_code("true"));
+        leave_room_for_descriptors(process, room);
+        auto started = bench.start(wanted);
+        leave_room_for_descriptors(process, kAmple);
+        if (started.ok()) {
+          EXPECT_TRUE(bench.wait_exit(wanted.id));
+          continue;
+        }
+        ++refused;
+        EXPECT_NE(started.error().code(), base::ErrorCode::kDeadlineExceeded) << started.error().message();
+      }
+    }
+    EXPECT_GT(refused, 0);
+    EXPECT_EQ(bench.run("echo well").output, "well\n");
+  }
+  ASSERT_EQ(write(bystander->control_out.get(), "\n", 1), 1);
+  EXPECT_EQ(test::read_output(bystander->output.get()), "still here\n");
 }
 
 TEST_F(LauncherTest, HandsOutTheRuntimeListenerOfTheSandbox) {

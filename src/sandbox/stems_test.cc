@@ -5,10 +5,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <ranges>
 #include <sstream>
 
 #include "sandbox/internal/test_support.h"
@@ -69,10 +71,9 @@ class StemsTest : public ::testing::Test {
     return {.stem = stem, .id = stem + 1000, .code_id = code, .layer_ids = {}, .memory_bytes = 64 * kMiB, .cpu_milli = 500};
   }
   ZygoteSpec zygote() {
-    return {.id = 5000 + zygotes++,
-            .program = {.root_id = "host",
-                        .arguments = {python_program(), "-IS", "/var/runtime/zygote.py"},
-                        .environment = {"WHO=zygote"}}};
+    return {
+        .id = 5000 + zygotes++,
+        .program = {.root_id = "host", .arguments = {python_program(), "-IS", "/var/runtime/zygote.py"}, .environment = {"WHO=zygote"}}};
   }
   // What the child of a zygote answers to a line of Python.
   static std::string ask(const Sandbox& child, const std::string& what) {
@@ -330,6 +331,20 @@ TEST_F(ZygoteTest, NoneIsMadeOfAnythingThatWasNotAgreedBefore) {
     if (what == 2) spec.program.arguments.emplace_back("more");
     EXPECT_EQ(bench.start_zygote(spec).error().code(), ErrorCode::kPermissionDenied) << what;
   }
+}
+
+TEST_F(ZygoteTest, AZygoteHasControlGroupsOfItsOwn) {
+  begin();
+  std::ifstream lines("/proc/" + std::to_string(zygote_pid()) + "/cgroup");
+  const std::string groups(std::istreambuf_iterator<char>(lines), {});
+  const std::string launcher = "/mayfly-" + bench.config.instance + "/";
+  if (bench.launcher().capabilities().memory_controller == "v1") {
+    EXPECT_TRUE(std::ranges::any_of(std::views::split(groups, '\n'), [&](const auto& line) {
+      const std::string text(line.begin(), line.end());
+      return contains(text, "memory:") && contains(text, launcher);
+    })) << groups;
+  }
+  if (!bench.launcher().capabilities().memory_controller.empty()) EXPECT_TRUE(contains(groups, launcher)) << groups;
 }
 
 TEST_F(ZygoteTest, AZygoteHoldsFewCapabilitiesAndNoNetwork) {

@@ -99,6 +99,7 @@ Result<Foundations> lay_foundations(const Config& config) {
   launcher_config.network_cidr = config.network_cidr.empty() ? own_network(data.instance()) : config.network_cidr;
   launcher_config.network_deny = config.network_deny;
   launcher_config.cpu_quota = config.cpu_quota;
+  launcher_config.expected = {backend::usual_sandbox(launcher_config.roots.front().id)};
   MAYFLY_ASSIGN(std::unique_ptr<sandbox::Launcher> launcher, sandbox::Launcher::fork_off(launcher_config));
 
   base::raise_descriptor_limit();  // while it may: each environment takes some twenty, each connection one

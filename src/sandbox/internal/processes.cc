@@ -34,17 +34,22 @@ std::string children_of(pid_t pid) {
 
 }  // namespace
 
-pid_t first_child_of(pid_t pid) {
-  pid_t first = -1;
-  std::istringstream(children_of(pid)) >> first;
-  return first;
-}
-
-pid_t last_child_of(pid_t pid) {
-  std::istringstream children(children_of(pid));
-  pid_t last = -1;
-  for (pid_t child = -1; children >> child;) last = child;
-  return last;
+ProcessHandle child_of(pid_t parent, Child which) {
+  std::istringstream children(children_of(parent));
+  pid_t found = -1;
+  for (pid_t child = -1; children >> child;) {
+    found = child;
+    if (which == Child::kFirst) break;
+  }
+  if (found <= 0) return {};
+  ProcessHandle handle{.pidfd = pidfd_of(found),
+                       .status = base::UniqueFd(open(("/proc/" + std::to_string(found) + "/status").c_str(), O_RDONLY | O_CLOEXEC))};
+  // Still a child now that both are open: so it was all the time.
+  std::istringstream again(children_of(parent));
+  for (pid_t child = -1; again >> child;) {
+    if (child == found) return handle;
+  }
+  return {};
 }
 
 void reap(pid_t pid) {

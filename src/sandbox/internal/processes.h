@@ -3,6 +3,8 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
+
 #include "base/fd.h"
 #include "base/result.h"
 
@@ -19,9 +21,15 @@ struct Pipe {
 [[nodiscard]] base::UniqueFd pidfd_of(pid_t pid);
 // Invalid handles and processes that ended are ignored.
 void signal_through(const base::UniqueFd& pidfd, int signal);
-// Of a process's children the first one made, or the last; -1 without any.
-[[nodiscard]] pid_t first_child_of(pid_t pid);
-[[nodiscard]] pid_t last_child_of(pid_t pid);
+// A process and what the kernel tells of it; invalid when it is gone.
+struct ProcessHandle {
+  base::UniqueFd pidfd;
+  base::UniqueFd status;  // /proc/<pid>/status
+};
+// Of the children of `parent`, which nobody has waited for so far, the first one made, or the last. Never another process, even when
+// the child ends meanwhile and its number is given to one.
+enum class Child : std::uint8_t { kFirst, kLast };
+[[nodiscard]] ProcessHandle child_of(pid_t parent, Child which);
 // Waits for the child to end.
 void reap(pid_t pid);
 

@@ -150,6 +150,11 @@ Result<bool> send_packet(int socket, std::string_view bytes, std::span<const int
   return errno_error("cannot send to the other half of the sandbox launcher", errno);
 }
 
+Error no_room_for_descriptors() {
+  return {ErrorCode::kResourceExhausted,
+          "the limit of open files leaves no room for another sandbox; raise it (LimitNOFILE= of the service, ulimit -n)"};
+}
+
 Result<std::optional<Packet>> receive_packet(int socket, int flags) {
   // One buffer for all packets: a new one of this size each time would cost more than the system call. Threads that receive none get none.
   static thread_local const auto kept = std::make_unique_for_overwrite<std::array<char, kMessageMax>>();
@@ -176,8 +181,11 @@ Result<std::optional<Packet>> receive_packet(int socket, int flags) {
       packet.descriptors.emplace_back(fd);
     }
   }
-  if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0)
-    return Error(ErrorCode::kInternal, "a message of the sandbox launcher was cut off");
+  if ((message.msg_flags & MSG_TRUNC) != 0) return Error(ErrorCode::kInternal, "a message of the sandbox launcher was cut off");
+  if ((message.msg_flags & MSG_CTRUNC) != 0) {
+    packet.descriptors_lost = true;
+    packet.descriptors.clear();
+  }
   packet.bytes.assign(buffer.data(), static_cast<std::size_t>(got));
   explicit_bzero(buffer.data(), static_cast<std::size_t>(got));
   return std::optional<Packet>(std::move(packet));

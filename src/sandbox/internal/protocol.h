@@ -120,6 +120,8 @@ class Reader {
 struct Packet {
   std::string bytes;
   std::vector<base::UniqueFd> descriptors;
+  // There was no room for some that came along (the limit of open files); then there are none.
+  bool descriptors_lost = false;
   // Wiped on destruction: packets carry the environment variables of functions.
   Packet() = default;
   Packet(Packet&&) = default;
@@ -130,6 +132,8 @@ struct Packet {
 };
 
 void wipe(std::string& secret);
+// What such a loss means to whoever asked, with the remedy.
+[[nodiscard]] base::Error no_room_for_descriptors();
 
 // `flags` as send(2) has them. False when the socket is full (MSG_DONTWAIT). kUnavailable when the other end is gone.
 [[nodiscard]] base::Result<bool> send_packet(int socket, std::string_view bytes, std::span<const int> descriptors, int flags);

@@ -377,6 +377,7 @@ struct Scratch::Impl {
   UniqueFd directory;
   std::string why_not;
   Helper maker, undertaker;
+  std::optional<Error> refusal;     // of refused_bytes
   std::uint64_t refused_bytes = 0;  // a size that could not be made: not again before the next make(), which tells why
   std::map<std::uint64_t, std::vector<ScratchMount>> ready;  // by size; those sizes that have one
   std::map<std::uint64_t, std::size_t> asked;                // how many of a size the maker works on
@@ -396,6 +397,7 @@ struct Scratch::Impl {
   void judge(const std::string& mkfs);
   Result<void> ask(std::uint64_t bytes);
   // Takes one answer of the maker; false when there is none.
+  // What the maker refused goes into `refusal`. An error: the maker is gone.
   Result<bool> take(int flags);
   Result<ScratchMount> wait_for_one(std::uint64_t bytes);
   void remember_fresh(const ScratchMount& made);
@@ -432,11 +434,12 @@ Result<bool> Scratch::Impl::take(int flags) {
   in.number<MessageKind>();
   const auto bytes = in.number<std::uint64_t>();
   if (const auto found = asked.find(bytes); found != asked.end() && --found->second == 0) asked.erase(found);
-  if (!in.flag()) {
+  const bool was_made = in.flag();
+  if (!was_made || packet->descriptors.size() != 3) {
     refused_bytes = bytes;
-    return in.error();
+    refusal = was_made ? no_room_for_descriptors() : in.error();
+    return true;
   }
-  if (packet->descriptors.size() != 3) return Error(ErrorCode::kInternal, "a /tmp was lost on its way");
   ready[bytes].push_back({.mount = std::move(packet->descriptors[0]),
                           .directory = std::move(packet->descriptors[1]),
                           .image = std::move(packet->descriptors[2]),
@@ -483,6 +486,7 @@ Result<ScratchMount> Scratch::Impl::wait_for_one(std::uint64_t bytes) {
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) return Error(ErrorCode::kDeadlineExceeded, "no file system was made within 30 s");
     MAYFLY_ASSIGN([[maybe_unused]] const bool taken, take(MSG_DONTWAIT));
+    if (refused_bytes == bytes) return *refusal;
   }
   const auto found = ready.find(bytes);
   ScratchMount made = std::move(found->second.back());

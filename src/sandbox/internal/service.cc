@@ -142,6 +142,8 @@ struct Zygote {
 // A zygote that has not answered for so long hangs; nor is one waited for that has not come up by then.
 constexpr auto kZygotePatience = std::chrono::seconds(5);
 constexpr std::size_t kZygotesMost = 16;
+// An interpreter with its modules has 20 to 40 MiB; a child counts as one of its processes until it has joined its sandbox's groups.
+constexpr CgroupLimits kZygoteLimits{.memory_bytes = 256ULL << 20U, .cpu_milli = 4000, .processes_max = 64};
 
 class Service {
  public:
@@ -149,6 +151,7 @@ class Service {
 
   Result<void> prepare();
   void greet();
+  void order_expected();
   void run();
   void end();
 
@@ -168,7 +171,7 @@ class Service {
   void start_in(Live& live, SandboxSpec spec);
   Result<void> specialise(Live& live, const SandboxSpec& spec);
   Result<void> mount_code(Live& live, const std::string& code_id, const std::vector<std::string>& layer_ids);
-  void keep_main(Live& live, pid_t main) const;
+  static void keep_main(Live& live, Child which);
   struct Companions {
     Pipe output;
     UniqueFd gate;  // the main process's end
@@ -362,6 +365,10 @@ Result<void> Service::prepare() {
   MAYFLY_ASSIGN(function_filter_, function_filter());
   MAYFLY_ASSIGN(init_filter_, init_filter());
   MAYFLY_ASSIGN(zygote_filter_, zygote_filter());
+  // A filter that was cut off would allow what it should refuse.
+  MAYFLY_ASSERT(function_filter_.size() <= BlankPlan::kFilterMax && function_filter_.size() <= ForkOrder::kFilterMax &&
+                    init_filter_.size() <= BlankPlan::kInitFilterMax,
+                "a system call filter is longer than what carries it");
   if (privileged_ && !config_.zygote_files.empty()) {
     MAYFLY_ASSIGN(zygote_runtime_, ZygoteRuntime::write(work_ + "/zygote", config_.zygote_files).with_context("files of zygotes"));
   }
@@ -731,14 +738,25 @@ void Service::start_zygote(Reader& in) {
   }
   if (ready.ok() && zygotes_.size() >= kZygotesMost) ready = Error(ErrorCode::kResourceExhausted, "there are 16 zygotes already");
   if (!ready.ok()) return fail(spec.id, ready.error());
+  // Of its own: what it holds counts against nobody else, and what it may hold is bounded.
+  const std::uint64_t number = next_number_++;
+  Sandbox nobody;
+  auto group = groups_->make(number, nobody);
+  auto limited = group.ok() ? groups_->limit(*group, kZygoteLimits) : Result<void>(group.error());
+  if (!limited.ok()) {
+    workshop_->discard(number);
+    return fail(spec.id, limited.error());
+  }
   auto started = ZygoteProcess::start({.root_id = spec.program.root_id,
                                        .arguments = spec.program.arguments,
                                        .environment = spec.program.environment,
                                        .user = config_.uid_base + config_.uid_count - 1,
                                        .group = config_.uid_base + config_.uid_count - 1},
-                                      *roots_, *zygote_runtime_, zygote_filter_);
-  if (!started.ok()) return fail(spec.id, started.error());
-  const std::uint64_t number = next_number_++;
+                                      *group, *roots_, *zygote_runtime_, zygote_filter_);
+  if (!started.ok()) {
+    workshop_->discard(number);
+    return fail(spec.id, started.error());
+  }
   watch(started->fd(), Source::kZygote, number);
   zygotes_.emplace(number, Zygote{.id = spec.id, .process = std::move(*started)});
   zygotes_.at(number).unanswered.emplace(0, Clock::now());  // it says that it is ready
@@ -768,6 +786,7 @@ Result<void> Service::order_child(Live& live, std::vector<UniqueFd> descriptors)
   if (zygote == zygotes_.end() || !zygote->second.ready) return Error(ErrorCode::kUnavailable, "the zygote has ended");
   if (descriptors.size() != kForkFixed) return Error(ErrorCode::kInternal, "the sandbox's main process did not hand over what it has");
   MAYFLY_ASSIGN(auto doors, groups_->doors(live.number));
+  if (doors.size() > ForkOrder::kAttachMax) return Error(ErrorCode::kInternal, "there are more control groups than a zygote joins");
   std::vector<int> all;
   for (const auto& each : descriptors) all.push_back(each.get());
   for (const auto& door : doors) all.push_back(door.get());
@@ -812,7 +831,7 @@ void Service::on_child(std::uint64_t number, const Forked& forked) {
   if (!told.ok()) {
     return fail(live, Error(ErrorCode::kUnavailable, told.error().message()));
   }
-  keep_main(live, last_child_of(live.init));
+  keep_main(live, Child::kLast);
   live.orders.reset();
   if (!live.report) on_running(live);  // it was quicker than the zygote's answer
 }
@@ -824,6 +843,7 @@ void Service::end_zygote(std::uint64_t number, const Error& why) {
   std::vector<std::uint64_t> children;
   for (const auto& [child, since] : zygote.unanswered) children.push_back(child);
   zygotes_.erase(number);
+  workshop_->discard(number);
   for (const std::uint64_t child : children) {
     const auto found = all_.find(child);
     if (found == all_.end() || found->second->state != Live::State::kStarting) continue;
@@ -856,6 +876,20 @@ void Service::review_zygotes() {
 }
 
 // ---- blank sandboxes
+
+void Service::order_expected() {
+  for (const ExpectedSandbox& each : config_.expected) {
+    if (!roots_->check(each.root_id).ok()) continue;
+    const SandboxShape shape{.root_id = each.root_id,
+                             .network = host_.outside_network ? each.network : Network::kNone,
+                             .tmp_bytes = each.tmp_bytes,
+                             .connectors = each.connectors};
+    Pool& pool = pools_[shape];
+    pool.last_used = Clock::now();
+    pool.wanted = 1;
+    order(shape, pool);
+  }
+}
 
 void Service::order(const SandboxShape& shape, Pool& pool) {
   auto live = std::make_unique<Live>();
@@ -945,17 +979,17 @@ void Service::on_made(Workshop::Made made) {
   if (live.group.oom_event) watch(live.group.oom_event.get(), Source::kOutOfMemory, live.number);
 }
 
-void Service::keep_main(Live& live, pid_t main) const {
-  if (main <= 0) return;
-  live.main_pidfd = pidfd_of(main);
-  live.handed_out.main_status = UniqueFd(open(("/proc/" + std::to_string(main) + "/status").c_str(), O_RDONLY | O_CLOEXEC));
+void Service::keep_main(Live& live, Child which) {
+  ProcessHandle main = child_of(live.init, which);
+  live.main_pidfd = std::move(main.pidfd);
+  live.handed_out.main_status = std::move(main.status);
 }
 
 // Both of its processes wait.
 void Service::on_blank(Live& live) {
   live.state = Live::State::kBlank;
   (void)epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, live.status.get(), nullptr);  // until there are companions
-  keep_main(live, first_child_of(live.init));
+  keep_main(live, Child::kFirst);
   Pool& pool = pools_[live.shape];
   --pool.coming;
   if (pool.waiting.empty()) {
@@ -1103,6 +1137,10 @@ void Service::on_status(Live& live) {
     auto packet = receive_packet(live.status.get(), MSG_DONTWAIT);
     if (!packet.ok()) return live.status.reset();  // init is gone
     if (!*packet) return;
+    if ((*packet)->descriptors_lost) {
+      base::log_error("a sandbox is ended", {{"what", no_room_for_descriptors().message()}});
+      return kill(live);
+    }
     if (!(*packet)->descriptors.empty()) {
       live.mounts = std::move((*packet)->descriptors.front());
       continue;
@@ -1344,6 +1382,7 @@ void run_service(const LauncherConfig& config, UniqueFd socket) {
   }
   service.greet();
   base::return_memory_of_start();
+  service.order_expected();
   service.run();
   service.end();
   _exit(0);

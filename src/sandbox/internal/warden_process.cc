@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -139,7 +140,10 @@ Result<Warden::Blank> Warden::spawn(const BlankPlan& plan, std::span<const int> 
     return Error(ErrorCode::kUnavailable, "the warden, which makes sandboxes, has ended; restart Mayfly");
   std::memcpy(&spawned, (*packet)->bytes.data(), sizeof spawned);
   if (spawned.error != 0) return errno_error("make the sandbox's namespaces", spawned.error);
-  if ((*packet)->descriptors.size() != 1) return Error(ErrorCode::kInternal, "a sandbox's handle was lost on its way");
+  if ((*packet)->descriptors.size() != 1) {
+    (void)kill(spawned.init, SIGKILL);  // a child of the launcher, which has not waited for it: the number is no other's
+    return no_room_for_descriptors();
+  }
   return Blank{.init = spawned.init, .init_pidfd = std::move((*packet)->descriptors.front())};
 }
 

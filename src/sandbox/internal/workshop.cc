@@ -173,9 +173,13 @@ void Worker::run() {
       if (discards_.size() <= kDiscardsMost) continue;
     }
     if (!discards_.empty()) {
-      const auto place = places_.find(discards_.front());
+      const std::uint64_t number = discards_.front();
       discards_.pop_front();
-      if (place == places_.end()) continue;
+      const auto place = places_.find(number);
+      if (place == places_.end()) {
+        if (!tools_.groups.remove(number)) groups_to_remove_.emplace(number, 0);
+        continue;
+      }
       discard(place->first, place->second);
       places_.erase(place);
     } else if (tmp_due_ != 0) {
@@ -255,9 +259,9 @@ void Worker::fill(BlankPlan& plan, const Place& place) const {
   plan.switch_identity = tools_.privileged;
   plan.user = plan.group = place.user;
   plan.init_user = plan.init_group = tools_.config.uid_base;
-  plan.filter_length = static_cast<std::uint32_t>(std::min(tools_.function_filter.size(), BlankPlan::kFilterMax));
+  plan.filter_length = static_cast<std::uint32_t>(tools_.function_filter.size());
   std::copy_n(tools_.function_filter.begin(), plan.filter_length, plan.filter);
-  plan.init_filter_length = static_cast<std::uint32_t>(std::min(tools_.init_filter.size(), BlankPlan::kInitFilterMax));
+  plan.init_filter_length = static_cast<std::uint32_t>(tools_.init_filter.size());
   std::copy_n(tools_.init_filter.begin(), plan.init_filter_length, plan.init_filter);
   plan.fail_at = tools_.fail_at;
 }
@@ -379,6 +383,13 @@ void Workshop::discard(std::uint64_t number) const {
   (void)send_packet(socket_.get(), Writer(MessageKind::kDiscard).number(number).take(), {}, 0);
 }
 
+// One whose handle was lost. Its number cannot be another's: the process is a child that nobody has waited for.
+void Workshop::give_up(std::uint64_t number, pid_t init) const {
+  (void)kill(init, SIGKILL);
+  reap(init);
+  discard(number);
+}
+
 Result<std::optional<Workshop::Made>> Workshop::collect() const {
   auto packet = receive_packet(socket_.get(), MSG_DONTWAIT);
   if (!packet.ok()) return Error(ErrorCode::kUnavailable, "the process that makes sandboxes has ended");
@@ -387,6 +398,10 @@ Result<std::optional<Workshop::Made>> Workshop::collect() const {
   in.number<MessageKind>();
   const auto number = in.number<std::uint64_t>();
   if (!in.flag()) return std::optional<Made>({.number = number, .blank = in.error()});
+  if ((*packet)->descriptors_lost) {
+    give_up(number, read_blank(in, (*packet)->descriptors).init);
+    return std::optional<Made>({.number = number, .blank = no_room_for_descriptors()});
+  }
   return std::optional<Made>({.number = number, .blank = read_blank(in, (*packet)->descriptors)});
 }
 

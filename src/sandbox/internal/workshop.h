@@ -69,7 +69,8 @@ class Workshop {
 
   // Asks for a sandbox called `number`; collect() answers, in the order of asking. At most kOrdersMax unanswered ones.
   void make(std::uint64_t number, const SandboxShape& shape) const;
-  // All processes of sandbox `number` are gone: takes the rest apart. Not for one whose making failed.
+  // All processes of sandbox `number` are gone: takes the rest apart. Not for one whose making failed. Of a number that was never
+  // asked for, control groups are all there may be.
   void discard(std::uint64_t number) const;
 
   struct Made {
@@ -87,6 +88,7 @@ class Workshop {
   static constexpr std::size_t kOrdersMax = 48;
 
  private:
+  void give_up(std::uint64_t number, pid_t init) const;
   Workshop(base::UniqueFd socket, pid_t pid) : socket_(std::move(socket)), pid_(pid) {}
   base::UniqueFd socket_;
   pid_t pid_;

@@ -121,6 +121,7 @@ void keep_few_capabilities(uid_t user, gid_t group) {
 
 struct Ends {
   const UniqueFd &root, &runtime, &channel, &own_pids;
+  const Cgroup& group;
 };
 
 // When the machine itself runs out of memory, functions go before anything else; children inherit this, and that they cannot lower it.
@@ -130,6 +131,7 @@ void offer_to_oom_killer() {
 }
 
 [[noreturn]] void run_interpreter(const ZygotePlan& plan, const Ends& ends, const std::string& point, const Filter& filter) {
+  for (const auto& procs : ends.group.attach) must(write(procs.get(), "0", 1), "join its control groups");
   offer_to_oom_killer();
   must(mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), "make its mounts its own");
   enter_root(ends.root, ends.runtime, point);
@@ -173,7 +175,8 @@ Result<ZygoteRuntime> ZygoteRuntime::write(const std::string& directory, std::sp
   return ZygoteRuntime(directory);
 }
 
-Result<ZygoteProcess> ZygoteProcess::start(const ZygotePlan& plan, const Roots& roots, const ZygoteRuntime& runtime, const Filter& filter) {
+Result<ZygoteProcess> ZygoteProcess::start(const ZygotePlan& plan, const Cgroup& group, const Roots& roots, const ZygoteRuntime& runtime,
+                                           const Filter& filter) {
   if (plan.arguments.empty()) return Error(ErrorCode::kInvalidArgument, "a zygote needs an interpreter");
   MAYFLY_TRY(check_interpreter(plan.arguments.front()));
   MAYFLY_ASSIGN(const UniqueFd root, roots.clone_root(plan.root_id));
@@ -190,9 +193,14 @@ Result<ZygoteProcess> ZygoteProcess::start(const ZygotePlan& plan, const Roots& 
   args.flags = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP | CLONE_PIDFD;
   args.pidfd = reinterpret_cast<std::uintptr_t>(&pidfd);
   args.exit_signal = SIGCHLD;
+  if (group.into) {
+    args.flags |= CLONE_INTO_CGROUP;
+    args.cgroup = static_cast<std::uint64_t>(group.into.get());
+  }
   const long pid = syscall(SYS_clone3, &args, sizeof args);
   if (pid == 0)
-    run_interpreter(plan, {.root = root, .runtime = files, .channel = theirs, .own_pids = own_pids}, roots.mount_point(), filter);
+    run_interpreter(plan, {.root = root, .runtime = files, .channel = theirs, .own_pids = own_pids, .group = group}, roots.mount_point(),
+                    filter);
   if (pid < 0) return errno_error("make the zygote's namespaces", errno);
   zygote.pid_ = static_cast<pid_t>(pid);
   zygote.pidfd_ = UniqueFd(pidfd);

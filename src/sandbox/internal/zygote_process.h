@@ -15,6 +15,7 @@
 #include "base/embedded.h"
 #include "base/fd.h"
 #include "base/result.h"
+#include "sandbox/internal/cgroups.h"
 #include "sandbox/internal/filters.h"
 #include "sandbox/internal/roots.h"
 #include "sandbox/internal/zygote/order.h"
@@ -44,8 +45,9 @@ struct ZygotePlan {
 class ZygoteProcess {
  public:
   // kPermissionDenied when somebody but root could change the interpreter.
-  [[nodiscard]] static base::Result<ZygoteProcess> start(const ZygotePlan& plan, const Roots& roots, const ZygoteRuntime& runtime,
-                                                         const Filter& filter);
+  // It joins `group`.
+  [[nodiscard]] static base::Result<ZygoteProcess> start(const ZygotePlan& plan, const Cgroup& group, const Roots& roots,
+                                                         const ZygoteRuntime& runtime, const Filter& filter);
   ZygoteProcess(ZygoteProcess&&) = default;
   ZygoteProcess& operator=(ZygoteProcess&&) = default;
   ~ZygoteProcess();  // kills it and waits for the end
