@@ -92,6 +92,14 @@ std::vector<std::string> find_extensions(const std::vector<std::string>& layers)
   return {names.begin(), names.end()};
 }
 
+// Tells a program's file from one that takes its place; empty where there is none.
+std::string identity_of(const std::string& path) {
+  struct stat file{};
+  if (::stat(path.c_str(), &file) != 0) return {};
+  return std::to_string(file.st_dev) + ':' + std::to_string(file.st_ino) + ':' + std::to_string(file.st_mtim.tv_sec) + '.' +
+         std::to_string(file.st_mtim.tv_nsec);
+}
+
 runtime::ProcessEnd describe(const sandbox::SandboxExited& event, const Environment& environment) {
   runtime::ProcessEnd end{.exit_code = event.exit_code, .signal = event.signal, .out_of_memory = event.out_of_memory};
   end.out_of_memory = end.out_of_memory || (event.signal == SIGKILL && !event.killed && environment.oom_kills() > 0);
@@ -381,6 +389,7 @@ std::optional<StemClass> LocalBackend::Impl::stem_class(const Environment& envir
     if (runtime::read_at_boot(std::string_view(variable).substr(0, variable.find('=')))) of.variables.push_back(variable);
   }
   if (!python) of.memory_bytes = spec.memory_bytes;
+  of.program = identity_of(spec.arguments.front());  // every root is this machine's, so it has the same name here
   const runtime::ForkableRuntime wanted{.root_id = of.root_id, .arguments = of.arguments, .variables = of.variables};
   of.forks = ports.launcher.capabilities().zygotes && std::ranges::find(forkable, wanted) != forkable.end();
   return of;

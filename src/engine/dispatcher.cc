@@ -296,7 +296,10 @@ struct Dispatcher::Impl {
     count(live, lives);
     count(pool.living, lives);
     count(spare, state == State::kIdle && !environment.provisioned);
+    const bool redone_init = state == State::kStarting && !own_init;
     count(function.starting, own_init, pool.slots);
+    count(function.starting, redone_init, pool.slots - 1);
+    count(pool.redoing, redone_init);
     count(pool.starting, own_init && !environment.provisioned);
     count(pool.provisioned_starting, own_init && environment.provisioned);
     change_held(pool, [&] {
@@ -470,7 +473,7 @@ struct Dispatcher::Impl {
   // Whether one more environment on demand may be made.
   bool may_start(const Pool& pool, TimePoint now) const {
     if (!capacity.may_run(*pool.function) || !room_for_one() || pool.function->rate.next(options.burst_starts) > now) return false;
-    return !pool.breaker.open(options.circuit_breaker) || (pool.starting == 0 && pool.breaker.next_try() <= now);
+    return !pool.breaker.open(options.circuit_breaker) || (pool.starting + pool.redoing == 0 && pool.breaker.next_try() <= now);
   }
 
   // Whether one more environment may become active for `pool`: one of its idle ones, or a new one.
@@ -505,7 +508,9 @@ struct Dispatcher::Impl {
     return environment;
   }
 
-  static std::size_t covered(const Pool& pool) { return std::size_t{pool.starting} * pool.slots + pool.expected; }
+  static std::size_t covered(const Pool& pool) {
+    return std::size_t{pool.starting} * pool.slots + std::size_t{pool.redoing} * (pool.slots - 1) + pool.expected;
+  }
 
   // One step towards serving the oldest waiting invocation of `pool`; may_serve() holds. An idle environment is there beside
   // a queue only when the concurrency limit kept it from being used.

@@ -1434,6 +1434,21 @@ TEST_F(DispatcherTest, DrainingLeavesTheStartsThatWaitingCallsNeed) {
   EXPECT_TRUE(dispatcher->quiet());
 }
 
+TEST_F(DispatcherTest, ARedoneInitIsCountedOnForItsOtherSlots) {
+  const VersionPtr version = make_shared_version("3");
+  for (int i = 0; i < 3; ++i) invoke(version);
+  ASSERT_EQ(backend.started.size(), 1U);
+  InitFailure failure;
+  failure.error_type = "Runtime.ExitError";
+  dispatcher->on_init_failed(1, failure, now);
+  gone(1);
+  EXPECT_EQ(backend.started.size(), 2U) << "one environment is made again, in the time of the first call, for all three";
+  initialised(2);
+  EXPECT_EQ(backend.sent.size(), 3U);
+  invoke(version);
+  EXPECT_EQ(backend.started.size(), 3U);
+}
+
 // ---- idle memory
 
 TEST_F(DispatcherTest, BeyondTheBudgetOfIdleMemoryTheLeastDearEnvironmentEnds) {

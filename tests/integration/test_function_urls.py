@@ -320,6 +320,7 @@ def test_throttled_calls_are_429(own_server):
         while (got := url.ask())[0] == 200:
             assert time.monotonic() < deadline
         assert got[0] == 429 and json.loads(got[2])["Message"] == "Rate Exceeded." and got[1]["x-amzn-ErrorType"] == "TooManyRequestsException"
+        assert got[1]["Retry-After"] == "1", "as the signed Invoke says it"
     finally:
         slow.join()
 

@@ -347,7 +347,8 @@ class World final : public EnvironmentBackend, public InvocationObserver {
       const auto answered = static_cast<std::size_t>(std::ranges::count_if(env.runs, [](const auto& run) { return run.second; }));
       const std::size_t running = env.bound ? 1 : env.runs.size() - answered;
       waiting[function] -= std::min(running, waiting[function]);
-      if (!env.stopped && !env.bound) coming[function] += env.initialised ? answered : slots_[function];
+      const std::size_t free_soon = slots_[function] - (env.bound ? 1 : 0);  // one is taken by whoever pays for a redone init
+      if (!env.stopped && !(env.bound && env.initialised)) coming[function] += env.initialised ? answered : free_soon;
     }
   }
 

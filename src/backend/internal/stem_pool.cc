@@ -27,7 +27,7 @@ Duration backoff(std::uint32_t failures) { return kRetry * (1U << std::min(failu
 
 StemPool::Zygote* StemPool::zygote_of(const StemClass& of) {
   if (!of.forks) return nullptr;
-  const auto found = zygotes_.find({.root_id = of.root_id, .arguments = of.arguments, .variables = of.variables});
+  const auto found = zygotes_.find({.root_id = of.root_id, .arguments = of.arguments, .variables = of.variables, .program = of.program});
   return found == zygotes_.end() ? nullptr : &found->second;
 }
 
@@ -53,9 +53,10 @@ std::optional<sandbox::Sandbox> StemPool::take(const StemClass& of, TimePoint no
   if (closed_) return std::nullopt;
   const auto found = pools_.find(of);
   if (found == pools_.end() && pools_.size() >= options_.classes_max) return std::nullopt;
+  if (found == pools_.end()) retire_former(of);
   Pool& pool = found == pools_.end() ? pools_[of] : found->second;
   count_start(pool, now);
-  if (of.forks) (void)zygotes_[{.root_id = of.root_id, .arguments = of.arguments, .variables = of.variables}];
+  if (of.forks) (void)zygotes_[{.root_id = of.root_id, .arguments = of.arguments, .variables = of.variables, .program = of.program}];
   quiet_until_ = now + kQuiet;
   due_at(quiet_until_);
   if (pool.ready.empty()) {
@@ -66,6 +67,15 @@ std::optional<sandbox::Sandbox> StemPool::take(const StemClass& of, TimePoint no
   sandbox::Sandbox stem = std::move(pool.ready.back());
   pool.ready.pop_back();
   return stem;
+}
+
+// What was booted from another file of the same name has no use any more.
+void StemPool::retire_former(const StemClass& of) {
+  for (auto& [former, pool] : pools_) {
+    StemClass same = former;
+    same.program = of.program;
+    if (same == of) pool.used = {};
+  }
 }
 
 SandboxId StemPool::zygote_for(const StemClass& of) {

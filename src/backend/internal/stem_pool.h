@@ -28,6 +28,7 @@ struct StemClass {
   std::uint64_t tmp_bytes = 0;
   std::uint64_t memory_bytes = 0;  // where the runtime measures its memory when it boots; else 0
   bool forks = false;              // of a zygote
+  std::string program = {};        // which file it was booted from: one that was replaced since is another
   auto operator<=>(const StemClass&) const = default;
 };
 
@@ -35,6 +36,7 @@ struct StemClass {
 struct ZygoteClass {
   std::string root_id;
   std::vector<std::string> arguments, variables;
+  std::string program;
   auto operator<=>(const ZygoteClass&) const = default;
 };
 
@@ -109,6 +111,7 @@ class StemPool {
   };
 
   void count_start(Pool& pool, base::TimePoint now) const;
+  void retire_former(const StemClass& of);
   [[nodiscard]] std::uint32_t target(const Pool& pool, base::TimePoint now) const;
   void shrink(Pool& pool, std::uint32_t target);
   void fill(const StemClass& of, Pool& pool, std::uint32_t target, base::TimePoint now);

@@ -163,6 +163,24 @@ TEST_F(StemPoolTest, DoesNotHurryAfterStemsThatDie) {
   EXPECT_EQ(maker.made.size(), 2U);
 }
 
+TEST_F(StemPoolTest, DropsWhatWasBootedFromAFileThatIsAnotherNow) {
+  StemClass former = python(), present = python();
+  former.program = "1:2:3";
+  present.program = "1:9:9";
+  (void)pool().take(former, now);
+  pass(10ms);
+  ASSERT_EQ(maker.zygotes.size(), 1U);
+  pool().on_zygote_ready(maker.zygotes[0], now);
+  pass(10ms);
+  boot();
+  ASSERT_EQ(maker.made.size(), 1U);
+  EXPECT_FALSE(pool().take(present, now)) << "no stem of the former file";
+  EXPECT_EQ(pool().zygote_for(present), 0U) << "nor its zygote";
+  pass(10ms);
+  EXPECT_EQ(maker.killed, (std::vector<SandboxId>{maker.zygotes[0], maker.made[0].id}));
+  EXPECT_EQ(maker.zygotes.size(), 2U);
+}
+
 TEST_F(StemPoolTest, EndsEverythingWhenItCloses) {
   (void)pool().take(python(), now);
   (void)pool().take(node(), now);

@@ -74,6 +74,7 @@ struct Pool {
   std::vector<Environment*> ready;                // provisioned and idle, likewise
   std::vector<std::vector<Environment*>> partly;  // busy ones that take more, by how many they have; empty where slots is 1
   std::uint32_t starting = 0;                     // own inits on demand under way: each will take waiting invocations, one a slot
+  std::uint32_t redoing = 0;                      // inits in an invocation's time under way: each will take others in its other slots
   std::uint32_t expected = 0;                     // slots whose invocation is answered and which are due back within the grace
   std::uint32_t environments = 0;                 // of every state
   std::uint32_t living = 0;                       // of these: not told to end

@@ -82,11 +82,6 @@ double random_share() {
   return static_cast<double>(number) / 4294967296.0;
 }
 
-Error refusal(const engine::Outcome& outcome) {
-  if (outcome.error) return *outcome.error;
-  return Error(ErrorCode::kInternal, "the invocation was refused without a reason; please report this", "ServiceException");
-}
-
 }  // namespace
 
 // What is learned about one request on its way.
@@ -101,9 +96,16 @@ struct UrlDoor::Visit {
   const char* operation = "None";        // for metrics
   int status = 0;
   std::uint64_t held_bytes = 0;
+  bool reservation_full = false;  // of the function: nobody can say when it has a place again
 
   [[nodiscard]] const engine::FunctionUrl& url() const { return target->url(); }
   [[nodiscard]] std::string arn() const { return target->record->latest->arn + (target->qualifier.empty() ? "" : ":" + target->qualifier); }
+  // What a refused invocation is answered as.
+  [[nodiscard]] Error refusal(const engine::Outcome& outcome) {
+    reservation_full = outcome.throttle_reason == "ReservedFunctionConcurrentInvocationLimitExceeded";
+    if (outcome.error) return *outcome.error;
+    return Error(ErrorCode::kInternal, "the invocation was refused without a reason; please report this", "ServiceException");
+  }
   // What every answer of a URL carries.
   void complete(const net::RequestHead& head, net::Headers& headers) const {
     headers.set("x-amzn-RequestId", request_id);
@@ -166,7 +168,7 @@ class UrlDoor::StreamAnswer {
     co_return co_await exchange_.write(rest);
   }
   Awaitable<Result<void>> finish(engine::Outcome& outcome) {
-    if (outcome.kind == engine::OutcomeKind::kRefused && !begun_) co_return refusal(outcome);
+    if (outcome.kind == engine::OutcomeKind::kRefused && !begun_) co_return visit_.refusal(outcome);
     if (outcome.kind != engine::OutcomeKind::kSuccess) co_return Error(ErrorCode::kFunctionFailed, "the function failed");
     if (!begun_ && !sink_.begun) {  // the runtime does not stream: its whole answer is the body, as on AWS
       net::Response whole = json_response(200, std::move(outcome.payload));
@@ -208,6 +210,8 @@ Awaitable<void> UrlDoor::serve(net::Exchange& exchange) {
     const Error& error = served.error();
     const bool by_function = error.code() == ErrorCode::kFunctionFailed;
     net::Response response = by_function ? bad_gateway() : error_response(error);
+    // As the signed Invoke: places of the account are free again at any moment.
+    if (response.status == 429 && !visit.reservation_full) response.headers.add("Retry-After", "1");
     if (response.status >= 500) report(visit, error);
     (void)co_await send(exchange, visit, std::move(response));  // the peer may be gone; nothing is left to tell it
   }
@@ -384,7 +388,7 @@ Awaitable<Result<void>> UrlDoor::run_buffered(net::Exchange& exchange, Visit& vi
     co_return Result<void>();
   }
   engine::Outcome& outcome = *sink->outcome;
-  if (outcome.kind == engine::OutcomeKind::kRefused) co_return refusal(outcome);
+  if (outcome.kind == engine::OutcomeKind::kRefused) co_return visit.refusal(outcome);
   if (outcome.kind == engine::OutcomeKind::kFunctionError) co_return Error(ErrorCode::kFunctionFailed, "the function failed");
   MAYFLY_CO_ASSIGN(net::Response response, read_answer(std::move(outcome.payload)));
   co_return co_await send(exchange, visit, std::move(response));
