@@ -440,3 +440,51 @@ def test_an_http_server_that_died_idle_costs_no_call(server, aws, name):
     time.sleep(1.2)  # so that no connection is kept
     answer, error, _, _ = call_while_the_launcher_knows_of_nothing(server, aws, name, victims, {"any": "thing"})
     assert error is None, answer
+
+
+def starts_of(server, name):
+    """How many environments of the function have begun their init."""
+    pages = server.client("logs").get_paginator("filter_log_events").paginate(logGroupName=f"/aws/lambda/{name}")
+    return sum(event["message"].startswith("INIT_START") for page in pages for event in page["events"])
+
+
+def test_a_crash_loop_is_tried_once_an_interval_and_disturbs_nobody(own_server):
+    server = own_server()
+    client = server.client()
+    python_function(client, "broken", "import os\nos._exit(3)\n")
+    python_function(client, "healthy", "def handler(event, context):\n    return event['n']\n")
+    while "Not run: the last 10 environments" not in invoke(client, "broken")[0]["errorMessage"]:
+        pass
+    opened = time.monotonic()
+    before = starts_of(server, "broken")
+    over = threading.Event()
+    refused, wrong = [], []
+
+    def call_broken():
+        mine = server.client()
+        while not over.is_set():
+            answer, error, _, _ = invoke(mine, "broken")
+            if error is None or answer["errorType"] != "Runtime.ExitError":
+                wrong.append(answer)
+            refused.append("Not run: " in answer["errorMessage"])
+            time.sleep(0.05)
+
+    callers = [threading.Thread(target=call_broken) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    number = 0
+    while time.monotonic() < opened + 5:
+        number += 1
+        answer, error, _, _ = invoke(client, "healthy", {"n": number})
+        assert error is None and answer == number
+    over.set()
+    for caller in callers:
+        caller.join()
+    tries = starts_of(server, "broken") - before
+    assert not wrong
+    assert refused.count(False) <= tries <= (time.monotonic() - opened) + 1, "a second at least lies between two tries"
+    assert refused.count(True) > refused.count(False)
+
+    # What is mended by a new version is tried at once.
+    client.update_function_code(FunctionName="broken", ZipFile=zip_of({"app.py": "def handler(event, context):\n    return 'mended'\n"}))
+    assert invoke(client, "broken")[0] == "mended"

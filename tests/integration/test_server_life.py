@@ -356,3 +356,39 @@ def test_links_planted_in_the_data_directory_do_not_redirect_root(own_server, tm
     assert victim.stat().st_uid == 0 and victim.stat().st_mode & 0o777 in (0o700, 0o644)
     assert planted != "lock" or victim.read_text(encoding="ascii") == "precious"
     os.unlink(path)
+
+
+def test_idle_environments_end_before_the_machines_memory_does(own_server, tmp_path, monkeypatch):
+    """The server sees another /proc/meminfo, in a mount namespace of its own."""
+    meminfo = tmp_path / "meminfo"
+
+    def say(available_mb):
+        text = f"MemTotal: {8 << 20} kB\nMemFree: 1 kB\nMemAvailable: {available_mb << 10} kB\n"
+        with open(meminfo, "r+" if meminfo.exists() else "w", encoding="ascii") as file:  # the same file: it is mounted
+            file.write(text.ljust(200))
+
+    say(4096)
+    wrapper = tmp_path / "mayfly"
+    wrapper.write_text(f"#!/bin/sh\nexec unshare -m sh -c 'mount --bind {meminfo} /proc/meminfo && exec {PROGRAM} \"$@\"' mayfly \"$@\"\n")
+    wrapper.chmod(0o755)
+    monkeypatch.setattr("mayfly_server.PROGRAM", str(wrapper))
+    server = own_server()
+    client = server.client(max_pool_connections=8)
+    python_function(client, "f", "import time\ndef handler(e, c):\n    time.sleep(e.get('s', 0))\n    return 'fine'\n", Timeout=10)
+    callers = [threading.Thread(target=invoke, args=(client, "f", {"s": 1})) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+
+    def idle():
+        return int(re.search(r'mayfly_environments\{state="idle"\} (\d+)', get(server.endpoint + "/metrics")[1])[1])
+
+    assert idle() == 4
+    say(100)
+    assert wait_until(lambda: idle() == 0, 20)
+    assert invoke(client, "f")[0] == "fine", "calls are served all the same"
+    say(4096)
+    assert invoke(client, "f")[0] == "fine"
+    time.sleep(2.5)  # the server looks once a second
+    assert idle() == 1
