@@ -9,6 +9,8 @@ import gc
 import os
 import sys
 
+# What the interpreter sets up at the first compilation, and how it adapts code that runs often, is then in pages that all children share.
+TOUCHES_BEFORE_FORK = 20
 LIBRARY = "/var/runtime/native/libmayfly_zygote.so"
 # What nearly every function imports, sooner or later: loaded once, shared by all. None of them holds a secret, a descriptor or a thread
 # after its import; whoever adds one says below what of it must differ between children. Nothing that opens OpenSSL.
@@ -33,6 +35,8 @@ def fork(channel):
             __import__(name)
         except ImportError:  # an interpreter may come without one
             pass
+    for _ in range(TOUCHES_BEFORE_FORK):
+        _touch()
     library = ctypes.PyDLL(LIBRARY)  # with the lock of the interpreter held: nothing else runs
     api = ctypes.pythonapi
     gc.collect()
