@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <filesystem>
 #include <map>
 #include <string_view>
@@ -34,7 +35,7 @@ namespace {
 
 constexpr std::size_t kJobsMax = 64;                // archives being unpacked or written to the disk, and directories being deleted
 constexpr std::size_t kSyncingMost = kJobsMax / 2;  // beyond, an answer waits until its directory is on the disk
-constexpr int kSyncPatienceMs = 500;                // at the end; then the next start unpacks again
+constexpr auto kSyncPatience = std::chrono::milliseconds(500);  // at the end, for all together; then the next start unpacks again
 constexpr std::string_view kTemporary = ".tmp-";
 constexpr std::string_view kUnsynced = ".unsynced-";
 
@@ -232,11 +233,14 @@ Archives::Archives(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Archives::~Archives() {
   impl_->forget_ready();
+  const auto until = std::chrono::steady_clock::now() + kSyncPatience;
   for (const auto& [id, job] : impl_->jobs) {
     const bool half_made = job.kind == Job::Kind::kUnpack && job.socket;
     if (half_made) signal_through(job.pidfd, SIGKILL);
     pollfd ended{.fd = job.pidfd.get(), .events = POLLIN, .revents = 0};
-    if (!job.unsynced.empty() && poll(&ended, 1, kSyncPatienceMs) <= 0) continue;  // a slow disk: it ends with the launcher
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
+    const int patience_ms = std::max(0, static_cast<int>(left.count()));
+    if (!job.unsynced.empty() && poll(&ended, 1, patience_ms) <= 0) continue;  // a slow disk: it ends with the launcher
     int status = 0;
     while (waitpid(job.pid, &status, 0) < 0 && errno == EINTR) {
     }
