@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-// The allocator's, where the program has mimalloc (docs/adr/0014).
+// The allocator's, where the program has mimalloc (docs/adr/0015).
 extern "C" void mi_collect(bool force) __attribute__((weak));
 
 namespace mayfly::base {
