@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <linux/capability.h>
+#include <linux/fs.h>
 #include <net/if.h>
 #include <poll.h>
 #include <pthread.h>
@@ -1079,6 +1080,23 @@ static int do_leave(int count, char** args) {
   return kContained;
 }
 
+// whisper: a message to the sandbox after it in what the owner of /tmp may set about it, without any file.
+enum { kMessage = 0x6d657373 };
+static int do_whisper(int count, char** args) {
+  (void)count, (void)args;
+  struct stat before;
+  if (say_where() != 0 || stat("/tmp", &before) != 0) return cannot("say where");
+  int tmp = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const struct timespec times[2] = {{.tv_sec = kMessage, .tv_nsec = 7}, before.st_mtim};
+  const int generation = kMessage;
+  uint64_t hint = RWH_WRITE_LIFE_LONG;
+  int said = 0;
+  if (futimens(tmp, times) == 0) ++said;
+  if (ioctl(tmp, FS_IOC_SETVERSION, &generation) == 0) ++said;
+  if (fcntl(tmp, F_SET_RW_HINT, &hint) == 0) ++said;
+  return said > 0 ? kContained : cannot("say anything");
+}
+
 // Lines of a file of /proc/net behind its head.
 static int lines_of(const char* path) {
   char line[512];
@@ -1110,6 +1128,12 @@ static int do_successor(int count, char** args) {
   while (directory != NULL && readdir(directory) != NULL) ++entries;
   outcome = worse(outcome, find_trace("files in /tmp", entries != 2));
   outcome = worse(outcome, find_trace("/tmp of another", stat("/tmp", &tmp) != 0 || tmp.st_uid != getuid() || (tmp.st_mode & 07777) != 0700));
+  int generation = 0, root = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  uint64_t hint = 0;
+  (void)ioctl(root, FS_IOC_GETVERSION, &generation);  // not on a tmpfs
+  outcome = worse(outcome, find_trace("a time of /tmp", fstat(root, &tmp) != 0 || tmp.st_atim.tv_sec == kMessage));
+  outcome = worse(outcome, find_trace("the generation of /tmp", generation == kMessage));
+  outcome = worse(outcome, find_trace("the write hint of /tmp", fcntl(root, F_GET_RW_HINT, &hint) == 0 && hint != 0));
   outcome = worse(outcome, find_trace("attributes of /tmp", listxattr("/tmp", NULL, 0) != 0));
   outcome = worse(outcome, find_trace("/dev/shm", access("/dev/shm/left-behind", F_OK) == 0));
   if (statfs("/tmp", &space) == 0) printf("free %llu %llu\n", (unsigned long long)space.f_bfree, (unsigned long long)space.f_ffree);
@@ -1164,6 +1188,7 @@ static const struct {
     {"listen", do_listen},
     {"spoof", do_spoof},
     {"leave", do_leave},
+    {"whisper", do_whisper},
     {"successor", do_successor},
 };
 

@@ -38,5 +38,21 @@ TEST_P(NetworkEscapeTest, e42_nothing_of_a_former_sandbox_meets_a_later_one) {
   EXPECT_GT(again, 0) << "control: namespaces of those that only looked are used again";
 }
 
+TEST_P(NetworkEscapeTest, e43_what_a_sandbox_says_about_its_tmp_meets_no_later_one) {
+  constexpr int kRuns = 12;  // more than the launcher keeps ready
+  for (int i = 0; i < 3; ++i) {
+    const auto left = run(outside_spec({"whisper"}));
+    ASSERT_EQ(left.exit_code, 0) << left.output;
+  }
+  std::set<std::string> places;
+  int again = 0;
+  for (int i = 0; i < kRuns; ++i) {
+    const auto later = run(outside_spec({"successor"}));
+    EXPECT_EQ(later.exit_code, 0) << later.output;
+    again += places.insert(place_of(later, " tmp ")).second ? 0 : 1;
+  }
+  EXPECT_GT(again, 0) << "control: a /tmp that was only looked at is used again";
+}
+
 }  // namespace
 }  // namespace mayfly::escape

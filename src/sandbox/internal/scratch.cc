@@ -255,13 +255,18 @@ Result<ScratchMount> Maker::mount_image(int image) {
   return mount_device(loop.path);
 }
 
-// What a file system shows of what was done with it. Whoever creates something in the root directory changes its times, for good or as
-// long as nobody sets them back; whoever does that has put nothing there that is left.
+// What a file system shows of what was done with it. The root directory belongs to the function, which may set most of what can be read
+// there: each such thing would be a message to the next function. Whoever creates something in it or changes anything about it moves the
+// time of its last change, which cannot be set back; the rest is compared as well because on kernels before 6.13 that clock only ticks
+// every few milliseconds, and because the hint is not stored and moves no time. Nothing of ours moves any of it: the mount is noatime.
 struct Looks {
   std::uint64_t blocks_free = 0, files_free = 0, flags = 0;
   std::uint64_t root_size = 0, root_links = 0;
-  std::int64_t root_changed_s = 0, root_changed_ns = 0;  // its content
+  std::array<std::int64_t, 4> root_times{};    // of the last read and of the content; seconds and nanoseconds
+  std::array<std::int64_t, 2> root_changed{};  // in any way
   int root_flags = 0;
+  int root_generation = 0;
+  std::uint64_t root_write_hint = 0;
   bool operator==(const Looks&) const = default;
 };
 
@@ -285,15 +290,16 @@ Result<Looks> looks_of(int directory) {
   struct statfs system{};
   struct stat root{};
   Looks looks;
-  if (fstatfs(directory, &system) != 0 || fstat(directory, &root) != 0 || ioctl(directory, FS_IOC_GETFLAGS, &looks.root_flags) != 0)
+  if (fstatfs(directory, &system) != 0 || fstat(directory, &root) != 0 || ioctl(directory, FS_IOC_GETFLAGS, &looks.root_flags) != 0 ||
+      ioctl(directory, FS_IOC_GETVERSION, &looks.root_generation) != 0 || fcntl(directory, F_GET_RW_HINT, &looks.root_write_hint) != 0)
     return errno_error("look at a /tmp", errno);
   looks.blocks_free = system.f_bfree;
   looks.files_free = system.f_ffree;
   looks.flags = static_cast<std::uint64_t>(system.f_flags);
   looks.root_size = static_cast<std::uint64_t>(root.st_size);
   looks.root_links = root.st_nlink;
-  looks.root_changed_s = root.st_mtim.tv_sec;
-  looks.root_changed_ns = root.st_mtim.tv_nsec;
+  looks.root_times = {root.st_atim.tv_sec, root.st_atim.tv_nsec, root.st_mtim.tv_sec, root.st_mtim.tv_nsec};
+  looks.root_changed = {root.st_ctim.tv_sec, root.st_ctim.tv_nsec};
   return looks;
 }
 
@@ -385,7 +391,7 @@ struct Scratch::Impl {
     Looks looks;
     std::uint64_t bytes_on_disk = 0;
   };
-  std::map<std::string, Fresh> fresh;  // what each was like when it was new, by device
+  std::map<std::string, Fresh> fresh;  // what each was like when it was handed out, by device
   struct Kept {
     ScratchMount place;  // without a mount
     std::chrono::steady_clock::time_point since;
@@ -495,10 +501,15 @@ Result<ScratchMount> Scratch::Impl::wait_for_one(std::uint64_t bytes) {
   return made;
 }
 
-// Where it cannot be told what it is like it is not kept.
+// Where it cannot be told what it is like it is not kept. Giving one that is used again to its user is all that may have changed it.
 void Scratch::Impl::remember_fresh(const ScratchMount& made) {
   const auto looks = looks_of(made.directory.get());
-  if (looks.ok()) fresh[made.device] = Fresh{.looks = *looks, .bytes_on_disk = bytes_on_disk(made.image.get())};
+  if (!looks.ok()) {
+    fresh.erase(made.device);
+    return;
+  }
+  const auto [known, is_new] = fresh.try_emplace(made.device, Fresh{.looks = *looks, .bytes_on_disk = bytes_on_disk(made.image.get())});
+  if (!is_new) known->second.looks.root_changed = looks->root_changed;
 }
 
 bool Scratch::Impl::is_unused(const ScratchMount& used) {
@@ -545,11 +556,11 @@ Result<ScratchMount> Scratch::make(std::uint64_t bytes, std::uint32_t user, std:
     made = std::move(*kept);
   } else {
     MAYFLY_ASSIGN(made, impl_->wait_for_one(bytes));
-    impl_->remember_fresh(made);
   }
   constexpr mode_t kOwnerOnly = 0700;
   if (fchown(made.directory.get(), user, group) != 0 || fchmod(made.directory.get(), kOwnerOnly) != 0)
     return errno_error("give /tmp to its user", errno);
+  impl_->remember_fresh(made);
   return made;
 }
 

@@ -61,6 +61,11 @@ TEST_F(ScratchTest, OneThatNobodyUsedServesAnotherSandboxAsIfItWereNew) {
   EXPECT_EQ(again.st_mode & 07777, 0700U);
   EXPECT_EQ(again.st_mtim.tv_sec, fresh.st_mtim.tv_sec);
   EXPECT_EQ(again.st_mtim.tv_nsec, fresh.st_mtim.tv_nsec);
+  EXPECT_EQ(again.st_atim.tv_sec, fresh.st_atim.tv_sec);
+  scratch->discard(second);
+  EXPECT_EQ(scratch->kept(), 1U);
+  second = make(kBytes, kUser + 2);
+  EXPECT_EQ(second.device, device) << "a third time";
   const UniqueFd file(openat(second.directory.get(), "new", O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600));
   ASSERT_TRUE(file.valid());
   EXPECT_EQ(write(file.get(), "x", 1), 1);
@@ -97,6 +102,29 @@ TEST_F(ScratchTest, OneThatWasUsedInAnyWayIsDiscarded) {
          const timespec times[2] = {{.tv_sec = 1, .tv_nsec = 2}, {.tv_sec = 3, .tv_nsec = 4}};
          EXPECT_EQ(futimens(at, times), 0);
        }},
+      {"the time of the last look, with the rest set back",
+       [](int at) {
+         struct stat before{};
+         EXPECT_EQ(fstat(at, &before), 0);
+         const timespec times[2] = {{.tv_sec = 0x6d657373, .tv_nsec = 7}, before.st_mtim};
+         EXPECT_EQ(futimens(at, times), 0);
+       }},
+      {"a generation",
+       [](int at) {
+         const int generation = 0x6d657373;
+         EXPECT_EQ(ioctl(at, FS_IOC_SETVERSION, &generation), 0);
+       }},
+      {"the expected life of what is written",
+       [](int at) {
+         std::uint64_t hint = RWH_WRITE_LIFE_LONG;
+         EXPECT_EQ(fcntl(at, F_SET_RW_HINT, &hint), 0);
+       }},
+      {"another mode", [](int at) { EXPECT_EQ(fchmod(at, 0777), 0); }},
+      {"another mode, set back",
+       [](int at) {
+         EXPECT_EQ(fchmod(at, 0777), 0);
+         EXPECT_EQ(fchmod(at, 0700), 0);
+       }},
       {"flags",
        [](int at) {
          int flags = 0;
@@ -111,14 +139,6 @@ TEST_F(ScratchTest, OneThatWasUsedInAnyWayIsDiscarded) {
     scratch->discard(place);
     EXPECT_EQ(scratch->kept(), 0U) << what;
   }
-}
-
-TEST_F(ScratchTest, WhatItsOwnerLetOthersDoIsForgotten) {
-  auto place = make();
-  ASSERT_EQ(fchmod(place.directory.get(), 0777), 0);
-  scratch->discard(place);
-  ASSERT_EQ(scratch->kept(), 1U);
-  EXPECT_EQ(root_of(make()).st_mode & 07777, 0700U);
 }
 
 TEST_F(ScratchTest, NothingIsLeftAfterTheEnd) {
