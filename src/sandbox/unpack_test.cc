@@ -12,6 +12,7 @@
 #include <sstream>
 #include <thread>
 
+#include "sandbox/internal/archives.h"
 #include "sandbox/internal/test_support.h"
 
 namespace mayfly::sandbox {
@@ -130,6 +131,31 @@ class UnpackTest : public ::testing::Test {
   static bool eventually(const std::function<bool()>& done) {
     for (int i = 0; i < 4000 && !done(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
     return done();
+  }
+  // The file that says that the tree is on the disk; empty when there is none.
+  std::string mark(const std::string& id) {
+    for (const auto& entry : std::filesystem::directory_iterator(bench.config.code_directory)) {
+      if (entry.path().filename().string().starts_with(id + ".synced-")) return entry.path().string();
+    }
+    return {};
+  }
+  ino_t inode(const std::string& id) {
+    struct stat info{};
+    EXPECT_EQ(lstat((bench.config.code_directory + "/" + id).c_str(), &info), 0);
+    return info.st_ino;
+  }
+  // The process that unpacked that tree and is still there.
+  pid_t unpacker(const std::string& id) {
+    for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+      std::error_code none;
+      if (std::filesystem::read_symlink(entry.path() / "root", none).string() == bench.config.code_directory + "/" + id)
+        return std::stoi(entry.path().filename().string());
+    }
+    return -1;
+  }
+  bool kill_unpacker(const std::string& id) {
+    const pid_t pid = unpacker(id);
+    return pid > 0 && kill(pid, SIGKILL) == 0;
   }
   test::TemporaryDirectory directory;
   test::Bench bench{directory.path()};
@@ -351,23 +377,100 @@ TEST_F(UnpackTest, AProcessWaitsForTheNextArchiveAndItsDeathHarmsNothing) {
 }
 
 TEST_F(UnpackTest, UnpackedCodeIsWrittenToTheDiskAndWhatMayNotBeIsTakenAway) {
-  const auto notes = [&] {
-    std::size_t count = 0;
-    for (const auto& entry : std::filesystem::directory_iterator(bench.config.code_directory))
-      count += entry.path().string().find(".unsynced-") != std::string::npos ? 1 : 0;
-    return count;
-  };
-  const std::string good = next_id(), doubtful = next_id();
-  for (const auto& id : {good, doubtful}) ASSERT_TRUE(bench.unpack(Zip().file("a", "content").bytes(), id).ok());
-  EXPECT_TRUE(eventually([&] { return notes() == 0; }));
+  const std::string good = next_id(), doubtful = next_id(), swapped = next_id();
+  for (const auto& id : {good, doubtful, swapped}) ASSERT_TRUE(bench.unpack(Zip().file("a", "content").bytes(), id).ok());
+  for (const auto& id : {good, doubtful, swapped}) ASSERT_TRUE(eventually([&] { return !mark(id).empty(); }));
   bench.close();
-  std::ofstream(bench.config.code_directory + "/" + doubtful + ".unsynced-abcdef").flush();  // as a crash of the machine leaves it
+  std::filesystem::remove(mark(doubtful));  // as a crash of the machine leaves it
+  const std::string tree = bench.config.code_directory + "/" + swapped;
+  std::filesystem::rename(tree, tree + ".tmp-former");  // kept, so that the next has another inode
+  std::filesystem::create_directory(tree);
   ASSERT_TRUE(bench.open());
-  EXPECT_TRUE(eventually([&] { return notes() == 0; }));
-  EXPECT_FALSE(std::filesystem::exists(bench.config.code_directory + "/" + doubtful));
+  for (const auto& id : {doubtful, swapped}) {
+    EXPECT_FALSE(std::filesystem::exists(bench.config.code_directory + "/" + id));
+    EXPECT_EQ(mark(id), "") << "a mark of a tree that has gone";
+  }
   EXPECT_EQ(content(good, "a"), "content");
+  EXPECT_NE(mark(good), "");
   ASSERT_TRUE(bench.unpack(Zip().file("a", "content").bytes(), doubtful).ok());
   EXPECT_EQ(content(doubtful, "a"), "content");
+  EXPECT_TRUE(eventually([&] { return !mark(doubtful).empty(); }));
+}
+
+TEST_F(UnpackTest, CodeThatDoesNotGetToTheDiskIsUnpackedOnceMore) {
+  const std::string id = next_id();
+  ASSERT_TRUE(bench.unpack(Zip().file("a", "content").bytes(), id).ok());
+  const ino_t first = inode(id);
+  ASSERT_TRUE(kill_unpacker(id)) << "it waits a moment before it writes to the disk";
+  ASSERT_TRUE(eventually([&] { return !mark(id).empty(); }));
+  EXPECT_NE(inode(id), first);
+  EXPECT_EQ(content(id, "a"), "content");
+}
+
+// Bad code in an archive might take its unpacker over: that has the server's user, so it sees no process but its own, and not for long.
+TEST_F(UnpackTest, AnUnpackerSeesNoOtherProcessAndIsKilledWhenItStays) {
+  const std::string id = next_id();
+  std::vector<std::uint64_t> told;
+  auto archives = internal::Archives::create(
+      {.directory = bench.config.code_directory, .privileged = true, .user = bench.config.server_uid, .group = bench.config.server_gid},
+      [&](int, std::uint64_t job) { told.push_back(job); });
+  ASSERT_TRUE(archives.ok()) << archives.error().to_string();
+  const auto attend = [&] {
+    std::optional<ArchiveUnpacked> answer;
+    for (const std::uint64_t job : std::vector<std::uint64_t>(told)) {
+      if (auto heard = (*archives)->attend(job)) answer = std::move(heard);
+    }
+    return answer;
+  };
+  base::UniqueFd archive(memfd_create("archive", MFD_CLOEXEC));
+  ASSERT_TRUE(base::write_all(archive.get(), Zip().file("a", "content").bytes()).ok());
+  ASSERT_TRUE((*archives)->unpack({.request = 1, .code_id = id, .limits = {}}, std::move(archive)).ok());
+  ASSERT_TRUE(eventually([&] { return attend().has_value(); }));
+  const pid_t pid = unpacker(id);
+  ASSERT_GT(pid, 0);
+  ASSERT_EQ(kill(pid, SIGSTOP), 0);  // it stays after its answer
+  const auto space = [](const std::string& process) { return std::filesystem::read_symlink("/proc/" + process + "/ns/pid").string(); };
+  EXPECT_NE(space(std::to_string(pid)), space("self"));
+  const auto due = (*archives)->next_due();
+  ASSERT_LT(due, internal::Archives::Clock::now() + std::chrono::seconds(31));
+  (*archives)->end_overdue(due - std::chrono::milliseconds(1));
+  EXPECT_EQ(unpacker(id), pid);
+  (*archives)->end_overdue(due);
+  ASSERT_TRUE(eventually([&] {
+    EXPECT_FALSE(attend().has_value()) << "there is one answer";
+    for (std::uint64_t job = 0; job < 8; ++job) EXPECT_FALSE((*archives)->attend(job).has_value());
+    return !mark(id).empty();
+  })) << "it is unpacked once more";
+  EXPECT_NE(unpacker(id), pid);
+}
+
+TEST_F(UnpackTest, CodeThatCannotGetToTheDiskIsTakenAway) {
+  const std::string id = next_id();
+  base::UniqueFd archive(memfd_create("archive", MFD_CLOEXEC));
+  ASSERT_TRUE(base::write_all(archive.get(), Zip().file("a", "content").bytes()).ok());
+  base::UniqueFd theirs(dup(archive.get()));
+  ASSERT_TRUE(bench.launcher().unpack(5000, std::move(theirs), id, {}).ok());
+  ASSERT_TRUE(bench.pump([&] { return content(id, "a") == "content"; }));
+  ASSERT_EQ(ftruncate(archive.get(), 0), 0);
+  ASSERT_TRUE(kill_unpacker(id));
+  EXPECT_TRUE(eventually([&] { return !std::filesystem::exists(bench.config.code_directory + "/" + id); }));
+  ASSERT_TRUE(bench.unpack(Zip().file("a", "content").bytes(), id).ok());
+  EXPECT_EQ(content(id, "a"), "content");
+}
+
+TEST_F(UnpackTest, CodeDeployedAgainOutlivesTheRemovalThatWaitedForItsSandbox) {
+  const std::string id = next_id();
+  const std::string zip = Zip().file("a", "content").bytes();
+  ASSERT_TRUE(bench.unpack(zip, id).ok());
+  auto spec = bench.spec(id);
+  spec.arguments = {"/bin/sleep", "100"};
+  ASSERT_TRUE(bench.start(spec).ok());
+  bench.launcher().remove_code(id);
+  ASSERT_TRUE(bench.unpack(zip, id).ok());
+  bench.launcher().kill(spec.id);
+  ASSERT_TRUE(bench.wait_exit(spec.id));
+  ASSERT_TRUE(bench.unpack(Zip().file("b", "x").bytes(), next_id()).ok());  // gives a removal its turn
+  EXPECT_EQ(content(id, "a"), "content");
 }
 
 TEST_F(UnpackTest, ManyAtOnceAreAllUnpacked) {

@@ -202,23 +202,26 @@ def test_unpacked_code_is_only_a_cache_of_the_packages(own_server):
         python_function(client, name, f"def handler(e, c):\n    return '{name}'\n")
     ids = {name: base64.b64decode(client.get_function_configuration(FunctionName=name)["CodeSha256"]).hex() for name in names}
     code = f"{server.data}/code"
-    assert wait_until(lambda: not glob.glob(f"{code}/*.unsynced-*"), 10), "it comes to the disk by itself"
+    marks = lambda name: glob.glob(f"{code}/{ids[name]}.synced-*")
+    assert wait_until(lambda: all(marks(name) for name in names), 10), "it comes to the disk by itself"
     server.stop()
     shutil.rmtree(f"{code}/{ids['missing']}")
     # As the machine's crash right after a deploy leaves them: a directory with holes, and one whose package was never stored.
-    with open(f"{code}/{ids['doubtful']}.unsynced-0123456789ab", "w", encoding="ascii"):
-        pass
+    os.unlink(marks("doubtful")[0])
     os.chmod(f"{code}/{ids['doubtful']}/app.py", 0o600)
     with open(f"{code}/{ids['doubtful']}/app.py", "w", encoding="ascii"):
         pass
     nobodys = "0123456789abcdef" * 4
     os.mkdir(f"{code}/{nobodys}")
+    kept = os.stat(f"{code}/{ids['whole']}").st_ino
     server.start()
     client = server.client()
     for name in names:
         assert invoke(client, name)[0] == name
-    assert wait_until(lambda: sorted(os.listdir(code)) == sorted(ids.values()) or any(name.startswith("new.tmp-") for name in os.listdir(code)))
-    assert nobodys not in os.listdir(code)
+    trees = lambda: sorted(name for name in os.listdir(code) if "." not in name)
+    assert wait_until(lambda: trees() == sorted(ids.values()))
+    assert os.stat(f"{code}/{ids['whole']}").st_ino == kept, "what is on the disk is not made again"
+    assert all(wait_until(lambda: marks(name), 10) for name in names)
 
 
 def test_a_dead_launcher_ends_the_server_with_a_reason(own_server):

@@ -1,11 +1,13 @@
 #include "sandbox/internal/archives.h"
 
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,8 +16,10 @@
 #include <chrono>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/log.h"
@@ -37,7 +41,9 @@ constexpr std::size_t kJobsMax = 64;                // archives being unpacked o
 constexpr std::size_t kSyncingMost = kJobsMax / 2;  // beyond, an answer waits until its directory is on the disk
 constexpr auto kSyncPatience = std::chrono::milliseconds(500);  // at the end, for all together; then the next start unpacks again
 constexpr std::string_view kTemporary = ".tmp-";
-constexpr std::string_view kUnsynced = ".unsynced-";
+constexpr std::string_view kSynced = ".synced-";
+constexpr std::chrono::minutes kUnpackPatience{5};  // as long as the server waits
+constexpr std::chrono::seconds kSyncMost{30};       // after an answer; then it is unpacked once more, with the former patience
 
 struct Job {
   enum class Kind { kUnpack, kMeasure, kRemove } kind = Kind::kUnpack;
@@ -46,9 +52,24 @@ struct Job {
   std::string directory;  // name beneath the code directory
   pid_t pid = -1;
   UniqueFd pidfd;
-  UniqueFd socket;       // until it was heard
-  std::string unsynced;  // the file that says so, once it was heard
+  UniqueFd socket;   // until it was heard
+  UniqueFd archive;  // for once more
+  Launcher::UnpackLimits limits;
+  bool once_more = false;  // what was answered already did not get to the disk
+  bool published = false;  // its directory has the name of the code, since it was heard
+  Archives::Clock::time_point due = Archives::Clock::time_point::max();
 };
+
+bool ended_well(int wait_status) { return WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0; }
+
+// Forks, where it is permitted into a namespace of processes of its own: it has the server's user, and must not send it signals.
+pid_t fork_apart() {
+  clone_args args{};
+  args.flags = CLONE_NEWPID;
+  args.exit_signal = SIGCHLD;
+  const long pid = syscall(SYS_clone3, &args, sizeof args);
+  return pid >= 0 ? static_cast<pid_t>(pid) : fork();
+}
 
 Result<void> check(const UnpackRequest& request) {
   const auto& limits = request.limits;
@@ -76,17 +97,25 @@ struct Archives::Impl {
   Result<void> fork_off(Job& job, const std::function<void(int socket)>& run) const;
   Result<void> begin_unpacker(Job& job, const Launcher::UnpackLimits& limits);
   Result<void> begin_measuring(Job& job, const UniqueFd& existing) const;
-  Result<void> give(Job& job, const UniqueFd& archive) const;
+  static Result<void> give(Job& job, const UniqueFd& archive, UnpackOrder order);
   Result<void> begin(Job& job, const UnpackRequest& request, const UniqueFd& archive);
   // Ends a job that nobody waits for.
   void drop(const Job& job);
-  void begin_removal(const std::string& name);
+  void begin_removal(std::vector<std::string> names);
   void keep(Job job);
   void forget_ready();
   [[nodiscard]] std::size_t syncing() const;
   std::optional<ArchiveUnpacked> hear(Job& job);
   Result<std::uint64_t> publish(Job& job, std::uint64_t bytes);
-  void note_end(const Job& job, int wait_status);
+  Result<std::uint64_t> publish_once_more(Job& job, std::uint64_t bytes);
+  // Takes the code's name from its directory; the new one, empty when there is none.
+  std::string take_away(const std::string& code_id);
+  // The name of the file that says that the code's present directory is on the disk; empty without such a directory.
+  [[nodiscard]] std::string mark_of(const std::string& code_id) const;
+  void mark_synced(const Job& job) const;
+  void begin_once_more(Job& job);
+  void give_up(const Job& job);
+  void note_end(Job& job, int wait_status);
 };
 
 Result<UniqueFd> Archives::Impl::make_directory(Job& job) const {
@@ -105,7 +134,7 @@ Result<void> Archives::Impl::fork_off(Job& job, const std::function<void(int soc
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return errno_error("make a socket pair", errno);
   job.socket = UniqueFd(ends[0]);
   const UniqueFd theirs(ends[1]);
-  job.pid = fork();
+  job.pid = fork_apart();
   if (job.pid < 0) return errno_error("start the unpacking process", errno);
   if (job.pid == 0) {
     run(theirs.get());
@@ -133,10 +162,11 @@ Result<void> Archives::Impl::begin_measuring(Job& job, const UniqueFd& existing)
   return fork_off(job, [&](int socket) { run_measure(existing.get(), socket); });
 }
 
-Result<void> Archives::Impl::give(Job& job, const UniqueFd& archive) const {
-  const auto order = static_cast<char>(syncing() < kSyncingMost ? UnpackOrder::kTellFirst : UnpackOrder::kSyncFirst);
+Result<void> Archives::Impl::give(Job& job, const UniqueFd& archive, UnpackOrder order) {
+  const auto text = static_cast<char>(order);
   const int descriptor = archive.get();
-  MAYFLY_ASSIGN(const bool sent, send_packet(job.socket.get(), {&order, 1}, {&descriptor, 1}, MSG_DONTWAIT));
+  job.due = Clock::now() + kUnpackPatience;
+  MAYFLY_ASSIGN(const bool sent, send_packet(job.socket.get(), {&text, 1}, {&descriptor, 1}, MSG_DONTWAIT));
   if (!sent) return Error(ErrorCode::kInternal, "the unpacking process takes no orders");
   return {};
 }
@@ -144,20 +174,21 @@ Result<void> Archives::Impl::give(Job& job, const UniqueFd& archive) const {
 Result<void> Archives::Impl::begin(Job& job, const UnpackRequest& request, const UniqueFd& archive) {
   const auto existing = base::open_beneath(directory.get(), request.code_id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   if (existing.ok()) return begin_measuring(job, *existing);
+  const UnpackOrder order = syncing() < kSyncingMost ? UnpackOrder::kTellFirst : UnpackOrder::kSyncFirst;
   if (ready && request.limits == Launcher::UnpackLimits{}) {
     job = std::move(*ready);
     ready.reset();
-    if (give(job, archive).ok()) return {};
+    if (give(job, archive, order).ok()) return {};
     drop(std::exchange(job, Job{}));  // the kernel may have killed it while it waited
   }
   MAYFLY_TRY(begin_unpacker(job, request.limits));
-  return give(job, archive);
+  return give(job, archive, order);
 }
 
 void Archives::Impl::drop(const Job& job) {
   signal_through(job.pidfd, SIGKILL);
   reap(job.pid);
-  if (!job.directory.empty()) begin_removal(job.directory);
+  if (!job.directory.empty()) begin_removal({job.directory});
 }
 
 void Archives::Impl::keep(Job job) {
@@ -173,16 +204,16 @@ void Archives::Impl::forget_ready() {
 }
 
 std::size_t Archives::Impl::syncing() const {
-  return static_cast<std::size_t>(std::ranges::count_if(jobs, [](const auto& entry) { return !entry.second.unsynced.empty(); }));
+  return static_cast<std::size_t>(std::ranges::count_if(jobs, [](const auto& entry) { return entry.second.published; }));
 }
 
-void Archives::Impl::begin_removal(const std::string& name) {
+void Archives::Impl::begin_removal(std::vector<std::string> names) {
   Job job;
   job.kind = Job::Kind::kRemove;
   job.pid = fork();
   if (job.pid == 0) {
     (void)close_range(STDERR_FILENO + 1, ~0U, 0);  // what belongs to sandboxes must not live on here
-    (void)base::remove_tree(options.directory + "/" + name);
+    for (const std::string& name : names) (void)base::remove_tree(options.directory + "/" + name);
     _exit(0);
   }
   if (job.pid < 0) return;  // the next start deletes it
@@ -190,18 +221,68 @@ void Archives::Impl::begin_removal(const std::string& name) {
   keep(std::move(job));
 }
 
-// Gives the directory its name, by which it exists. That it may not be on the disk yet is noted first: file systems keep the order in
-// which names are made. The note goes when the unpacker has synced everything.
+// Gives the directory its name, by which it exists.
 Result<std::uint64_t> Archives::Impl::publish(Job& job, std::uint64_t bytes) {
-  job.unsynced = job.code_id + std::string(kUnsynced) + base::random_hex(6);
-  const UniqueFd note(openat(directory.get(), job.unsynced.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
-  int failure = note ? 0 : errno;
-  if (note && renameat2(directory.get(), job.directory.c_str(), directory.get(), job.code_id.c_str(), RENAME_NOREPLACE) == 0) return bytes;
-  if (note) failure = errno;
-  (void)unlinkat(directory.get(), std::exchange(job.unsynced, "").c_str(), 0);
-  begin_removal(job.directory);
+  if (job.once_more) return publish_once_more(job, bytes);
+  job.published = renameat2(directory.get(), job.directory.c_str(), directory.get(), job.code_id.c_str(), RENAME_NOREPLACE) == 0;
+  if (job.published) return bytes;
+  const int failure = errno;
+  begin_removal({job.directory});
   if (failure == EEXIST) return bytes;  // somebody else unpacked the same code meanwhile: theirs is as good
   return errno_error("rename the unpacked code", failure);
+}
+
+// In the place of what did not get to the disk. Sandboxes may be using that: the next start deletes it.
+Result<std::uint64_t> Archives::Impl::publish_once_more(Job& job, std::uint64_t bytes) {
+  job.published = renameat2(directory.get(), job.directory.c_str(), directory.get(), job.code_id.c_str(), RENAME_EXCHANGE) == 0;
+  if (!job.published) begin_removal({job.directory});  // the code was removed meanwhile
+  return bytes;
+}
+
+std::string Archives::Impl::take_away(const std::string& code_id) {
+  const std::string mark = mark_of(code_id);
+  std::string gone = temporary(code_id);
+  if (renameat(directory.get(), code_id.c_str(), directory.get(), gone.c_str()) != 0) return {};
+  (void)unlinkat(directory.get(), mark.c_str(), 0);
+  for (auto& [id, job] : jobs) job.published = job.published && job.code_id != code_id;
+  return gone;
+}
+
+// Names the directory by what no other of this code has: file systems may lose the deletion of a mark in a crash, and keep the next tree.
+std::string Archives::Impl::mark_of(const std::string& code_id) const {
+  struct statx info{};
+  constexpr unsigned kWanted = STATX_TYPE | STATX_INO | STATX_BTIME;
+  if (statx(directory.get(), code_id.c_str(), AT_SYMLINK_NOFOLLOW, kWanted, &info) != 0 || !S_ISDIR(info.stx_mode)) return {};
+  return code_id + std::string(kSynced) + std::to_string(info.stx_ino) + "-" + std::to_string(info.stx_btime.tv_sec) + "-" +
+         std::to_string(info.stx_btime.tv_nsec);
+}
+
+// The mark itself need not get to the disk: without it the code is unpacked again, no more.
+void Archives::Impl::mark_synced(const Job& job) const {
+  const std::string mark = mark_of(job.code_id);
+  if (mark.empty()) return;
+  const UniqueFd made(openat(directory.get(), mark.c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+}
+
+void Archives::Impl::begin_once_more(Job& job) {
+  base::log_warning("unpacked code could not be written to the disk and is unpacked once more", {{"code", job.code_id}});
+  Job again;
+  again.once_more = true;
+  again.code_id = job.code_id;
+  again.limits = job.limits;
+  again.archive = std::move(job.archive);
+  auto begun = begin_unpacker(again, again.limits);
+  if (begun.ok()) begun = give(again, again.archive, UnpackOrder::kSyncFirst);
+  if (begun.ok()) return keep(std::move(again));
+  drop(again);
+  give_up(again);
+}
+
+// Its files may turn to zeros any time. Sandboxes may be using them: the next start deletes them.
+void Archives::Impl::give_up(const Job& job) {
+  base::log_error("unpacked code cannot be written to the disk; deploy it again or restart the server when the disk is in order",
+                  {{"code", job.code_id}});
+  (void)take_away(job.code_id);
 }
 
 // What a job says; nothing when it has not said anything yet. Its end without a word is a refusal.
@@ -210,23 +291,24 @@ std::optional<ArchiveUnpacked> Archives::Impl::hear(Job& job) {
   const auto packet = receive_packet(job.socket.get(), MSG_DONTWAIT);
   if (packet.ok() && !*packet) return std::nullopt;
   job.socket.reset();
+  job.due = Clock::now() + kSyncMost;
   auto bytes = parse_result(packet.ok() ? std::string_view((*packet)->bytes) : std::string_view());
   if (job.kind == Job::Kind::kUnpack) {
     if (bytes.ok())
       bytes = publish(job, *bytes);
     else
-      begin_removal(job.directory);
+      begin_removal({job.directory});
   }
-  return ArchiveUnpacked{.request = job.request, .bytes = std::move(bytes)};
+  if (!job.once_more) return ArchiveUnpacked{.request = job.request, .bytes = std::move(bytes)};
+  if (!bytes.ok()) give_up(job);
+  return std::nullopt;
 }
 
-void Archives::Impl::note_end(const Job& job, int wait_status) {
-  if (job.unsynced.empty()) return;
-  if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0) {
-    (void)unlinkat(directory.get(), job.unsynced.c_str(), 0);
-  } else {
-    base::log_warning("unpacked code may not be on the disk; the next start unpacks it again", {{"code", job.code_id}});
-  }
+void Archives::Impl::note_end(Job& job, int wait_status) {
+  if (!job.published) return;
+  if (ended_well(wait_status)) return mark_synced(job);
+  if (!job.once_more) return begin_once_more(job);
+  give_up(job);
 }
 
 Archives::Archives(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -240,11 +322,11 @@ Archives::~Archives() {
     pollfd ended{.fd = job.pidfd.get(), .events = POLLIN, .revents = 0};
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
     const int patience_ms = std::max(0, static_cast<int>(left.count()));
-    if (!job.unsynced.empty() && poll(&ended, 1, patience_ms) <= 0) continue;  // a slow disk: it ends with the launcher
+    if (job.published && poll(&ended, 1, patience_ms) <= 0) continue;  // a slow disk: it ends with the launcher
     int status = 0;
     while (waitpid(job.pid, &status, 0) < 0 && errno == EINTR) {
     }
-    impl_->note_end(job, status);
+    if (job.published && ended_well(status)) impl_->mark_synced(job);
     if (half_made) (void)base::remove_tree(impl_->options.directory + "/" + job.directory);
   }
 }
@@ -270,7 +352,7 @@ void Archives::keep_ready() {
   impl_->ready = std::move(job);
 }
 
-Result<void> Archives::unpack(const UnpackRequest& request, const UniqueFd& archive) {
+Result<void> Archives::unpack(const UnpackRequest& request, UniqueFd archive) {
   MAYFLY_TRY(check(request));
   if (impl_->jobs.size() >= kJobsMax) return Error(ErrorCode::kResourceExhausted, "64 archives are being unpacked already; try again");
   Job job;
@@ -280,6 +362,8 @@ Result<void> Archives::unpack(const UnpackRequest& request, const UniqueFd& arch
   }
   job.request = request.request;
   job.code_id = request.code_id;
+  job.limits = request.limits;
+  job.archive = std::move(archive);
   impl_->keep(std::move(job));
   return {};
 }
@@ -299,23 +383,45 @@ std::optional<ArchiveUnpacked> Archives::attend(std::uint64_t id) {
 }
 
 void Archives::remove(const std::string& code_id) {
-  const std::string gone = impl_->temporary(code_id);
-  if (renameat(impl_->directory.get(), code_id.c_str(), impl_->directory.get(), gone.c_str()) == 0) impl_->begin_removal(gone);
+  if (const std::string gone = impl_->take_away(code_id); !gone.empty()) impl_->begin_removal({gone});
+}
+
+Archives::Clock::time_point Archives::next_due() const {
+  auto next = Clock::time_point::max();
+  for (const auto& [id, job] : impl_->jobs) next = std::min(next, job.due);
+  return next;
+}
+
+void Archives::end_overdue(Clock::time_point now) {
+  for (auto& [id, job] : impl_->jobs) {
+    if (job.due > now) continue;
+    signal_through(job.pidfd, SIGKILL);
+    job.due = Clock::time_point::max();
+  }
 }
 
 void Archives::remove_leftovers() {
   std::error_code ec;
-  std::vector<std::string> names, unsynced;
+  std::vector<std::string> gone, trees, marks;
   for (const auto& entry : std::filesystem::directory_iterator(impl_->options.directory, ec)) {
     const std::string name = entry.path().filename().string();
-    if (name.find(kTemporary) != std::string::npos) names.push_back(name);
-    if (name.find(kUnsynced) != std::string::npos) unsynced.push_back(name);
+    if (name.find(kTemporary) != std::string::npos) gone.push_back(name);
+    if (name.find(kSynced) != std::string::npos) marks.push_back(name);
+    if (is_code_id(name)) trees.push_back(name);
   }
-  for (const auto& name : names) impl_->begin_removal(name);
-  for (const auto& name : unsynced) {
-    if (const std::string code_id = name.substr(0, name.find(kUnsynced)); is_code_id(code_id)) remove(code_id);
-    (void)unlinkat(impl_->directory.get(), name.c_str(), 0);
+  const std::set<std::string> synced(marks.begin(), marks.end());
+  std::set<std::string> needed;
+  for (const auto& tree : trees) {
+    std::string mark = impl_->mark_of(tree);
+    if (synced.contains(mark))
+      needed.insert(std::move(mark));
+    else if (std::string name = impl_->take_away(tree); !name.empty())
+      gone.push_back(std::move(name));
   }
+  for (const auto& mark : marks) {
+    if (!needed.contains(mark)) (void)unlinkat(impl_->directory.get(), mark.c_str(), 0);
+  }
+  if (!gone.empty()) impl_->begin_removal(std::move(gone));
 }
 
 }  // namespace mayfly::sandbox::internal

@@ -1,9 +1,10 @@
 // The directory of unpacked code: unpacks archives into it, deletes from it, each in a process of its own.
-// A directory named by a code id is whole; "<...>.tmp-..." is one being made or deleted. It is on the disk unless a file
-// "<code id>.unsynced-..." says otherwise: then a crash of the machine may leave holes in it, and remove_leftovers() takes it away, to be
-// unpacked again from the archive. Used by the launcher only.
+// A directory named by a code id is whole; "<...>.tmp-..." is one being made or deleted. That it is on the disk too says a file
+// "<code id>.synced-<which directory of that name>". Without one a crash of the machine may have left holes in it, and
+// remove_leftovers() takes it away, to be unpacked again from the archive. Used by the launcher only.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -39,8 +40,9 @@ class Archives {
   Archives(const Archives&) = delete;
   Archives& operator=(const Archives&) = delete;
 
-  // Begins; the answer comes from attend(). An existing directory is measured instead.
-  [[nodiscard]] base::Result<void> unpack(const UnpackRequest& request, const base::UniqueFd& archive);
+  // Begins; the answer comes from attend(). An existing directory is measured instead. When what was unpacked cannot be written to the
+  // disk after the answer, it is unpacked once more; when that fails too, the directory goes, as after remove().
+  [[nodiscard]] base::Result<void> unpack(const UnpackRequest& request, base::UniqueFd archive);
   // Something happened to a job: its answer, if that is what it was.
   [[nodiscard]] std::optional<ArchiveUnpacked> attend(std::uint64_t job);
   // Keeps a process waiting for the next archive, which then waits for neither fork nor the giving up of privileges; or ends it.
@@ -49,6 +51,11 @@ class Archives {
   [[nodiscard]] bool is_ready() const;
   // The id is free at once, its files go in the background. Unknown ids are ignored.
   void remove(const std::string& code_id);
+  using Clock = std::chrono::steady_clock;
+  // When end_overdue() has something to do next; max() for never.
+  [[nodiscard]] Clock::time_point next_due() const;
+  // Kills the unpackers that take too long for what they do: somebody may have taken them over. Their ends come to attend().
+  void end_overdue(Clock::time_point now);
   // Deletes what a former run left half made, half deleted or perhaps not on the disk, in the background.
   void remove_leftovers();
 

@@ -418,6 +418,7 @@ int Service::patience() const {
   if (refill_due_) until(last_start_ + kRefillPause);
   if (unpacker_due_) until(last_unpack_ + kUnpackerPause);
   if (archives_->is_ready()) until(last_unpack_ + kPoolRest);
+  if (const auto due = archives_->next_due(); due != Clock::time_point::max()) until(due);
   if (std::ranges::any_of(pools_, [](const auto& entry) { return entry.second.wanted > kWantedLeast || entry.second.used > 0; }))
     until(last_review_ + kPoolReview);
   for (const auto& [number, zygote] : zygotes_) {
@@ -1229,7 +1230,8 @@ void Service::unpack(Reader& in, Packet& packet) {
   if (!in.complete() || packet.descriptors.size() != 1) {
     return answer_unpack(request.request, Error(ErrorCode::kInvalidArgument, "the request to unpack is damaged"));
   }
-  auto begun = archives_->unpack(request, packet.descriptors.front());
+  code_to_remove_.erase(request.code_id);  // deployed again before its last sandbox ended
+  auto begun = archives_->unpack(request, std::move(packet.descriptors.front()));
   if (!begun.ok()) return answer_unpack(request.request, std::move(begun).error());
 }
 
@@ -1249,6 +1251,7 @@ void Service::review_unpacker() {
     archives_->keep_ready();
   }
   if (archives_->is_ready() && now >= last_unpack_ + kPoolRest) archives_->let_go();
+  archives_->end_overdue(now);
 }
 
 void Service::answer_unpack(std::uint64_t request, const Result<std::uint64_t>& result) {
