@@ -854,12 +854,12 @@ TEST(LauncherLife, AKilledServerTakesItsSandboxesWithIt) {
   MAYFLY_NEEDS_ROOT();
   const test::TemporaryDirectory directory;
   test::Bench bench(directory.path());
-  const auto code = bench.add_code("(setsid sleep 1000 &) ; touch /tmp/x; sleep 1000");
   int ready[2];
   ASSERT_EQ(pipe(ready), 0);
   const pid_t server = fork();
   if (server == 0) {
-    const bool up = bench.open() && bench.start(bench.spec(code)).ok() && bench.start(bench.spec(code)).ok();
+    const auto start = [&] { return bench.start(bench.spec(bench.add_code("(setsid sleep 1000 &) ; touch /tmp/x; sleep 1000"))).ok(); };
+    const bool up = bench.open() && start() && start();
     (void)!write(ready[1], up ? "y" : "n", 1);
     pause();
     _exit(0);
@@ -897,9 +897,9 @@ TEST(LauncherLife, TheServerControlsSandboxesAfterGivingUpRoot) {
             }),
             0);
   EXPECT_TRUE(std::filesystem::exists(data + "/written"));
-  const auto code = bench.add_code("echo ready; while :; do echo tick; sleep 0.01; done");
   EXPECT_EQ(in_child([&] {
               CHILD_EXPECT(bench.open());
+              const auto code = bench.add_code("echo ready; while :; do echo tick; sleep 0.01; done");
               CHILD_EXPECT(drop_privileges(1200, 1200, data).ok());
               auto started = bench.start(bench.spec(code));
               CHILD_EXPECT(started.ok());
@@ -928,36 +928,37 @@ TEST(LauncherLife, WorksForAnOrdinaryUserWhereUserNamespacesAllowIt) {
   MAYFLY_NEEDS_ROOT();  // to become an ordinary user of its own
   const test::TemporaryDirectory directory;
   test::Bench bench(directory.path() + "/data");
-  const auto code = bench.add_code(
-      "id -un; echo $$; touch /var/task/x 2>/dev/null || echo read-only; echo x > /tmp/x && cat /tmp/x; ls /proc | grep -c '^[0-9]'; "
-      "grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp:)' /proc/self/status | tr -d '\\t'; test -r /etc/shadow && echo shadow; exit 5");
-  const auto sleeper = bench.add_code("(setsid sleep 1000 &); echo ready; sleep 1000");
   ASSERT_EQ(lchown(directory.path().c_str(), 1300, 1300), 0);
   for (const auto& entry : std::filesystem::recursive_directory_iterator(directory.path()))
     ASSERT_EQ(lchown(entry.path().c_str(), 1300, 1300), 0);
-  EXPECT_EQ(in_child([&] {
-              CHILD_EXPECT(setgid(1300) == 0 && setuid(1300) == 0);
-              CHILD_EXPECT(bench.open());
-              const auto& host = bench.launcher().capabilities();
-              CHILD_EXPECT(!host.privileged && host.user_namespaces && !host.disk_tmp && !host.outside_network);
-              CHILD_EXPECT(!host.notes.empty());
-              const auto ending = bench.run(bench.spec(code));
-              CHILD_EXPECT(ending.exited.exit_code == 5);
-              CHILD_EXPECT(ending.output.find("read-only\nx\n") != std::string::npos && ending.output.starts_with("sbx_user1051\n2\n"));
-              CHILD_EXPECT(ending.output.find("CapEff:0000000000000000\nCapBnd:0000000000000000\nNoNewPrivs:1\nSeccomp:2\n") !=
-                           std::string::npos);
-              CHILD_EXPECT(ending.output.find("shadow") == std::string::npos);
-              auto started = bench.start(bench.spec(sleeper));
-              CHILD_EXPECT(started.ok());
-              test::read_output(started->output.get(), "ready");
-              CHILD_EXPECT(started->memory_used() > 0);
-              CHILD_EXPECT(started->freeze().ok() && started->thaw().ok());
-              bench.launcher().kill(started->id);
-              CHILD_EXPECT(bench.wait_exit(started->id)->killed);
-              bench.close();
-              return 0;
-            }),
-            0);
+  EXPECT_EQ(
+      in_child([&] {
+        CHILD_EXPECT(setgid(1300) == 0 && setuid(1300) == 0);
+        CHILD_EXPECT(bench.open());
+        const auto code = bench.add_code(
+            "id -un; echo $$; touch /var/task/x 2>/dev/null || echo read-only; echo x > /tmp/x && cat /tmp/x; ls /proc | grep -c '^[0-9]'; "
+            "grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp:)' /proc/self/status | tr -d '\\t'; test -r /etc/shadow && echo shadow; exit 5");
+        const auto sleeper = bench.add_code("(setsid sleep 1000 &); echo ready; sleep 1000");
+        const auto& host = bench.launcher().capabilities();
+        CHILD_EXPECT(!host.privileged && host.user_namespaces && !host.disk_tmp && !host.outside_network);
+        CHILD_EXPECT(!host.notes.empty());
+        const auto ending = bench.run(bench.spec(code));
+        CHILD_EXPECT(ending.exited.exit_code == 5);
+        CHILD_EXPECT(ending.output.find("read-only\nx\n") != std::string::npos && ending.output.starts_with("sbx_user1051\n2\n"));
+        CHILD_EXPECT(ending.output.find("CapEff:0000000000000000\nCapBnd:0000000000000000\nNoNewPrivs:1\nSeccomp:2\n") !=
+                     std::string::npos);
+        CHILD_EXPECT(ending.output.find("shadow") == std::string::npos);
+        auto started = bench.start(bench.spec(sleeper));
+        CHILD_EXPECT(started.ok());
+        test::read_output(started->output.get(), "ready");
+        CHILD_EXPECT(started->memory_used() > 0);
+        CHILD_EXPECT(started->freeze().ok() && started->thaw().ok());
+        bench.launcher().kill(started->id);
+        CHILD_EXPECT(bench.wait_exit(started->id)->killed);
+        bench.close();
+        return 0;
+      }),
+      0);
   const auto left = test::wait_for_no_leftovers(bench.config.instance, directory.path());
   EXPECT_TRUE(left.empty()) << left.front();
 }

@@ -425,7 +425,8 @@ TEST_F(UnpackTest, AnUnpackerSeesNoOtherProcessAndIsKilledWhenItStays) {
   base::UniqueFd archive(memfd_create("archive", MFD_CLOEXEC));
   ASSERT_TRUE(base::write_all(archive.get(), Zip().file("a", "content").bytes()).ok());
   ASSERT_TRUE((*archives)->unpack({.request = 1, .code_id = id, .limits = {}}, std::move(archive)).ok());
-  ASSERT_TRUE(eventually([&] { return attend().has_value(); }));
+  bool answered = false;
+  ASSERT_TRUE(eventually([&] { return answered = answered || attend().has_value(); }));
   const pid_t pid = unpacker(id);
   ASSERT_GT(pid, 0);
   ASSERT_EQ(kill(pid, SIGSTOP), 0);  // it stays after its answer
@@ -438,7 +439,6 @@ TEST_F(UnpackTest, AnUnpackerSeesNoOtherProcessAndIsKilledWhenItStays) {
   (*archives)->end_overdue(due);
   ASSERT_TRUE(eventually([&] {
     EXPECT_FALSE(attend().has_value()) << "there is one answer";
-    for (std::uint64_t job = 0; job < 8; ++job) EXPECT_FALSE((*archives)->attend(job).has_value());
     return !mark(id).empty();
   })) << "it is unpacked once more";
   EXPECT_NE(unpacker(id), pid);

@@ -133,13 +133,13 @@ UniqueFd current_network() { return UniqueFd(open("/proc/self/ns/net", O_RDONLY 
 
 void EscapeTest::SetUp() {
   if (!sandbox::test::is_root()) GTEST_SKIP() << "needs root: containment is tried against the privileged launcher";
-  code = bench.add_tree({{"probe", content_of(MAYFLY_ESCAPE_PROBE)}, {"data", "data of the function\n"}});
   secret = directory.path() + "/server.db";
   std::ofstream(secret) << "a secret of the server\n";
   const bool forked = GetParam() == Birth::kForkedFromAZygote;
   if (forked && !fs::exists("/usr/bin/python3")) GTEST_SKIP() << "no /usr/bin/python3 to make a zygote of";
   if (forked) bench.prepare_zygote();
   ASSERT_TRUE(bench.open());
+  code = bench.add_tree({{"probe", content_of(MAYFLY_ESCAPE_PROBE)}, {"data", "data of the function\n"}});
   if (!forked) return;
   const auto ready = bench.fork_from_zygote();
   ASSERT_TRUE(ready.ok()) << ready.error().message();

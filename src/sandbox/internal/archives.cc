@@ -55,6 +55,7 @@ struct Job {
   UniqueFd socket;   // until it was heard
   UniqueFd archive;  // for once more
   Launcher::UnpackLimits limits;
+  bool waited = false;     // its process was made before its archive came
   bool once_more = false;  // what was answered already did not get to the disk
   bool published = false;  // its directory has the name of the code, since it was heard
   Archives::Clock::time_point due = Archives::Clock::time_point::max();
@@ -113,6 +114,7 @@ struct Archives::Impl {
   // The name of the file that says that the code's present directory is on the disk; empty without such a directory.
   [[nodiscard]] std::string mark_of(const std::string& code_id) const;
   void mark_synced(const Job& job) const;
+  bool begin_afresh(Job& job);
   void begin_once_more(Job& job);
   void give_up(const Job& job);
   void note_end(Job& job, int wait_status);
@@ -177,6 +179,7 @@ Result<void> Archives::Impl::begin(Job& job, const UnpackRequest& request, const
   const UnpackOrder order = syncing() < kSyncingMost ? UnpackOrder::kTellFirst : UnpackOrder::kSyncFirst;
   if (ready && request.limits == Launcher::UnpackLimits{}) {
     job = std::move(*ready);
+    job.waited = true;
     ready.reset();
     if (give(job, archive, order).ok()) return {};
     drop(std::exchange(job, Job{}));  // the kernel may have killed it while it waited
@@ -264,6 +267,26 @@ void Archives::Impl::mark_synced(const Job& job) const {
   const UniqueFd made(openat(directory.get(), mark.c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
 }
 
+// For one whose process ended without a word after it had waited: it may have been killed before it was given the archive. False when
+// that cannot be begun.
+bool Archives::Impl::begin_afresh(Job& job) {
+  Job fresh;
+  fresh.request = job.request;
+  fresh.code_id = job.code_id;
+  fresh.limits = job.limits;
+  fresh.archive = std::move(job.archive);
+  auto begun = begin_unpacker(fresh, fresh.limits);
+  if (begun.ok()) begun = give(fresh, fresh.archive, UnpackOrder::kTellFirst);
+  if (!begun.ok()) {
+    drop(fresh);
+    return false;
+  }
+  keep(std::move(fresh));
+  job.socket.reset();
+  begin_removal({job.directory});
+  return true;
+}
+
 void Archives::Impl::begin_once_more(Job& job) {
   base::log_warning("unpacked code could not be written to the disk and is unpacked once more", {{"code", job.code_id}});
   Job again;
@@ -290,6 +313,7 @@ std::optional<ArchiveUnpacked> Archives::Impl::hear(Job& job) {
   if (!job.socket) return std::nullopt;
   const auto packet = receive_packet(job.socket.get(), MSG_DONTWAIT);
   if (packet.ok() && !*packet) return std::nullopt;
+  if (!packet.ok() && job.waited && begin_afresh(job)) return std::nullopt;
   job.socket.reset();
   job.due = Clock::now() + kSyncMost;
   auto bytes = parse_result(packet.ok() ? std::string_view((*packet)->bytes) : std::string_view());
