@@ -603,6 +603,38 @@ os._exit(5)
   for (int i = 0; i < 3; ++i) EXPECT_EQ(machine->invoke(version).payload, "\"fine\"");
 }
 
+// It asks for a second invocation and hangs up before one can come, then ends: the second goes to another environment, where it succeeds.
+TEST_F(LocalBackendTest, AnInvocationThatGoesToAnotherEnvironmentIsNotLoggedAsFailed) {
+  const auto version = machine->function("provided.al2023", {{"bootstrap", R"(#!/usr/bin/python3
+import http.client, os, socket, time
+api = os.environ["AWS_LAMBDA_RUNTIME_API"]
+c = http.client.HTTPConnection(api)
+c.request("GET", "/2018-06-01/runtime/invocation/next"); r = c.getresponse(); r.read()
+c.request("POST", "/2018-06-01/runtime/invocation/" + r.headers["Lambda-Runtime-Aws-Request-Id"] + "/response", b'"fine"'); c.getresponse().read()
+host, port = api.split(":")
+s = socket.create_connection((host, int(port)))
+s.sendall(b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\n\r\n"); s.close()
+end = time.monotonic() + 0.3
+while time.monotonic() < end: time.sleep(0.01)
+os._exit(5)
+)"}});
+  bool taken_back = false;
+  for (int i = 0; i < 20 && !taken_back; ++i) {  // until the process has hung up before it is frozen
+    ASSERT_EQ(machine->invoke(version).payload, "\"fine\"");
+    std::this_thread::sleep_for(50ms);
+    const std::size_t before = machine->log.copy().size();
+    const engine::Outcome outcome = machine->invoke(version);
+    const std::string id = machine->last_id;
+    const std::string log = machine->log.copy().substr(before);
+    taken_back = outcome.kind == engine::OutcomeKind::kSuccess && log.find("START RequestId: " + id) != log.rfind("START RequestId: " + id);
+    if (!taken_back) continue;
+    EXPECT_EQ(log.find("RequestId: " + id + " Error: "), std::string::npos) << log;
+    EXPECT_EQ(log.find("END RequestId: " + id), log.rfind("END RequestId: " + id)) << log;
+    EXPECT_HAS(log, "Error: Runtime exited with error: exit status 5\nRuntime.ExitError\n");
+  }
+  EXPECT_TRUE(taken_back) << machine->log.copy();
+}
+
 TEST_F(LocalBackendTest, APackageIsUnpackedOnceAndABadOneIsRefused) {
   const fs::path zip = machine->root / "p.zip";
   const fs::path app = machine->root / "app.py";

@@ -805,7 +805,12 @@ struct Dispatcher::Impl {
       enter(environment, State::kBusy, now);
     }
     set_run_timer(environment);
-    backend.send({.environment = environment.id, .run = run.id, .invocation = run.invocation, .run_deadline = run.deadline, .first = cold});
+    backend.send({.environment = environment.id,
+                  .run = run.id,
+                  .invocation = run.invocation,
+                  .run_deadline = run.deadline,
+                  .first = cold,
+                  .returned = run.returned});
   }
 
   // The runtime of `environment` asks for work, in as many slots as are free. It gets none where the limits were lowered below what

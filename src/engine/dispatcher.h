@@ -62,7 +62,8 @@ struct RunOrder {
   RunId run = 0;
   InvocationPtr invocation;
   base::Deadline run_deadline = base::kNoDeadline;
-  bool first = false;  // nothing ran in this environment before, so its report names the init
+  bool first = false;     // nothing ran in this environment before, so its report names the init
+  bool returned = false;  // another environment was handed it and never received it: that happens once
 };
 
 // What became of a run that its environment's end cut short.

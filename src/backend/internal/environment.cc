@@ -326,6 +326,7 @@ void Environment::send(engine::RunOrder order) {
     run->began = clock_.now();
     run->deadline = order.run_deadline;
     run->first = order.first;
+    run->returned = order.returned;
     if (run->invocation->tail_log)
       log_->begin_tail(run->invocation->request_id,
                        order.first ? runtime::EnvironmentLog::TailFrom::kBeginning : runtime::EnvironmentLog::TailFrom::kHere);
@@ -519,28 +520,39 @@ std::vector<EndedRun> Environment::conclude(const runtime::ProcessEnd& end) {
   return end_runs(type, text);
 }
 
-// Everything that runs ends with the same fault.
+// Everything that runs ends with the same fault. What goes to another environment has not failed: its log says nothing of that, only
+// that the process ended.
 std::vector<EndedRun> Environment::end_runs(std::string_view error_type, const std::string& text) {
   std::vector<EndedRun> ended;
+  bool told = !busy();
   for (Run& run : runs_) {
     if (!run.handed || run.answered) continue;
     const std::string& id = run.invocation->request_id;
     runtime::FunctionFault fault = runtime::platform_fault(error_type, id, text);
-    log_->process_ended(id, text, fault.error_type);
+    const bool received = !take_back(run);
+    if (received) {
+      log_->process_ended(id, text, fault.error_type);
+      told = true;
+    }
     Outcome outcome;
     outcome.kind = OutcomeKind::kFunctionError;
     outcome.error_type = std::move(fault.error_type);
     outcome.payload = std::move(fault.payload);
-    report(run, outcome, clock_.now() - run.began, "error");
-    ended.push_back({.run = run.id, .outcome = std::move(outcome), .received = !take_back(run)});
+    if (received) report(run, outcome, clock_.now() - run.began, "error");
+    ended.push_back({.run = run.id, .outcome = std::move(outcome), .received = received});
   }
+  if (!told) log_->process_ended({}, text, error_type);
   return ended;
 }
 
-bool Environment::take_back(const Run& run) {
+bool Environment::take_back(Run& run) {
+  if (run.returned || run.invocation->call_deadline <= clock_.now()) return false;
   const auto number = static_cast<runtime::RunNumber>(run.id);
-  if (http_) return http_->take_back(number);
-  return speaks_frames_ ? channel_->take_back(number) : api_->take_back();
+  if (http_)
+    run.answered = http_->take_back(number);
+  else
+    run.answered = speaks_frames_ ? channel_->take_back(number) : api_->take_back();
+  return run.answered;
 }
 
 InitFailure Environment::init_failure(const runtime::FunctionFault& fault) {

@@ -121,8 +121,9 @@ class Environment final : public runtime::FramedEvents, public runtime::Extensio
     engine::InvocationPtr invocation;
     base::TimePoint began{};
     base::Deadline deadline = base::kNoDeadline;
-    bool first = false;   // after an own init
-    bool handed = false;  // to the runtime
+    bool first = false;     // after an own init
+    bool returned = false;  // by another environment, once
+    bool handed = false;    // to the runtime
     bool answered = false;
     bool back = false;  // the runtime asks for another in place of it
   };
@@ -146,7 +147,8 @@ class Environment final : public runtime::FramedEvents, public runtime::Extensio
   void report(Run& run, engine::Outcome& outcome, base::Duration took, const std::string& status, const runtime::Answer* answer = nullptr);
   [[nodiscard]] engine::Outcome time_out(Run& run);
   // Whether no function code can have seen it, or ever will; then the invocation is whole again.
-  [[nodiscard]] bool take_back(const Run& run);
+  // Whether the run can go to another environment, because this one's runtime never received it; then it is no longer this one's.
+  [[nodiscard]] bool take_back(Run& run);
   [[nodiscard]] std::vector<engine::EndedRun> end_runs(std::string_view error_type, const std::string& text);
   [[nodiscard]] engine::InitFailure init_failure(const runtime::FunctionFault& fault);
 
