@@ -303,6 +303,50 @@ Result<Looks> looks_of(int directory) {
   return looks;
 }
 
+template <typename Number>
+std::uint64_t number_at(std::string_view bytes, std::size_t at) {
+  Number number{};
+  if (at + sizeof number <= bytes.size()) std::memcpy(&number, bytes.data() + at, sizeof number);
+  return number;
+}
+
+Result<std::string> read_device(int device, std::uint64_t bytes, std::uint64_t offset) {
+  std::string content(bytes, '\0');
+  if (pread(device, content.data(), content.size(), static_cast<off_t>(offset)) != static_cast<ssize_t>(bytes))
+    return errno_error("read the device of a /tmp", errno);
+  return content;
+}
+
+// What ext4 notes of every file that ever was in a new file system, also of one that had no name: each group's descriptor has a mark up to
+// which its inodes were used, which never goes back; and the first inodes that are given out, which mkfs used up already for lost+found,
+// tell themselves when they were last deleted. Without this a file that is gone would show in the numbers of the next function's files.
+// Read from the device's cache, which is where the mounted file system keeps it.
+Result<std::string> inodes_ever_used(const std::string& path) {
+  constexpr std::size_t kBlock = 4096, kSuperblock = 1024, kOldDescriptor = 32;
+  constexpr std::uint32_t kLogBlock = 2, k64Bit = 0x80;
+  const UniqueFd device(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!device) return errno_error("open " + path, errno);
+  (void)posix_fadvise(device.get(), 0, 0, POSIX_FADV_RANDOM);  // what is asked for is in memory; what is behind it is not
+  MAYFLY_ASSIGN(const std::string first, read_device(device.get(), kBlock, 0));
+  const std::string_view super = std::string_view(first).substr(kSuperblock);
+  const auto blocks = number_at<std::uint32_t>(super, 0x04);
+  const auto group_blocks = number_at<std::uint32_t>(super, 0x20);
+  const auto first_inode = number_at<std::uint32_t>(super, 0x54);
+  const auto inode_size = number_at<std::uint16_t>(super, 0x58);
+  const bool is_wide = (number_at<std::uint32_t>(super, 0x60) & k64Bit) != 0;
+  const std::uint64_t descriptor = is_wide ? number_at<std::uint16_t>(super, 0xFE) : kOldDescriptor;
+  if (number_at<std::uint16_t>(super, 0x38) != EXT4_SUPER_MAGIC || number_at<std::uint32_t>(super, 0x18) != kLogBlock ||
+      inode_size != kInodeSize || group_blocks == 0 || first_inode == 0 || descriptor < kOldDescriptor)
+    return Error(ErrorCode::kUnsupported, "the file system on " + path + " is not laid out as it was made");
+  const std::uint64_t groups = (blocks + group_blocks - 1) / group_blocks;
+  MAYFLY_ASSIGN(std::string used, read_device(device.get(), groups * descriptor, kBlock));
+  const std::uint64_t inodes =
+      number_at<std::uint32_t>(used, 0x08) | (is_wide ? number_at<std::uint32_t>(used, 0x28) << 32U : std::uint64_t{0});
+  MAYFLY_ASSIGN(const std::string table, read_device(device.get(), kBlock, inodes * kBlock));
+  // Those before belong to the file system; the root directory, which is one of them, is looked at by itself.
+  return used.append(table, std::min<std::size_t>((first_inode - 1) * inode_size, table.size()));
+}
+
 std::uint64_t bytes_on_disk(int image) {
   constexpr std::uint64_t kBlock = 512;
   struct stat file{};
@@ -389,6 +433,7 @@ struct Scratch::Impl {
   std::map<std::uint64_t, std::size_t> asked;                // how many of a size the maker works on
   struct Fresh {
     Looks looks;
+    std::string inodes;
     std::uint64_t bytes_on_disk = 0;
   };
   std::map<std::string, Fresh> fresh;  // what each was like when it was handed out, by device
@@ -504,11 +549,13 @@ Result<ScratchMount> Scratch::Impl::wait_for_one(std::uint64_t bytes) {
 // Where it cannot be told what it is like it is not kept. Giving one that is used again to its user is all that may have changed it.
 void Scratch::Impl::remember_fresh(const ScratchMount& made) {
   const auto looks = looks_of(made.directory.get());
-  if (!looks.ok()) {
+  auto inodes = inodes_ever_used(made.device);
+  if (!looks.ok() || !inodes.ok()) {
     fresh.erase(made.device);
     return;
   }
-  const auto [known, is_new] = fresh.try_emplace(made.device, Fresh{.looks = *looks, .bytes_on_disk = bytes_on_disk(made.image.get())});
+  const auto [known, is_new] = fresh.try_emplace(
+      made.device, Fresh{.looks = *looks, .inodes = std::move(*inodes), .bytes_on_disk = bytes_on_disk(made.image.get())});
   if (!is_new) known->second.looks.root_changed = looks->root_changed;
 }
 
@@ -516,9 +563,10 @@ bool Scratch::Impl::is_unused(const ScratchMount& used) {
   const auto found = fresh.find(used.device);
   if (!used.disk || found == fresh.end()) return false;
   const auto looks = looks_of(used.directory.get());
-  // Files without a name leave nothing but blocks of the image, which nobody can read any more; they still fill the disk.
-  return looks.ok() && *looks == found->second.looks && is_empty_directory(used.directory.get()) && !has_attributes(used.directory.get()) &&
-         bytes_on_disk(used.image.get()) <= found->second.bytes_on_disk + kOwnWrites;
+  if (!looks.ok() || *looks != found->second.looks) return false;
+  const auto inodes = inodes_ever_used(used.device);
+  return inodes.ok() && *inodes == found->second.inodes && is_empty_directory(used.directory.get()) &&
+         !has_attributes(used.directory.get()) && bytes_on_disk(used.image.get()) <= found->second.bytes_on_disk + kOwnWrites;
 }
 
 std::optional<ScratchMount> Scratch::Impl::take_kept(std::uint64_t bytes) {

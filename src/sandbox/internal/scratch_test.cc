@@ -89,6 +89,15 @@ TEST_F(ScratchTest, OneThatWasUsedInAnyWayIsDiscarded) {
        }},
       {"a file without a name that somebody still has",
        [](int at) { EXPECT_GE(openat(at, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600), 0) << "stays open until the test ends"; }},
+      {"a file without a name that is gone", [](int at) { close(openat(at, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600)); }},
+      {"many of them, and the times set back",
+       [](int at) {
+         struct stat before{};
+         EXPECT_EQ(fstat(at, &before), 0);
+         for (int i = 0; i < 40; ++i) close(openat(at, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+         const timespec times[2] = {before.st_atim, before.st_mtim};
+         EXPECT_EQ(futimens(at, times), 0);
+       }},
       {"much in a file without a name",
        [](int at) {
          const UniqueFd file(openat(at, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
