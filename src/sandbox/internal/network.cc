@@ -277,6 +277,9 @@ struct NetworkBuilder::Impl {
     Home home;
     std::chrono::steady_clock::time_point since;
   };
+  struct Fresh {
+    std::string all, traffic;  // empty: cannot be told
+  };
   struct Condemned {
     int device = 0;
     std::chrono::steady_clock::time_point since;
@@ -291,10 +294,10 @@ struct NetworkBuilder::Impl {
   UniqueFd host_mounts;   // where nft lives, should the launcher move to another root
   UniqueFd proc, sysctl;  // /proc, /proc/sys
   std::optional<NetlinkSocket> host;
-  std::unordered_map<std::uint64_t, Home> homes;            // by sandbox
-  std::deque<Kept> kept;                                    // the longest kept first
-  std::unordered_map<Network, std::string> fresh_counters;  // of a new namespace
-  std::deque<Condemned> condemned;                          // removed, waiting for the kernel to delete the device with its namespace
+  std::unordered_map<std::uint64_t, Home> homes;      // by sandbox
+  std::deque<Kept> kept;                              // the longest kept first
+  std::unordered_map<Network, Fresh> fresh_counters;  // of a new namespace
+  std::deque<Condemned> condemned;                    // removed, waiting for the kernel to delete the device with its namespace
   std::uint32_t next_slot = 0;
   bool firewall_was_installed = false;
   std::string why_not;
@@ -312,8 +315,8 @@ struct NetworkBuilder::Impl {
   Result<Pair> make_pair(const UniqueFd& netns);
   Result<Pair> connect_outside(const SandboxNetwork& network);
   void remember_fresh(const Home& home);
-  Result<NetworkTraces> traces_of(const UniqueFd& netns);
-  bool is_untouched(const Home& home, NetworkTraces& traces);
+  Result<NetworkTraces> traces_of(const UniqueFd& netns, TracesOf what);
+  std::optional<NetworkTraces> traces_if_untouched(const Home& home, TracesOf what);
   std::optional<Home> take_kept(Network mode);
   Result<SandboxNetwork> reuse(const Home& home, std::uint32_t connectors);
   void destroy(Home home);
@@ -492,9 +495,9 @@ Result<NetworkBuilder::Impl::Pair> NetworkBuilder::Impl::connect_outside(const S
   return pair;
 }
 
-Result<NetworkTraces> NetworkBuilder::Impl::traces_of(const UniqueFd& netns) {
+Result<NetworkTraces> NetworkBuilder::Impl::traces_of(const UniqueFd& netns, TracesOf what) {
   if (::setns(netns.get(), CLONE_NEWNET) != 0) return errno_error("enter a sandbox's network namespace", errno);
-  auto traces = read_network_traces(proc);
+  auto traces = read_network_traces(proc, what);
   MAYFLY_ASSERT(::setns(host_netns.get(), CLONE_NEWNET) == 0, "cannot return to the host's network namespace");
   return traces;
 }
@@ -502,18 +505,20 @@ Result<NetworkTraces> NetworkBuilder::Impl::traces_of(const UniqueFd& netns) {
 // New ones are all alike. Where it cannot be told what they are like none is kept.
 void NetworkBuilder::Impl::remember_fresh(const Home& home) {
   if (fresh_counters.contains(home.mode)) return;
-  auto traces = traces_of(home.netns);
-  fresh_counters.emplace(home.mode, traces.ok() ? std::move(traces->counters) : std::string());
+  Fresh fresh;
+  auto all = traces_of(home.netns, TracesOf::kAll);
+  auto traffic = traces_of(home.netns, TracesOf::kTraffic);
+  if (all.ok() && traffic.ok()) fresh = {.all = std::move(all->counters), .traffic = std::move(traffic->counters)};
+  fresh_counters.emplace(home.mode, std::move(fresh));
 }
 
 // Nothing that was done in there without privilege could leave less than this behind: what needs no packet needs a socket.
-bool NetworkBuilder::Impl::is_untouched(const Home& home, NetworkTraces& traces) {
+std::optional<NetworkTraces> NetworkBuilder::Impl::traces_if_untouched(const Home& home, TracesOf what) {
   const auto fresh = fresh_counters.find(home.mode);
-  if (fresh == fresh_counters.end() || fresh->second.empty()) return false;
-  auto found = traces_of(home.netns);
-  if (!found.ok() || found->counters != fresh->second) return false;
-  traces = std::move(*found);
-  return true;
+  if (fresh == fresh_counters.end() || fresh->second.all.empty()) return std::nullopt;
+  auto found = traces_of(home.netns, what);
+  if (!found.ok() || found->counters != (what == TracesOf::kAll ? fresh->second.all : fresh->second.traffic)) return std::nullopt;
+  return std::move(*found);
 }
 
 // One that nobody has a socket in any more: the server closes its own a moment after the sandbox's end.
@@ -525,9 +530,9 @@ std::optional<NetworkBuilder::Impl::Home> NetworkBuilder::Impl::take_kept(Networ
       continue;
     }
     ++looks;
-    NetworkTraces traces;
-    const bool untouched = is_untouched(one->home, traces);
-    if (untouched && traces.sockets > 0) {
+    // Of its processes none is left that could do more; packets that were on their way may still have come.
+    const auto untouched = traces_if_untouched(one->home, TracesOf::kTraffic);
+    if (untouched && untouched->sockets > 0) {
       ++one;
       continue;
     }
@@ -691,8 +696,7 @@ void NetworkBuilder::remove(std::uint64_t id) {
   if (found == impl_->homes.end()) return;
   Impl::Home home = std::move(found->second);
   impl_->homes.erase(found);
-  NetworkTraces traces;
-  if (!impl_->is_untouched(home, traces)) return impl_->destroy(std::move(home));
+  if (!impl_->traces_if_untouched(home, TracesOf::kAll)) return impl_->destroy(std::move(home));
   impl_->kept.push_back({.home = std::move(home), .since = std::chrono::steady_clock::now()});
   if (impl_->kept.size() <= kKeptMost) return;
   Impl::Home oldest = std::move(impl_->kept.front().home);

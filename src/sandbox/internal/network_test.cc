@@ -549,7 +549,8 @@ void leave(SandboxNetwork& network, std::size_t sockets_left = 0) {
   const UniqueFd netns = std::move(network.netns);
   network = {};
   const UniqueFd proc(::open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC));
-  EXPECT_TRUE(eventually([&] { return inside(netns, [&] { return read_network_traces(proc).value().sockets; }) == sockets_left; }));
+  EXPECT_TRUE(eventually(
+      [&] { return inside(netns, [&] { return read_network_traces(proc, TracesOf::kTraffic).value().sockets; }) == sockets_left; }));
 }
 
 TEST_F(SandboxNetworkTest, a_network_in_which_nothing_was_done_serves_another_sandbox) {
@@ -596,6 +597,29 @@ TEST_F(SandboxNetworkTest, a_network_in_which_anything_was_done_is_destroyed) {
          const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
          const auto name = address_of(outer_address(network), 9);
          (void)::sendto(socket.get(), "x", 1, 0, reinterpret_cast<const sockaddr*>(&name), sizeof name);
+       }},
+      {"a destination of a socket that sends nothing",
+       [](const auto&) {
+         const UniqueFd socket(::socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+         sockaddr_in6 name{};
+         name.sin6_family = AF_INET6;
+         name.sin6_port = htons(9);
+         name.sin6_addr = in6addr_loopback;
+         if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&name), sizeof name) != 0)
+           (void)try_connect("127.0.0.1", 7);  // no IPv6 here
+       }},
+      {"a question for an IPv6 route",
+       [](const auto&) {
+         auto netlink = NetlinkSocket::open(NETLINK_ROUTE);
+         ASSERT_TRUE(netlink.ok());
+         rtmsg header{};
+         header.rtm_family = AF_INET6;
+         header.rtm_dst_len = 128;
+         NetlinkBatch batch;
+         batch.begin("ask for a route", RTM_GETROUTE, NLM_F_REQUEST, header)
+             .attribute(RTA_DST, std::as_bytes(std::span(&in6addr_loopback, 1)));
+         const auto failed = netlink->query(batch, [](const nlmsghdr&, std::span<const std::byte>) {});
+         if (!failed.ok() || *failed != 0) (void)try_connect("127.0.0.1", 7);  // no IPv6 here
        }},
       {"a flow label that outlives its socket",
        [](const auto&) {
