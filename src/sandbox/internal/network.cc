@@ -524,7 +524,8 @@ std::optional<NetworkTraces> NetworkBuilder::Impl::traces_if_untouched(const Hom
 // One that nobody has a socket in any more: the server closes its own a moment after the sandbox's end.
 std::optional<NetworkBuilder::Impl::Home> NetworkBuilder::Impl::take_kept(Network mode) {
   std::size_t looks = 0;
-  for (auto one = kept.begin(); one != kept.end() && looks < kLooksMost;) {
+  const auto rested = std::chrono::steady_clock::now() - NetworkBuilder::kRest;
+  for (auto one = kept.begin(); one != kept.end() && one->since <= rested && looks < kLooksMost;) {
     if (one->home.mode != mode) {
       ++one;
       continue;

@@ -12,6 +12,7 @@
 // (network_traces.h). Nobody can tell it from a new one. Everything else is destroyed.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -63,6 +64,8 @@ class NetworkBuilder {
   // How many are kept.
   [[nodiscard]] std::size_t kept() const;
   static constexpr std::size_t kKeptMost = 128;  // 200 KiB of kernel memory each
+  // How long a kept one serves nobody: what the kernel sends after the last process is gone (reports of multicast groups) shows by then.
+  static constexpr std::chrono::milliseconds kRest{50};
   // Deletes every device of this instance, also those of a process that died, and the firewall table.
   void remove_all();
 

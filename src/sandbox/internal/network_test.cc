@@ -544,6 +544,12 @@ std::uint64_t cookie_of(const UniqueFd& socket) {
   return cookie;
 }
 
+// Takes a sandbox away and waits until its network may serve another.
+void remove_and_rest(NetworkBuilder& networks, std::uint64_t id) {
+  networks.remove(id);
+  std::this_thread::sleep_for(NetworkBuilder::kRest);
+}
+
 // Closes the server's sockets and waits until the kernel has let go of them.
 void leave(SandboxNetwork& network, std::size_t sockets_left = 0) {
   const UniqueFd netns = std::move(network.netns);
@@ -560,7 +566,7 @@ TEST_F(SandboxNetworkTest, a_network_in_which_nothing_was_done_serves_another_sa
     const auto where = cookie_of(first.runtime_api);
     const auto address = outer_address(first);
     leave(first);
-    networks->remove(1);
+    remove_and_rest(*networks, 1);
     EXPECT_EQ(networks->kept(), 1U);
     const auto other = make(*networks, 2, mode == Network::kNone ? Network::kOutside : Network::kNone);
     EXPECT_NE(cookie_of(other.runtime_api), where) << "a network of the other kind is no use";
@@ -651,7 +657,7 @@ TEST_F(SandboxNetworkTest, a_network_in_which_anything_was_done_is_destroyed) {
       return 0;
     });
     leave(network);
-    networks->remove(1);
+    remove_and_rest(*networks, 1);
     EXPECT_EQ(networks->kept(), 0U) << what;
     EXPECT_NE(cookie_of(make(*networks, 2).runtime_api), where) << what;
     networks->remove_all();
@@ -674,7 +680,7 @@ TEST_F(SandboxNetworkTest, a_network_with_a_socket_left_in_it_serves_nobody_unti
     ASSERT_TRUE(left.valid()) << what;
     auto watch = network.netns.duplicate().value();
     leave(network, 1);
-    networks->remove(id++);
+    remove_and_rest(*networks, id++);
     EXPECT_EQ(networks->kept(), 1U) << what;
     EXPECT_NE(cookie_of(make(*networks, id++).runtime_api), where) << what;
     left.reset();
@@ -683,6 +689,18 @@ TEST_F(SandboxNetworkTest, a_network_with_a_socket_left_in_it_serves_nobody_unti
     EXPECT_EQ(cookie_of(make(*networks, id++).runtime_api), where) << what;
     networks->remove_all();
   }
+}
+
+TEST_F(SandboxNetworkTest, a_network_rests_before_it_serves_another_sandbox) {
+  auto networks = builder();
+  auto network = make(*networks, 1);
+  const auto where = cookie_of(network.runtime_api);
+  leave(network);
+  networks->remove(1);
+  EXPECT_NE(cookie_of(make(*networks, 2).runtime_api), where);
+  EXPECT_EQ(networks->kept(), 1U);
+  std::this_thread::sleep_for(NetworkBuilder::kRest);
+  EXPECT_EQ(cookie_of(make(*networks, 3).runtime_api), where);
 }
 
 TEST_F(SandboxNetworkTest, no_more_networks_are_kept_than_the_bound_and_none_after_the_end) {
