@@ -146,7 +146,9 @@ class Platform {
   // The code that a request names in S3, or the error it is answered with.
   [[nodiscard]] Result<std::string> code_object(const std::string& bucket, const std::string& key, const std::string& version);
   void compare_unpacked_code();
+  void want_end();
   void restore_missing_code();
+  net::Awaitable<void> restore_code();
   net::Awaitable<void> housekeeping();
   net::Awaitable<void> serve_until_told();
   net::Awaitable<void> finish();
@@ -177,11 +179,12 @@ class Platform {
   base::WorkerPool object_pool_{"mayfly-objects", 4};  // so that large objects do not hold up the control plane
   std::unique_ptr<net::HttpServer> api_, gateway_;
   std::atomic<bool> launcher_lost_ = false;
-  bool housekeeping_busy_ = false;
+  bool housekeeping_busy_ = false, restoring_ = false;
   std::vector<std::string> missing_code_;  // at the start
-  bool ending_ = false;
+  std::atomic<bool> ending_ = false;
   int exit_code_ = 0;
   std::unique_ptr<net::Event> end_wanted_;
+  std::unique_ptr<net::Event> doors_wait_no_longer_;  // code is restored, or the end is wanted
   std::unique_ptr<net::TaskScope> tasks_;
 };
 
@@ -254,7 +257,7 @@ void Platform::make_backend() {
                 base::log_error("the launcher is gone, and every environment with it; the server ends", {{"cause", error.message()}});
                 launcher_lost_ = true;
                 exit_code_ = 1;
-                end_wanted_->set();
+                want_end();
               },
       });
 }
@@ -403,6 +406,7 @@ Result<void> Platform::announce() {
 
 Result<void> Platform::assemble() {
   end_wanted_ = std::make_unique<net::Event>(loop_.executor());
+  doors_wait_no_longer_ = std::make_unique<net::Event>(loop_.executor());
   tasks_ = std::make_unique<net::TaskScope>(loop_.executor());
   MAYFLY_TRY(open_stores());
   make_backend();
@@ -413,8 +417,15 @@ Result<void> Platform::assemble() {
   return {};
 }
 
+void Platform::want_end() {
+  ending_ = true;
+  end_wanted_->set();
+  doors_wait_no_longer_->set();
+}
+
 void Platform::restore_missing_code() {
   for (const std::string& code_id : missing_code_) {
+    if (ending_) return;
     auto blob = blobs_->open(code_id, true);
     const auto made = blob.ok() ? backend_->prepare_code(code_id, std::move(*blob)) : Result<std::uint64_t>(blob.error());
     if (!made.ok())
@@ -423,10 +434,17 @@ void Platform::restore_missing_code() {
   missing_code_.clear();
 }
 
+net::Awaitable<void> Platform::restore_code() {
+  const std::function<void()> job = [this] { restore_missing_code(); };
+  restoring_ = true;
+  (void)co_await net::run_on(pool_, job);
+  restoring_ = false;
+  doors_wait_no_longer_->set();
+}
+
 net::Awaitable<void> Platform::housekeeping() {
   constexpr base::Duration kSweepInterval = std::chrono::minutes(5);
   std::function<void()> job = [this] {
-    restore_missing_code();
     if (const auto swept = objects_->sweep(); !swept.ok())
       base::log_warning("unused bytes of objects could not be looked for", {{"cause", swept.error().message()}});
     base::return_memory_of_start();
@@ -444,35 +462,36 @@ net::Awaitable<void> Platform::housekeeping() {
 }
 
 net::Awaitable<void> Platform::finish() {
-  ending_ = true;
   const base::Deadline deadline = clock_.now() + config_.shutdown_timeout;
   foundations_.data.remove_server_json();
   const bool doors_done = co_await api_->drain(deadline);
   const bool gateway_done = co_await gateway_->drain(deadline);
   const bool environments_done = co_await backend_->drain(deadline);
   // A job of the pool may be waiting for this loop.
-  while (housekeeping_busy_) co_await net::sleep_until(clock_.now() + std::chrono::milliseconds(5));
+  while (housekeeping_busy_ || restoring_) co_await net::sleep_until(clock_.now() + std::chrono::milliseconds(5));
   if (!doors_done || !gateway_done || !environments_done) base::log_warning("ended what did not finish in time");
   base::log_info("stopped");
   loop_.stop();
 }
 
-// Code of the last deploys before a crash is made again before anybody can call it; where much is missing, doors do not wait for it.
+// Code of the last deploys before a crash is made again before anybody can call it; where that takes long, doors do not wait for it.
 net::Awaitable<void> Platform::serve_until_told() {
-  constexpr std::size_t kWaitedFor = 64;
-  if (!missing_code_.empty() && missing_code_.size() <= kWaitedFor) {
-    const std::function<void()> job = [this] { restore_missing_code(); };
-    (void)co_await net::run_on(pool_, job);
+  constexpr base::Duration kPatience = std::chrono::seconds(2);
+  if (!missing_code_.empty()) {
+    tasks_->spawn(restore_code());
+    (void)co_await doors_wait_no_longer_->wait(clock_.now() + kPatience);
   }
-  apply_all_limits();
-  api_->start();
-  gateway_->start();
-  if (const Result<void> announced = announce(); !announced.ok()) {
-    base::log_error("cannot announce the server", {{"cause", announced.error().message()}});
-    exit_code_ = 1;
-    end_wanted_->set();
+  if (!ending_) {
+    apply_all_limits();
+    api_->start();
+    gateway_->start();
+    if (const Result<void> announced = announce(); !announced.ok()) {
+      base::log_error("cannot announce the server", {{"cause", announced.error().message()}});
+      exit_code_ = 1;
+      want_end();
+    }
+    tasks_->spawn(housekeeping());
   }
-  tasks_->spawn(housekeeping());
   co_await end_wanted_->wait();
   co_await finish();
 }
@@ -485,7 +504,7 @@ int Platform::run() {
   signals.async_wait([this](const boost::system::error_code& failed, int number) {
     if (failed) return;
     base::log_info("stopping: no new calls are taken, running ones finish", {{"signal", number == SIGTERM ? "SIGTERM" : "SIGINT"}});
-    end_wanted_->set();
+    want_end();
   });
   loop_.post([this] { tasks_->spawn(serve_until_told()); });
   loop_.run();

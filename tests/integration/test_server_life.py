@@ -224,13 +224,61 @@ def test_unpacked_code_is_only_a_cache_of_the_packages(own_server):
     assert all(wait_until(lambda: marks(name), 10) for name in names)
 
 
+def hold_the_launcher(server, trees, held):
+    """Once the first of these trees is there, the launcher of the server that starts meanwhile stands still."""
+    assert wait_until(lambda: any(os.path.exists(tree) for tree in trees), 15)
+    held.append(launcher_of(server))
+    os.kill(held[0], signal.SIGSTOP)
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["it serves", "it ends when told to"])
+def test_the_start_does_not_wait_long_for_code_that_is_made_again(own_server, ends):
+    server = own_server()
+    client = server.client()
+    names = [f"f{i}" for i in range(6)]
+    for name in names:
+        python_function(client, name, HELLO, files={f"d/{name}-{i}": "" for i in range(3000)})
+    trees = [f"{server.data}/code/" + base64.b64decode(client.get_function_configuration(FunctionName=name)["CodeSha256"]).hex() for name in names]
+    server.stop()
+    for tree in trees:
+        shutil.rmtree(tree)
+    former, held = server.process, []
+
+    def interfere():
+        assert wait_until(lambda: server.process is not former, 15)
+        hold_the_launcher(server, trees, held)
+        if ends:
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            os.kill(held[0], signal.SIGCONT)
+
+    interferer = threading.Thread(target=interfere)
+    interferer.start()
+    if ends:
+        with pytest.raises(RuntimeError, match="ended with status 0"):
+            server.start()
+        interferer.join()
+        assert not all(os.path.exists(tree) for tree in trees), "the rest is for the next start"
+        return
+    server.start()
+    interferer.join()
+    assert not all(os.path.exists(tree) for tree in trees)
+    os.kill(held[0], signal.SIGCONT)
+    assert wait_until(lambda: all(os.path.exists(tree) for tree in trees), 15)
+    assert all(invoke(server.client(), name)[0] == "hello" for name in names)
+
+
 def test_a_dead_launcher_ends_the_server_with_a_reason(own_server):
     server = own_server()
-    launchers = [pid for pid in filter(str.isdigit, os.listdir("/proc")) if _parent(pid) == server.process.pid and _title(pid).startswith("mayfly: launcher")]
-    assert len(launchers) == 1  # beside it an interpreter may still compile the bootstrap
-    os.kill(int(launchers[0]), signal.SIGKILL)
+    os.kill(launcher_of(server), signal.SIGKILL)
     assert wait_until(lambda: server.process.poll() is not None, 10)
     assert server.process.returncode == 1 and "launcher is gone" in server.log()
+
+
+def launcher_of(server):
+    launchers = [pid for pid in filter(str.isdigit, os.listdir("/proc")) if _parent(pid) == server.process.pid and _title(pid).startswith("mayfly: launcher")]
+    assert len(launchers) == 1  # beside it an interpreter may still compile the bootstrap
+    return int(launchers[0])
 
 
 def _parent(pid):
