@@ -812,6 +812,37 @@ TEST_F(LauncherTest, AStartThatStillWaitsCanBeTakenBack) {
   EXPECT_EQ(bench.run("echo works").output, "works\n");
 }
 
+TEST_F(LauncherTest, WhatIsKeptForOthersIsLetGoOfAlsoWhileSandboxesAreStartedAllTheTime) {
+  MAYFLY_NEEDS_ROOT();
+  if (!bench.launcher().capabilities().disk_tmp) GTEST_SKIP() << "nothing is kept of a /tmp in memory";
+  constexpr std::ptrdiff_t kCount = 16;
+  const auto images = [&] {
+    const auto found = test::leftovers(bench.config.instance, bench.config.scratch_directory);
+    return std::ranges::count_if(found, [](const std::string& one) { return one.starts_with("loop "); });
+  };
+  const auto code = bench.add_code("echo up; sleep 1000");
+  std::vector<Sandbox> running;
+  for (std::ptrdiff_t i = 0; i < kCount; ++i) {
+    auto spec = bench.spec(code);
+    spec.tmp_bytes += kMiB;  // of no use to those that follow
+    auto started = bench.start(spec);
+    ASSERT_TRUE(started.ok()) << started.error().to_string();
+    running.push_back(std::move(started).value());
+  }
+  for (const auto& one : running) EXPECT_EQ(test::read_output(one.output.get(), "up\n"), "up\n");
+  for (const auto& one : running) bench.launcher().kill(one.id);
+  for (const auto& one : running) EXPECT_TRUE(bench.wait_exit(one.id));
+  running.clear();
+  const auto quick = bench.add_code("true");
+  EXPECT_EQ(bench.run(bench.spec(quick)).exited.exit_code, 0);
+  const auto before = images();
+  ASSERT_GE(before, kCount) << "control: they are kept";
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(40);
+  while (images() > before - kCount / 2 && std::chrono::steady_clock::now() < end)
+    EXPECT_EQ(bench.run(bench.spec(quick)).exited.exit_code, 0);
+  EXPECT_LE(images(), before - kCount / 2);
+}
+
 TEST_F(LauncherTest, ServesManySandboxesAtOnce) {
   constexpr int kCount = 30;
   const auto code = bench.add_code("echo up; sleep 1000");

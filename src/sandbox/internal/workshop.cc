@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <deque>
 #include <map>
 #include <unordered_set>
@@ -34,7 +35,7 @@ constexpr std::uint32_t kInsideUser = 993;  // without root: what the launcher's
 constexpr std::uint32_t kInsideGroup = 990;
 constexpr int kOutputPipeBytes = 1 << 20;
 constexpr int kRetryMs = 10;
-constexpr int kLetGoMs = 1000;  // how often what is kept is looked through
+constexpr std::chrono::milliseconds kLetGoEvery{1000};  // how often what is kept is looked through
 constexpr int kGroupTriesMax = 500;
 constexpr std::size_t kDiscardsMost = 32;  // waiting; with more each one made is followed by one taken apart
 
@@ -103,6 +104,7 @@ class Worker {
 
   bool take_requests();
   void wait();
+  void let_go_of_kept();
   void serve(const Order& order);
   Result<Blank> make(const Order& order, Place& place);
   Result<void> spawn(const SandboxShape& shape, Place& place, const UniqueFd& netns, Blank& blank);
@@ -121,7 +123,8 @@ class Worker {
   std::map<std::uint64_t, int> groups_to_remove_;  // and how often that was tried
   std::unordered_set<std::uint32_t> users_;
   std::uint32_t next_user_ = 0;
-  std::uint64_t tmp_due_ = 0;  // a size to have ready for the next one; once there is nothing else to do
+  std::chrono::steady_clock::time_point let_go_at_;  // last
+  std::uint64_t tmp_due_ = 0;                        // a size to have ready for the next one; once there is nothing else to do
 };
 
 // False when the launcher is gone.
@@ -155,17 +158,24 @@ void Worker::wait() {
   std::array<pollfd, 2> ready{
       {{.fd = socket_.get(), .events = POLLIN, .revents = 0}, {.fd = scratch_->fd(), .events = POLLIN, .revents = 0}}};
   const bool keeps = tools_.network.kept() > 0 || scratch_->kept() > 0;
-  const int patience = !groups_to_remove_.empty() ? kRetryMs : keeps ? kLetGoMs : -1;
-  const int count = poll(ready.data(), ready.size(), patience);
+  const int patience = !groups_to_remove_.empty() ? kRetryMs : keeps ? static_cast<int>(kLetGoEvery.count()) : -1;
+  (void)poll(ready.data(), ready.size(), patience);
   if (ready[1].revents != 0 && !scratch_->collect()) end_for_good("a process that makes or discards /tmp has ended");
   retry_groups();
-  if (!keeps || count > 0) return;
+}
+
+// By the clock, whatever else there is to do: where something always is, nothing would ever be let go of.
+void Worker::let_go_of_kept() {
+  const auto now = std::chrono::steady_clock::now();
+  if (now - let_go_at_ < kLetGoEvery) return;
+  let_go_at_ = now;
   tools_.network.let_go_of_kept();
   scratch_->let_go_of_kept();
 }
 
 void Worker::run() {
   while (take_requests()) {
+    let_go_of_kept();
     if (!orders_.empty()) {
       const Order order = std::move(orders_.front());
       orders_.pop_front();
