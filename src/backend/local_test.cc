@@ -758,8 +758,13 @@ TEST_F(LocalBackendTest, LimitsFollowTheSettingsOfTheFunctionAndItsAliases) {
   EXPECT_EQ(machine->backend->provisioned_status(first->function_name, "2"), engine::ProvisionedStatus{});
   EXPECT_EQ(machine->invoke(record->latest).payload, R"("on-demand")");
   const TimePoint limit = base::system_clock().now() + 5s;
-  while (machine->backend->counts().provisioned > 0 && base::system_clock().now() < limit) std::this_thread::sleep_for(5ms);
-  EXPECT_EQ(machine->backend->counts().provisioned, 0U);
+  const auto provisioned_now = [] {
+    std::promise<std::uint32_t> count;
+    machine->loop.post([&count] { count.set_value(machine->backend->counts().provisioned); });
+    return count.get_future().get();
+  };
+  while (provisioned_now() > 0 && base::system_clock().now() < limit) std::this_thread::sleep_for(5ms);
+  EXPECT_EQ(provisioned_now(), 0U);
 }
 
 TEST_F(LocalBackendTest, AProvisionedInitThatFailsIsToldWithItsCause) {
