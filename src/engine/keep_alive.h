@@ -42,7 +42,7 @@ class ArrivalHistories {
   static constexpr std::size_t kExact = 16;
   static constexpr std::size_t kGroups = 40;  // the last is also for all levels above 1,024
 
-  // `level` environments are busy now, one more than before, or one fewer than `level`.
+  // `level` environments are busy now, one more than before, or one fewer than `level`. Each is freed after it was busy.
   void on_busy(std::uint32_t level, base::TimePoint now);
   void on_free(std::uint32_t level, base::TimePoint now);
 
@@ -52,7 +52,7 @@ class ArrivalHistories {
   [[nodiscard]] const ArrivalHistory& of_group(std::size_t group) const;
 
  private:
-  std::vector<base::TimePoint> freed_;  // by level - 1; the epoch where it was not yet
+  std::vector<base::TimePoint> freed_;  // by level - 1
   std::vector<std::unique_ptr<ArrivalHistory>> groups_;  // null where it has none yet
 };
 
