@@ -22,7 +22,6 @@ using base::Error;
 using base::ErrorCode;
 
 constexpr std::string_view kAccountLimit = "ConcurrentInvocationLimitExceeded";
-constexpr std::string_view kReservedLimit = "ReservedFunctionConcurrentInvocationLimitExceeded";
 
 // Names a pool; the texts are its version's.
 struct PoolKey {

@@ -30,6 +30,9 @@ enum class OutcomeKind : std::uint8_t {
   kRefused,        // never ran: throttled, queue full, deadline passed while queued, cannot start; `error` says which
 };
 
+// Outcome::throttle_reason where a function's own reservation is full: nobody can say when it has a place again.
+inline constexpr std::string_view kReservedLimit = "ReservedFunctionConcurrentInvocationLimitExceeded";
+
 struct Outcome {
   OutcomeKind kind = OutcomeKind::kSuccess;
   std::string payload;               // the answer, or the error document {"errorType","errorMessage",...}

@@ -3,6 +3,7 @@
 #include <boost/json.hpp>
 
 #include "api/lambda/model.h"
+#include "engine/invocation.h"
 
 namespace mayfly::api {
 namespace {
@@ -51,7 +52,7 @@ net::Response rest_json(const Error& error, const std::string& type, const std::
   response.headers.add("Content-Type", "application/json");
   response.headers.add("x-amzn-ErrorType", type);
   // Places of the account are free again at any moment. Where the function's own reservation is full AWS names no time.
-  const bool reserved = throttle_reason == "ReservedFunctionConcurrentInvocationLimitExceeded";
+  const bool reserved = throttle_reason == engine::kReservedLimit;
   if (response.status == 429 && !reserved) response.headers.add("Retry-After", "1");
   return response;
 }

@@ -102,7 +102,7 @@ struct UrlDoor::Visit {
   [[nodiscard]] std::string arn() const { return target->record->latest->arn + (target->qualifier.empty() ? "" : ":" + target->qualifier); }
   // What a refused invocation is answered as.
   [[nodiscard]] Error refusal(const engine::Outcome& outcome) {
-    reservation_full = outcome.throttle_reason == "ReservedFunctionConcurrentInvocationLimitExceeded";
+    reservation_full = outcome.throttle_reason == engine::kReservedLimit;
     if (outcome.error) return *outcome.error;
     return Error(ErrorCode::kInternal, "the invocation was refused without a reason; please report this", "ServiceException");
   }
